@@ -1,0 +1,29 @@
+//! What crosses the kernel boundary, and nothing else.
+//!
+//! A library OS sees the machine as one trait, [`Kernel`], with one operation: [`Kernel::call`] takes a
+//! [`Request`] and answers with a number or an [`Error`]. Every request names a [`Handle`], the capability that
+//! allows it. Three things implement the trait: the system-call stub on bare metal, the function table that
+//! Linux serves when hosted, and the fake of the library OS's own tests.
+//!
+//! What the kernel says unasked comes as an [upcall](upcall): it saves the interrupted [`Context`] in a page that
+//! it shares with the domain and enters the domain at one address. What the kernel says at the start is a
+//! [`BootInfo`].
+//!
+//! This crate holds plain data: no dependencies, no `unsafe`, no policy.
+#![no_std]
+
+pub mod boot;
+mod error;
+mod handle;
+mod kernel;
+mod memory;
+mod request;
+pub mod upcall;
+
+pub use boot::BootInfo;
+pub use error::Error;
+pub use handle::{Handle, Rights};
+pub use kernel::Kernel;
+pub use memory::{Backing, Commit, PAGE_SIZE, Protection, Span};
+pub use request::{Registers, Request};
+pub use upcall::{Context, UpcallPage};

@@ -1,0 +1,325 @@
+use crate::{Backing, Commit, Error, Handle, Protection, Span};
+
+/// A request in the registers of a system call: the number in `rax`, then `rdi`, `rsi`, `rdx`, `r10`, `r8`, `r9`
+/// (the order of the System V kernel convention). The answer comes back as the error's code in `rax` (0: none)
+/// and the value in `rdx`; `rcx` and `r11` are lost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Registers {
+    /// Which request.
+    pub number: u64,
+    /// Its fields, the handle first.
+    pub arguments: [u64; 6],
+}
+
+/// What a domain can ask of the kernel. The first field of each names the capability that allows it.
+///
+/// Answers are a number; 0 where nothing else is said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// Declares a region: from now on `span` has this backing and protection. What was there before is gone.
+    /// Answers with the physical address for [`Backing::Dma`]. Needs CONTROL on the address space.
+    Map {
+        /// The address space.
+        space: Handle,
+        /// Where, inside of [`crate::BootInfo::window`].
+        span: Span,
+        /// First contents.
+        backing: Backing,
+        /// Access.
+        protection: Protection,
+        /// When frames are taken.
+        commit: Commit,
+    },
+    /// Changes the access to what is mapped in `span`, all of which must be mapped. The boot module can become
+    /// executable, never writable. Needs CONTROL on the address space.
+    Protect {
+        /// The address space.
+        space: Handle,
+        /// Where.
+        span: Span,
+        /// Access from now on.
+        protection: Protection,
+    },
+    /// Gives private pages in `span` back: the next touch sees the first contents again. Needs CONTROL on the
+    /// address space.
+    Reset {
+        /// The address space.
+        space: Handle,
+        /// Where.
+        span: Span,
+    },
+    /// Ends what is mapped in `span`; holes are fine. Needs CONTROL on the address space.
+    Unmap {
+        /// The address space.
+        space: Handle,
+        /// Where.
+        span: Span,
+    },
+    /// Says where upcalls go. `page` must be one read-write page of zeros that is mapped already; the kernel
+    /// pins it and lays an [`crate::UpcallPage`] there. Needs CONTROL on the virtual CPU.
+    SetUpcall {
+        /// The virtual CPU.
+        vcpu: Handle,
+        /// Address of the page.
+        page: u64,
+        /// What is run: see [`crate::upcall`].
+        entry: u64,
+        /// The value of `rsp` when `entry` starts. The kernel writes nothing there.
+        stack: u64,
+    },
+    /// Loads the context of one area of the upcall page and unmasks, in one step. Does not return. Needs CONTROL
+    /// on the virtual CPU.
+    Resume {
+        /// The virtual CPU.
+        vcpu: Handle,
+        /// Which of the page's areas.
+        area: crate::upcall::Area,
+    },
+    /// Asks for one tick upcall at `deadline_ns` on the kernel's clock; [`NEVER`](Request::NEVER) disarms. A
+    /// deadline that has passed ticks at once. Needs CONTROL on the virtual CPU.
+    SetTimer {
+        /// The virtual CPU.
+        vcpu: Handle,
+        /// When, in nanoseconds of [`Request::Now`].
+        deadline_ns: u64,
+    },
+    /// Sleeps until an event is pending or `deadline_ns` has come, and answers with the pending events as a set
+    /// of bits, which are taken. An event that is pending already makes it return at once, with no gap to lose
+    /// one in. A tick that falls due meanwhile ends the wait too (its upcall comes first). Needs LISTEN on the
+    /// virtual CPU.
+    Wait {
+        /// The virtual CPU.
+        vcpu: Handle,
+        /// When to give up, in nanoseconds of [`Request::Now`].
+        deadline_ns: u64,
+    },
+    /// Nanoseconds since the machine started; never goes back. Needs OBSERVE on the virtual CPU.
+    Now {
+        /// The virtual CPU.
+        vcpu: Handle,
+    },
+    /// Makes interrupt `index` of a device raise event `event` (0 to 63) of the virtual CPU, in
+    /// [`Request::Wait`] and as an upcall. It is masked while pending, until [`Request::Acknowledge`]. Needs
+    /// LISTEN on the device.
+    Listen {
+        /// The device.
+        device: Handle,
+        /// Which of its interrupts: an MSI-X vector, or 0 for its only line.
+        index: u32,
+        /// Who is told.
+        vcpu: Handle,
+        /// Which bit.
+        event: u32,
+    },
+    /// Lets an interrupt come again. Needs LISTEN on the device.
+    Acknowledge {
+        /// The device.
+        device: Handle,
+        /// Which of its interrupts.
+        index: u32,
+    },
+    /// Reads 4 bytes of a PCI function's configuration space. Needs OBSERVE on the device.
+    ReadConfig {
+        /// The device.
+        device: Handle,
+        /// In bytes, a multiple of 4, below 256.
+        offset: u32,
+    },
+    /// Writes 4 bytes of a PCI function's configuration space. BARs and the MSI-X capability are the kernel's
+    /// and cannot be written. Needs CONTROL on the device.
+    WriteConfig {
+        /// The device.
+        device: Handle,
+        /// In bytes, a multiple of 4, below 256.
+        offset: u32,
+        /// The new value.
+        value: u32,
+    },
+    /// Lets the domain use the device's I/O ports directly. Needs MAP on the device.
+    OpenPorts {
+        /// The device.
+        device: Handle,
+    },
+    /// Writes up to [`Request::PRINT_BYTES_MAX`] bytes of text at `text` to the kernel's log: last words, not a
+    /// console. Needs OBSERVE on the address space.
+    Print {
+        /// The address space.
+        space: Handle,
+        /// Where the text lies.
+        text: Span,
+    },
+    /// Ends the whole machine with an exit status, 0 to 255. Does not return. Needs CONTROL on the machine.
+    Stop {
+        /// The machine.
+        machine: Handle,
+        /// What the outside sees, where there is a way to show it.
+        status: u8,
+    },
+}
+
+impl Request {
+    /// The deadline that never comes.
+    pub const NEVER: u64 = u64::MAX;
+    /// The most that one [`Request::Print`] can say.
+    pub const PRINT_BYTES_MAX: u64 = 512;
+
+    /// The request in registers.
+    pub fn encode(self) -> Registers {
+        let (number, arguments) = match self {
+            Self::Map { space, span, backing, protection, commit } => {
+                let (kind, first, second) = match backing {
+                    Backing::Zero => (0, 0, 0),
+                    Backing::Image { source } => (1, source, 0),
+                    Backing::Device { device, window } => (2, device.raw(), u64::from(window)),
+                    Backing::Dma { device } => (3, device.raw(), 0),
+                };
+                let how = kind | (protection as u64) << 8 | (commit as u64) << 16;
+                (1, [space.raw(), span.base, span.length, how, first, second])
+            }
+            Self::Protect { space, span, protection } => {
+                (2, [space.raw(), span.base, span.length, protection as u64, 0, 0])
+            }
+            Self::Reset { space, span } => (3, [space.raw(), span.base, span.length, 0, 0, 0]),
+            Self::Unmap { space, span } => (4, [space.raw(), span.base, span.length, 0, 0, 0]),
+            Self::SetUpcall { vcpu, page, entry, stack } => (5, [vcpu.raw(), page, entry, stack, 0, 0]),
+            Self::Resume { vcpu, area } => (6, [vcpu.raw(), area as u64, 0, 0, 0, 0]),
+            Self::SetTimer { vcpu, deadline_ns } => (7, [vcpu.raw(), deadline_ns, 0, 0, 0, 0]),
+            Self::Wait { vcpu, deadline_ns } => (8, [vcpu.raw(), deadline_ns, 0, 0, 0, 0]),
+            Self::Now { vcpu } => (9, [vcpu.raw(), 0, 0, 0, 0, 0]),
+            Self::Listen { device, index, vcpu, event } => {
+                (10, [device.raw(), u64::from(index), vcpu.raw(), u64::from(event), 0, 0])
+            }
+            Self::Acknowledge { device, index } => (11, [device.raw(), u64::from(index), 0, 0, 0, 0]),
+            Self::ReadConfig { device, offset } => (12, [device.raw(), u64::from(offset), 0, 0, 0, 0]),
+            Self::WriteConfig { device, offset, value } => {
+                (13, [device.raw(), u64::from(offset), u64::from(value), 0, 0, 0])
+            }
+            Self::OpenPorts { device } => (14, [device.raw(), 0, 0, 0, 0, 0]),
+            Self::Print { space, text } => (15, [space.raw(), text.base, text.length, 0, 0, 0]),
+            Self::Stop { machine, status } => (16, [machine.raw(), u64::from(status), 0, 0, 0, 0]),
+        };
+        Registers { number, arguments }
+    }
+
+    /// The request that was in the registers. Whatever they held, this only reads them: the addresses and
+    /// handles in it are allegations until the kernel has checked them.
+    pub fn decode(registers: Registers) -> Result<Self, Error> {
+        let [a, b, c, d, e, f] = registers.arguments;
+        let handle = Handle::from_raw(a);
+        let span = Span::new(b, c);
+        let small = |value: u64| u32::try_from(value).map_err(|_| Error::Malformed);
+        Ok(match registers.number {
+            1 => Self::Map {
+                space: handle,
+                span,
+                backing: match d & 0xff {
+                    0 => Backing::Zero,
+                    1 => Backing::Image { source: e },
+                    2 => Backing::Device { device: Handle::from_raw(e), window: small(f)? },
+                    3 => Backing::Dma { device: Handle::from_raw(e) },
+                    _ => return Err(Error::Malformed),
+                },
+                protection: Protection::from_code(d >> 8 & 0xff).ok_or(Error::Malformed)?,
+                commit: match d >> 16 {
+                    0 => Commit::OnTouch,
+                    1 => Commit::Now,
+                    _ => return Err(Error::Malformed),
+                },
+            },
+            2 => Self::Protect {
+                space: handle,
+                span,
+                protection: Protection::from_code(d).ok_or(Error::Malformed)?,
+            },
+            3 => Self::Reset { space: handle, span },
+            4 => Self::Unmap { space: handle, span },
+            5 => Self::SetUpcall { vcpu: handle, page: b, entry: c, stack: d },
+            6 => Self::Resume {
+                vcpu: handle,
+                area: crate::upcall::Area::from_code(b).ok_or(Error::Malformed)?,
+            },
+            7 => Self::SetTimer { vcpu: handle, deadline_ns: b },
+            8 => Self::Wait { vcpu: handle, deadline_ns: b },
+            9 => Self::Now { vcpu: handle },
+            10 => {
+                Self::Listen { device: handle, index: small(b)?, vcpu: Handle::from_raw(c), event: small(d)? }
+            }
+            11 => Self::Acknowledge { device: handle, index: small(b)? },
+            12 => Self::ReadConfig { device: handle, offset: small(b)? },
+            13 => Self::WriteConfig { device: handle, offset: small(b)?, value: small(c)? },
+            14 => Self::OpenPorts { device: handle },
+            15 => Self::Print { space: handle, text: span },
+            16 => Self::Stop { machine: handle, status: u8::try_from(b).map_err(|_| Error::Malformed)? },
+            _ => return Err(Error::Malformed),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upcall::Area;
+
+    fn every_request() -> [Request; 19] {
+        let h = Handle::new(7, 3);
+        let span = Span::new(0x10_0000, 0x3000);
+        let map = |backing| Request::Map {
+            space: h,
+            span,
+            backing,
+            protection: Protection::ReadWrite,
+            commit: Commit::Now,
+        };
+        [
+            map(Backing::Zero),
+            map(Backing::Image { source: 0x7000 }),
+            map(Backing::Device { device: Handle::new(1, 9), window: 5 }),
+            map(Backing::Dma { device: Handle::new(1, 9) }),
+            Request::Protect { space: h, span, protection: Protection::ReadExecute },
+            Request::Reset { space: h, span },
+            Request::Unmap { space: h, span },
+            Request::SetUpcall { vcpu: h, page: 0x1000, entry: 0x2000, stack: 0x3000 },
+            Request::Resume { vcpu: h, area: Area::Fault },
+            Request::SetTimer { vcpu: h, deadline_ns: 5 },
+            Request::Wait { vcpu: h, deadline_ns: Request::NEVER },
+            Request::Now { vcpu: h },
+            Request::Listen { device: h, index: 2, vcpu: Handle::new(2, 1), event: 63 },
+            Request::Acknowledge { device: h, index: 2 },
+            Request::ReadConfig { device: h, offset: 4 },
+            Request::WriteConfig { device: h, offset: 4, value: 0xffff_ffff },
+            Request::OpenPorts { device: h },
+            Request::Print { space: h, text: Span::new(3, 4) },
+            Request::Stop { machine: h, status: 255 },
+        ]
+    }
+
+    #[test]
+    fn what_is_encoded_is_decoded() {
+        for request in every_request() {
+            assert_eq!(Request::decode(request.encode()), Ok(request));
+        }
+    }
+
+    #[test]
+    fn nonsense_is_malformed() {
+        for number in [0, 17, u64::MAX] {
+            assert_eq!(Request::decode(Registers { number, arguments: [0; 6] }), Err(Error::Malformed));
+        }
+        for how in [4, 0x400, 0x2_0000, u64::MAX] {
+            let arguments = [1, 0x1000, 0x1000, how, 0, 0];
+            assert_eq!(Request::decode(Registers { number: 1, arguments }), Err(Error::Malformed));
+        }
+        let arguments = [1, 256, 0, 0, 0, 0];
+        assert_eq!(Request::decode(Registers { number: 16, arguments }), Err(Error::Malformed));
+    }
+
+    #[test]
+    fn error_codes_are_their_own_inverse() {
+        for code in 1..=11 {
+            assert_eq!(Error::from_code(code).map(Error::code), Some(code));
+        }
+        assert_eq!(Error::from_code(0), None);
+        assert_eq!(Error::from_code(12), None);
+    }
+}
