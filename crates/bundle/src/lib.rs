@@ -1,1 +1,25 @@
-//! To be written.
+//! What the `selkis` command hands to a library OS: one boot module with a plan, compiled code and files.
+//!
+//! ```text
+//! page 0   abi::ModuleHeader, then the table: magic, version, one Entry for each item
+//! ...      items, each on a page boundary: the plan, artifacts, file contents, the library OS's own executable
+//! ```
+//! Each item protects itself against damage: the plan begins with its checksum, an [artifact] has a header with
+//! one, the plan holds one for each file. The kernel reads only the module header; the rest is
+//! between this crate's two users: the command that writes (with [`Layout`]) and the library OS that
+//! reads (with [`Bundle`]).
+#![no_std]
+
+extern crate alloc;
+
+pub mod artifact;
+mod layout;
+mod plan;
+
+pub use layout::{Bundle, BundleError, Item, Kind, Layout};
+pub use plan::{Access, Console, Directory, DirectorySource, Node, NodeKind, Plan, Seed};
+
+/// The checksum against damage that everything in a bundle carries: XXH3, 64 bits, seed 0.
+pub fn checksum(bytes: &[u8]) -> u64 {
+    xxhash_rust::xxh3::xxh3_64(bytes)
+}

@@ -1,0 +1,253 @@
+use crate::{Plan, checksum};
+use abi::boot::ModuleHeader;
+use abi::{PAGE_SIZE, Span};
+use alloc::vec::Vec;
+
+/// "SELKBNDL", little-endian.
+const MAGIC: u64 = u64::from_le_bytes(*b"SELKBNDL");
+/// Goes up with every change of the layout or of [`Plan`].
+const VERSION: u64 = 1;
+/// Table header: magic, version, number of entries.
+const TABLE_HEADER_WORDS: usize = 3;
+/// Kind, offset, length.
+const ENTRY_WORDS: usize = 3;
+const ITEMS_MAX: usize = 16;
+
+/// What an item of a bundle is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+pub enum Kind {
+    /// A [`Plan`], after its checksum.
+    Plan = 1,
+    /// The program, compiled: an [artifact](crate::artifact).
+    Program = 2,
+    /// The module whose one trap ends programs that have none of their own: an artifact.
+    TrapHelper = 3,
+    /// The bytes of all copied files.
+    Files = 4,
+    /// The library OS itself, for the kernel.
+    Image = 5,
+}
+
+/// An item to be laid out: what it is and how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Item {
+    /// What it is.
+    pub kind: Kind,
+    /// In bytes.
+    pub length: u64,
+}
+
+/// Where everything goes in a bundle: for whoever writes one, or maps one together.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    /// The first page.
+    pub header: Vec<u8>,
+    /// Where each item lies, in the order they were given.
+    pub spans: Vec<Span>,
+    /// Bytes in the whole bundle, a multiple of the page size.
+    pub length: u64,
+}
+
+impl Layout {
+    /// Lays out `items`.
+    ///
+    /// # Panics
+    /// If there are more than 16: the caller's own list, not input.
+    pub fn new(items: &[Item]) -> Self {
+        assert!(items.len() <= ITEMS_MAX);
+        let mut end = PAGE_SIZE;
+        let mut spans = Vec::new();
+        for item in items {
+            spans.push(Span::new(end, item.length));
+            end += item.length.next_multiple_of(PAGE_SIZE);
+        }
+        let image = items.iter().zip(&spans).find(|(item, _)| item.kind == Kind::Image);
+        let image = image.map_or(Span::new(0, 0), |(_, span)| *span);
+        let module = ModuleHeader { magic: ModuleHeader::MAGIC, length: end, image };
+        let mut header = Vec::from(module.to_bytes());
+        let mut word = |value: u64| header.extend_from_slice(&value.to_le_bytes());
+        word(MAGIC);
+        word(VERSION);
+        word(items.len() as u64);
+        for (item, span) in items.iter().zip(&spans) {
+            word(item.kind as u64);
+            word(span.base);
+            word(span.length);
+        }
+        header.resize(PAGE_SIZE as usize, 0);
+        Self { header, spans, length: end }
+    }
+
+    /// The plan as an item's bytes.
+    pub fn encode_plan(plan: &Plan) -> Vec<u8> {
+        let body = postcard::to_allocvec(plan).expect("a plan can always be written to memory");
+        let mut item = Vec::from(checksum(&body).to_le_bytes());
+        item.extend_from_slice(&body);
+        item
+    }
+}
+
+/// What is wrong with a bundle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BundleError {
+    /// Not a bundle, or cut short.
+    NotABundle,
+    /// Made by another version of Selkis.
+    Version,
+    /// An item lies outside of the bundle, or one that must be there is not.
+    Table,
+    /// The plan's checksum does not fit, or it does not decode.
+    Plan,
+}
+
+impl core::fmt::Display for BundleError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Self::NotABundle => "the boot module is not a Selkis bundle, or was cut short",
+            Self::Version => "the bundle was made by another version of Selkis: make it again",
+            Self::Table => "the bundle's table of contents is damaged",
+            Self::Plan => "the bundle's plan is damaged",
+        })
+    }
+}
+
+/// A bundle that has been read.
+#[derive(Debug)]
+pub struct Bundle<'a> {
+    /// What to do.
+    pub plan: Plan,
+    /// The program's artifact.
+    pub program: &'a [u8],
+    /// The trap helper's artifact.
+    pub trap_helper: &'a [u8],
+    /// File contents; empty if there are none.
+    pub files: &'a [u8],
+}
+
+impl<'a> Bundle<'a> {
+    /// Reads a bundle. Nothing in it is believed: every offset is checked, the plan by its checksum.
+    pub fn parse(module: &'a [u8]) -> Result<Self, BundleError> {
+        let header = ModuleHeader::parse(module).ok_or(BundleError::NotABundle)?;
+        let module = &module[..header.length as usize];
+        let word = |index: usize| {
+            let at = ModuleHeader::BYTES + index * 8;
+            let bytes = module.get(at..at + 8)?;
+            Some(u64::from_le_bytes(bytes.try_into().ok()?))
+        };
+        if word(0) != Some(MAGIC) {
+            return Err(BundleError::NotABundle);
+        }
+        if word(1) != Some(VERSION) {
+            return Err(BundleError::Version);
+        }
+        let count = word(2).filter(|count| *count <= ITEMS_MAX as u64).ok_or(BundleError::Table)?;
+        let item = |kind: Kind| {
+            (0..count as usize).map(|index| TABLE_HEADER_WORDS + index * ENTRY_WORDS).find_map(|at| {
+                (word(at)? == kind as u64).then_some(())?;
+                let start = usize::try_from(word(at + 1)?).ok()?;
+                let end = start.checked_add(usize::try_from(word(at + 2)?).ok()?)?;
+                module.get(start..end)
+            })
+        };
+        let plan = item(Kind::Plan).ok_or(BundleError::Table)?;
+        Ok(Self {
+            plan: decode_plan(plan)?,
+            program: item(Kind::Program).ok_or(BundleError::Table)?,
+            trap_helper: item(Kind::TrapHelper).ok_or(BundleError::Table)?,
+            files: item(Kind::Files).unwrap_or_default(),
+        })
+    }
+}
+
+fn decode_plan(item: &[u8]) -> Result<Plan, BundleError> {
+    let (sum, body) = item.split_first_chunk::<8>().ok_or(BundleError::Plan)?;
+    if checksum(body) != u64::from_le_bytes(*sum) {
+        return Err(BundleError::Plan);
+    }
+    postcard::from_bytes(body).map_err(|_| BundleError::Plan)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Access, Console, Directory, DirectorySource, Node, NodeKind, Seed};
+    use alloc::{string::String, vec};
+
+    fn plan() -> Plan {
+        Plan {
+            program: String::from("hello.wasm"),
+            arguments: vec![b"hello".to_vec(), vec![0xff, 1]],
+            environment: vec![b"A=b".to_vec()],
+            memory_bytes_max: 256 << 20,
+            timeout_ns: Some(1),
+            console: Console::Framed,
+            directories: vec![Directory {
+                guest: String::from("docs"),
+                access: Access::ReadOnly,
+                source: DirectorySource::Copy(vec![Node {
+                    name: String::from("a"),
+                    modified_ns: 5,
+                    kind: NodeKind::Directory(vec![Node {
+                        name: String::from("b"),
+                        modified_ns: 6,
+                        kind: NodeKind::File { offset: 0, length: 3, checksum: checksum(b"abc") },
+                    }]),
+                }]),
+            }],
+            seed: Some(Seed([7; 32])),
+        }
+    }
+
+    fn module() -> Vec<u8> {
+        let plan = Layout::encode_plan(&plan());
+        let contents: [(Kind, &[u8]); 5] = [
+            (Kind::Plan, &plan),
+            (Kind::Program, b"program"),
+            (Kind::TrapHelper, b"helper"),
+            (Kind::Files, b"abc"),
+            (Kind::Image, b"elf"),
+        ];
+        let items = contents.map(|(kind, bytes)| Item { kind, length: bytes.len() as u64 });
+        let layout = Layout::new(&items);
+        let mut module = vec![0; layout.length as usize];
+        module[..layout.header.len()].copy_from_slice(&layout.header);
+        for ((_, bytes), span) in contents.iter().zip(&layout.spans) {
+            module[span.base as usize..][..bytes.len()].copy_from_slice(bytes);
+        }
+        module
+    }
+
+    #[test]
+    fn what_is_laid_out_is_read() {
+        let module = module();
+        let bundle = Bundle::parse(&module).unwrap();
+        assert_eq!(bundle.plan, plan());
+        assert_eq!((bundle.program, bundle.trap_helper), (&b"program"[..], &b"helper"[..]));
+        assert_eq!(bundle.files, b"abc");
+        let image = ModuleHeader::parse(&module).unwrap().image;
+        assert_eq!(&module[image.base as usize..][..image.length as usize], b"elf");
+    }
+
+    #[test]
+    fn a_cut_bundle_is_refused() {
+        let module = module();
+        for length in 0..module.len() {
+            assert!(Bundle::parse(&module[..length]).is_err(), "{length} bytes");
+        }
+    }
+
+    #[test]
+    fn a_flipped_bit_in_table_or_plan_never_panics_and_is_refused_in_the_plan() {
+        let whole = module();
+        let plan = Layout::encode_plan(&plan());
+        for bit in 0..(PAGE_SIZE as usize + plan.len()) * 8 {
+            let mut module = whole.clone();
+            module[bit / 8] ^= 1 << (bit % 8);
+            let read = Bundle::parse(&module);
+            if bit / 8 >= PAGE_SIZE as usize {
+                assert_eq!(read.err(), Some(BundleError::Plan), "bit {bit}");
+            }
+        }
+    }
+}

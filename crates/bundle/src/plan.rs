@@ -1,0 +1,103 @@
+use alloc::string::String;
+use alloc::vec::Vec;
+use serde::{Deserialize, Serialize};
+
+/// What is to be run, and with what. The library OS does this and nothing else.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// What messages call the program: the name that the user typed.
+    pub program: String,
+    /// `argv`, the first being the program's own name. Bytes: Linux arguments need not be UTF-8.
+    pub arguments: Vec<Vec<u8>>,
+    /// `environ`, each `NAME=value`.
+    pub environment: Vec<Vec<u8>>,
+    /// The most that the program's linear memories may take together, in bytes.
+    pub memory_bytes_max: u64,
+    /// How long the program may run; `None`: as long as it likes.
+    pub timeout_ns: Option<u64>,
+    /// Where its standard streams go.
+    pub console: Console,
+    /// The directories that it is given, in the order of their descriptors (3 and up).
+    pub directories: Vec<Directory>,
+    /// Entropy from whoever made the plan, if it is used once only.
+    pub seed: Option<Seed>,
+}
+
+/// 32 bytes from a good source. Its `Debug` output does not show them.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seed(pub [u8; 32]);
+
+impl core::fmt::Debug for Seed {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("Seed(..)")
+    }
+}
+
+/// Where the standard streams go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Console {
+    /// To the host services (hosted).
+    Host,
+    /// Over the first virtio console, in the frames of the `link` crate: somebody is there who speaks them.
+    Framed,
+    /// Over the first virtio console, or the serial port if there is none, as plain bytes: output and error merged.
+    Raw,
+}
+
+/// One granted directory (a WASI preopen).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Directory {
+    /// The name that the program knows it by.
+    pub guest: String,
+    /// What it may do there.
+    pub access: Access,
+    /// Where its contents are.
+    pub source: DirectorySource,
+}
+
+/// What a program may do with a granted directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Access {
+    /// Look only.
+    ReadOnly,
+    /// Everything.
+    ReadWrite,
+}
+
+/// Where a granted directory's contents are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DirectorySource {
+    /// The host services have it open under this number.
+    Host(u32),
+    /// A copy of it travels in the bundle.
+    Copy(Vec<Node>),
+}
+
+/// A file, a directory or a symbolic link in a copied tree.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    /// One path component.
+    pub name: String,
+    /// Time of the last change, in nanoseconds since 1970.
+    pub modified_ns: u64,
+    /// The rest.
+    pub kind: NodeKind,
+}
+
+/// What a [`Node`] is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NodeKind {
+    /// A file; its bytes lie in the bundle's file contents.
+    File {
+        /// Of the first byte, in the [`crate::Kind::Files`] item.
+        offset: u64,
+        /// In bytes.
+        length: u64,
+        /// [`crate::checksum`] of the bytes.
+        checksum: u64,
+    },
+    /// A directory and what is in it.
+    Directory(Vec<Node>),
+    /// A symbolic link and what it says.
+    Symlink(String),
+}
