@@ -1,0 +1,104 @@
+use crate::frame::PAYLOAD_HEAD_BYTES_MAX;
+use crate::{Cause, Error, HEADER_BYTES, HELLO_MAGIC, Kind, PAYLOAD_BYTES_MAX, VERSION};
+
+/// A frame to send: its [`head`](Frame::head), then its [`body`](Frame::body), with nothing copied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Frame<'a> {
+    /// [`Kind::StdinData`]
+    StdinData(&'a [u8]),
+    /// [`Kind::StdinEnd`]
+    StdinEnd,
+    /// [`Kind::Cancel`]
+    Cancel,
+    /// [`Kind::Hello`], with our [`VERSION`]
+    Hello,
+    /// [`Kind::Stdout`]
+    Stdout(&'a [u8]),
+    /// [`Kind::Stderr`]
+    Stderr(&'a [u8]),
+    /// [`Kind::StdinCredit`]
+    StdinCredit {
+        /// How many bytes more may come.
+        bytes: u32,
+    },
+    /// [`Kind::Exit`]
+    Exit {
+        /// What the `selkis` command exits with.
+        status: u8,
+        /// Why.
+        cause: Cause,
+        /// For the user; empty if there is nothing to say.
+        message: &'a str,
+    },
+    /// [`Kind::Log`]
+    Log(&'a str),
+}
+
+/// Everything of a frame before its body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    bytes: [u8; HEADER_BYTES + PAYLOAD_HEAD_BYTES_MAX],
+    length: usize,
+}
+
+impl<'a> Frame<'a> {
+    /// The bytes before the body. [`Error::TooLong`] if the body is longer than a frame can hold: see
+    /// [`split_body`].
+    pub fn head(&self) -> Result<Head, Error> {
+        let kind = self.kind();
+        let mut bytes = [0; HEADER_BYTES + PAYLOAD_HEAD_BYTES_MAX];
+        let head_bytes = kind.shape().head_bytes;
+        let length = head_bytes + self.body().len();
+        if length > PAYLOAD_BYTES_MAX {
+            return Err(Error::TooLong { kind, length });
+        }
+        let [low, middle, high, _] = (length as u32).to_le_bytes();
+        bytes[..HEADER_BYTES].copy_from_slice(&[kind as u8, low, middle, high]);
+        let payload = &mut bytes[HEADER_BYTES..];
+        match *self {
+            Self::Hello => {
+                payload[..4].copy_from_slice(&HELLO_MAGIC);
+                payload[4..8].copy_from_slice(&VERSION.to_le_bytes());
+            }
+            Self::StdinCredit { bytes } => payload[..4].copy_from_slice(&bytes.to_le_bytes()),
+            Self::Exit { status, cause, .. } => payload[..2].copy_from_slice(&[status, cause as u8]),
+            _ => {}
+        }
+        Ok(Head { bytes, length: HEADER_BYTES + head_bytes })
+    }
+
+    /// The bytes after the head; may be empty.
+    pub fn body(&self) -> &'a [u8] {
+        match *self {
+            Self::StdinData(bytes) | Self::Stdout(bytes) | Self::Stderr(bytes) => bytes,
+            Self::Exit { message, .. } => message.as_bytes(),
+            Self::Log(text) => text.as_bytes(),
+            Self::StdinEnd | Self::Cancel | Self::Hello | Self::StdinCredit { .. } => &[],
+        }
+    }
+
+    fn kind(&self) -> Kind {
+        match self {
+            Self::StdinData(_) => Kind::StdinData,
+            Self::StdinEnd => Kind::StdinEnd,
+            Self::Cancel => Kind::Cancel,
+            Self::Hello => Kind::Hello,
+            Self::Stdout(_) => Kind::Stdout,
+            Self::Stderr(_) => Kind::Stderr,
+            Self::StdinCredit { .. } => Kind::StdinCredit,
+            Self::Exit { .. } => Kind::Exit,
+            Self::Log(_) => Kind::Log,
+        }
+    }
+}
+
+impl AsRef<[u8]> for Head {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+}
+
+/// As much of `bytes` as one data frame can hold, and the rest.
+pub fn split_body(bytes: &[u8]) -> (&[u8], &[u8]) {
+    bytes.split_at(bytes.len().min(PAYLOAD_BYTES_MAX))
+}

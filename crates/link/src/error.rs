@@ -1,0 +1,64 @@
+use core::fmt;
+
+use crate::{Kind, PAYLOAD_BYTES_MAX, VERSION};
+
+/// Why a stream cannot be understood, or a frame cannot be made. A stream is lost after its first error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Error {
+    /// A frame begins with a byte that is no kind that this side may be sent.
+    UnknownKind(u8),
+    /// A payload of this length, in bytes, is longer than any may be.
+    TooLong {
+        /// The frame's kind.
+        kind: Kind,
+        /// The payload's length, in bytes.
+        length: usize,
+    },
+    /// A frame of this kind cannot have a payload of this length, in bytes.
+    WrongLength {
+        /// The frame's kind.
+        kind: Kind,
+        /// The payload's length, in bytes.
+        length: usize,
+    },
+    /// A frame where it may not stand: before `Hello` or another `Hello`, after `Exit`, input after its end.
+    OutOfOrder(Kind),
+    /// The first frame is a `Hello`, but not one of ours.
+    NotSelkis,
+    /// The guest speaks this version, and not [`VERSION`].
+    WrongVersion(u32),
+    /// The program ended for a reason that is not among [`crate::Cause`]'s.
+    UnknownCause(u8),
+    /// The host sent more standard input than it was asked for.
+    OverCredit,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::UnknownKind(code) => {
+                write!(f, "the console link carries a frame of unknown kind {code:#04x}")
+            }
+            Self::TooLong { kind, length } => {
+                write!(
+                    f,
+                    "a {kind:?} frame of {length} bytes on the console link; {PAYLOAD_BYTES_MAX} is the most"
+                )
+            }
+            Self::WrongLength { kind, length } => {
+                write!(f, "a {kind:?} frame on the console link cannot be {length} bytes long")
+            }
+            Self::OutOfOrder(kind) => write!(f, "a {kind:?} frame out of order on the console link"),
+            Self::NotSelkis => write!(f, "what answers on the console link is not a Selkis machine"),
+            Self::WrongVersion(theirs) => write!(
+                f,
+                "the machine speaks version {theirs} of the console link, this command version {VERSION}: \
+                 build the image and the command from the same source"
+            ),
+            Self::UnknownCause(code) => write!(f, "the program ended for an unknown cause, {code}"),
+            Self::OverCredit => write!(f, "the host sent more standard input than it was asked for"),
+        }
+    }
+}
+
+impl core::error::Error for Error {}

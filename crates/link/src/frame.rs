@@ -1,0 +1,114 @@
+use crate::{Error, PAYLOAD_BYTES_MAX};
+
+/// What a frame is: its first byte. Kinds with the top bit set come from the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    /// Bytes of standard input.
+    StdinData = 0x01,
+    /// Standard input has ended.
+    StdinEnd = 0x02,
+    /// The user wants the program to end (Ctrl-C).
+    Cancel = 0x03,
+    /// The guest is there, and speaks a version.
+    Hello = 0x81,
+    /// Bytes of standard output.
+    Stdout = 0x82,
+    /// Bytes of standard error.
+    Stderr = 0x83,
+    /// The guest has room for more standard input.
+    StdinCredit = 0x84,
+    /// The program has ended.
+    Exit = 0x85,
+    /// Words of the runtime, not of the program.
+    Log = 0x86,
+}
+
+/// Who sends a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sender {
+    Host,
+    Guest,
+}
+
+/// How a payload is laid out: a head of fixed size, then a body that may be there or not.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shape {
+    pub head_bytes: usize,
+    pub body_bytes_max: usize,
+}
+
+/// The longest head of a payload: that of `Hello`.
+pub(crate) const PAYLOAD_HEAD_BYTES_MAX: usize = 8;
+
+impl Kind {
+    pub(crate) fn from_code(code: u8, sender: Sender) -> Result<Self, Error> {
+        Ok(match (sender, code) {
+            (Sender::Host, 0x01) => Self::StdinData,
+            (Sender::Host, 0x02) => Self::StdinEnd,
+            (Sender::Host, 0x03) => Self::Cancel,
+            (Sender::Guest, 0x81) => Self::Hello,
+            (Sender::Guest, 0x82) => Self::Stdout,
+            (Sender::Guest, 0x83) => Self::Stderr,
+            (Sender::Guest, 0x84) => Self::StdinCredit,
+            (Sender::Guest, 0x85) => Self::Exit,
+            (Sender::Guest, 0x86) => Self::Log,
+            _ => return Err(Error::UnknownKind(code)),
+        })
+    }
+
+    pub(crate) const fn shape(self) -> Shape {
+        let (head_bytes, body_bytes_max) = match self {
+            Self::StdinEnd | Self::Cancel => (0, 0),
+            Self::StdinCredit => (4, 0),
+            Self::Hello => (PAYLOAD_HEAD_BYTES_MAX, 0),
+            Self::Exit => (2, PAYLOAD_BYTES_MAX - 2),
+            Self::StdinData | Self::Stdout | Self::Stderr | Self::Log => (0, PAYLOAD_BYTES_MAX),
+        };
+        Shape { head_bytes, body_bytes_max }
+    }
+
+    /// The header of a frame of this kind: how long the body is, if the payload's `length` is one it can have.
+    pub(crate) fn body_bytes(self, length: usize) -> Result<usize, Error> {
+        if length > PAYLOAD_BYTES_MAX {
+            return Err(Error::TooLong { kind: self, length });
+        }
+        let shape = self.shape();
+        match length.checked_sub(shape.head_bytes) {
+            Some(body) if body <= shape.body_bytes_max => Ok(body),
+            _ => Err(Error::WrongLength { kind: self, length }),
+        }
+    }
+}
+
+/// Why the program ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Cause {
+    /// It returned or called for its exit; the status is its own.
+    Exited = 0,
+    /// It did what WebAssembly forbids: out of bounds, unreachable, stack overflow.
+    Trapped = 1,
+    /// Its time was up.
+    TimedOut = 2,
+    /// The user ended it.
+    Cancelled = 3,
+    /// It wanted more memory than it was given or the machine has.
+    OutOfMemory = 4,
+    /// Its first instruction was never reached; the text says why.
+    FailedToStart = 5,
+}
+
+impl Cause {
+    pub(crate) fn from_code(code: u8) -> Result<Self, Error> {
+        Ok(match code {
+            0 => Self::Exited,
+            1 => Self::Trapped,
+            2 => Self::TimedOut,
+            3 => Self::Cancelled,
+            4 => Self::OutOfMemory,
+            5 => Self::FailedToStart,
+            _ => return Err(Error::UnknownCause(code)),
+        })
+    }
+}
