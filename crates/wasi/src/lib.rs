@@ -1,1 +1,9 @@
-//! To be written.
+//! WASI for programs of this system.
+#![no_std]
+
+extern crate alloc;
+
+mod errno;
+pub mod provider;
+
+pub use errno::{Errno, Error, Exit, Result, Stopped};
