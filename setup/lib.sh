@@ -1,0 +1,101 @@
+# Shared by ./selkis and setup/*: where things are, how to speak to the user, how to install a Debian package.
+# Sourced, never run.
+
+# What the set-up itself exits with, so that it is not taken for the program's own exit code (docker and env use it
+# the same way).
+readonly SETUP_FAILED=125
+
+CACHE=${SELKIS_CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/selkis}
+
+say() {
+	printf 'selkis: %s\n' "$*" >&2
+}
+
+# die MESSAGE [WHAT_TO_DO]: both lines name the thing and the way out.
+die() {
+	say "error: $1"
+	[ $# -lt 2 ] || printf '        %s\n' "$2" >&2
+	exit "$SETUP_FAILED"
+}
+
+# have COMMAND: is it in PATH?
+have() {
+	command -v "$1" >/dev/null 2>&1
+}
+
+# ask QUESTION: yes unless a person at the terminal says no. Nobody there: yes, without asking.
+ask() {
+	local answer
+	if ! [ -t 0 ] || ! [ -t 2 ]; then
+		return 0
+	fi
+	printf 'selkis: %s [Y/n] ' "$1" >&2
+	read -r answer || return 1
+	case $answer in
+	'' | [Yy]*) return 0 ;;
+	*) return 1 ;;
+	esac
+}
+
+# make_dir PATH: with an error that a person can act on.
+make_dir() {
+	mkdir -p "$1" 2>/dev/null ||
+		die "cannot create $1" "set SELKIS_CACHE to a folder that you can write to (now: $CACHE)"
+}
+
+# with_lock NAME COMMAND...: one at a time on this machine; a second run waits and then finds the work done.
+with_lock() {
+	local name=$1
+	shift
+	make_dir "$CACHE"
+	exec {lock}>"$CACHE/$name.lock" || die "cannot write $CACHE/$name.lock"
+	if ! flock --nonblock "$lock"; then
+		say "another run is busy with the $name; waiting for it"
+		flock "$lock"
+	fi
+	"$@" # not in a condition: `set -e` holds in it
+	exec {lock}>&-
+}
+
+# tail_of LOG: the end of a log, indented, for an error message.
+tail_of() {
+	tail -n "${2:-25}" "$1" | sed 's/^/    /' >&2
+}
+
+# install_packages WHY PACKAGE...: from Debian, by apt-get, as root or through sudo. Removes and replaces nothing.
+install_packages() {
+	local why=$1 root=() log
+	shift
+	have apt-get || die "$why needs the Debian package(s) $*, and apt-get is not here" \
+		"Selkis sets itself up on Debian 12; elsewhere, install the equivalent and try again"
+	if [ "$(id -u)" -ne 0 ]; then
+		have sudo || die "$why needs the Debian package(s) $*, and this user cannot install them (not root, no sudo)" \
+			"ask an administrator to run: apt-get install --no-install-recommends $*"
+		root=(sudo)
+		if ! [ -t 0 ]; then
+			sudo --non-interactive true 2>/dev/null ||
+				die "$why needs the Debian package(s) $*, and sudo wants a password that nobody is here to type" \
+					"run: sudo apt-get install --no-install-recommends $*"
+		fi
+	fi
+	say "$why needs the Debian package(s): $*"
+	ask "install them with ${root[*]:-} apt-get?" ||
+		die "not installed" "run: ${root[*]:-} apt-get install --no-install-recommends $*"
+	make_dir "$CACHE/log"
+	log=$CACHE/log/apt-get.log
+	: >"$log"
+	# A source that is out of reach does not matter as long as the packages can be had.
+	"${root[@]}" apt-get update -q >>"$log" 2>&1 || true
+	"${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends --no-remove \
+		-o DPkg::Lock::Timeout=300 "$@" >>"$log" 2>&1 </dev/null || {
+		tail_of "$log"
+		die "apt-get could not install $*" "see $log; is the network up, is the disk full?"
+	}
+}
+
+# need COMMAND WHY PACKAGE...: installs the packages when the command is missing.
+need() {
+	local command=$1
+	shift
+	have "$command" || install_packages "$@"
+}
