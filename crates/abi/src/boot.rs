@@ -101,7 +101,20 @@ pub struct DeviceRecord {
     /// How many interrupts it has.
     pub interrupt_count: u32,
     /// Its memory: for PCI the BARs by number; else the first. Physical address and length; length 0: none, or ports.
+    /// What is mapped is whole pages: a window that begins inside of a page is found at that offset in its mapping. Pages that hold
+    /// a function's MSI-X table can only be read.
     pub windows: [Span; 6],
+}
+
+/// Statuses of [`crate::Request::Stop`] that the kernel stops the machine with itself. A domain's own may be the same: one
+/// that wants every status told apart reports it through a device, and stops the machine with one that it chose for this.
+pub mod status {
+    /// No domain could be started: the boot module is missing, cut or malformed, or there is too little memory.
+    pub const START_FAILED: u8 = 125;
+    /// The domain raised an exception that could not be delivered to it.
+    pub const DOMAIN_ENDED: u8 = 126;
+    /// The kernel met what must not happen.
+    pub const PANIC: u8 = 127;
 }
 
 /// The kinds of device that a kernel hands out.

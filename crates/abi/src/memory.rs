@@ -96,6 +96,7 @@ pub enum Backing {
 pub enum Commit {
     /// Each at its first touch.
     OnTouch = 0,
-    /// All at once, so that a touch cannot fail: for what the library OS itself runs on.
+    /// All at once, so that a touch cannot fail: for what the library OS itself runs on. The frames are set aside, with the
+    /// tables that map them; each is filled at its first touch.
     Now = 1,
 }

@@ -17,8 +17,8 @@ pub struct Registers {
 /// Answers are a number; 0 where nothing else is said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Request {
-    /// Declares a region: from now on `span` has this backing and protection. What was there before is gone.
-    /// Answers with the physical address for [`Backing::Dma`]. Needs CONTROL on the address space.
+    /// Declares a region: from now on `span` has this backing and protection. What was there before is gone, also when
+    /// there turns out to be no memory ([`Error::NoMemory`]); every other error leaves it as it was. Answers with the physical address for [`Backing::Dma`]. Needs CONTROL on the address space.
     Map {
         /// The address space.
         space: Handle,
@@ -41,7 +41,8 @@ pub enum Request {
         /// Access from now on.
         protection: Protection,
     },
-    /// Gives private pages in `span` back: the next touch sees the first contents again. Needs CONTROL on the
+    /// Gives private pages in `span` back: the next touch sees the first contents again. Frames that were committed
+    /// stay so. Memory of devices and for devices is left alone, holes are fine. Needs CONTROL on the
     /// address space.
     Reset {
         /// The address space.
@@ -57,7 +58,8 @@ pub enum Request {
         span: Span,
     },
     /// Says where upcalls go. `page` must be one read-write page of zeros that is mapped already; the kernel
-    /// pins it and lays an [`crate::UpcallPage`] there. Needs CONTROL on the virtual CPU.
+    /// pins it and lays an [`crate::UpcallPage`] there: until another page takes its place, requests that would change it
+    /// answer [`Error::Busy`]. Needs CONTROL on the virtual CPU.
     SetUpcall {
         /// The virtual CPU.
         vcpu: Handle,
@@ -126,8 +128,8 @@ pub enum Request {
         /// In bytes, a multiple of 4, below 256.
         offset: u32,
     },
-    /// Writes 4 bytes of a PCI function's configuration space. BARs and the MSI-X capability are the kernel's
-    /// and cannot be written. Needs CONTROL on the device.
+    /// Writes 4 bytes of a PCI function's configuration space. BARs and what leads to interrupts are the kernel's
+    /// and cannot be written ([`Error::NoRight`]). Needs CONTROL on the device.
     WriteConfig {
         /// The device.
         device: Handle,

@@ -6,7 +6,9 @@
 //! general register zero. Vector registers are left as the interrupted code had them. The handler edits the context as
 //! it likes and asks for [`crate::Request::Resume`].
 //!
-//! While `masked` is set, ticks and events stay pending and come with the next `Resume`; a fault ends the domain.
+//! While `masked` is set, ticks and events stay pending and come with the next `Resume` (or, if the domain clears
+//! `masked` itself, with its next request); a fault ends the domain. An event is told once each time that it is
+//! raised; it stays in `pending` until a `Wait` takes it. Of a tick and an event that are both due, the tick comes first.
 //! So a handler that is the whole of `entry` can be written as a function that edits a context, and runs
 //! the same inside of a Linux signal handler.
 
@@ -46,6 +48,7 @@ impl Area {
 /// canonical user addresses, and only the arithmetic, direction and trap bits of `rflags` are taken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
+#[allow(missing_docs, reason = "registers, named as the CPU's manual names them")]
 pub struct Context {
     pub rax: u64,
     pub rbx: u64,
@@ -73,6 +76,37 @@ pub struct Context {
     pub address: u64,
     /// For a page fault: 1 if the access was allowed and the quota or the machine had no frame for it.
     pub out_of_memory: u64,
+}
+
+impl Context {
+    /// Words in a context.
+    pub const WORDS: usize = size_of::<Self>() / 8;
+
+    /// The fields as they lie in memory.
+    #[rustfmt::skip]
+    pub const fn to_words(&self) -> [u64; Self::WORDS] {
+        let &Self {
+            rax, rbx, rcx, rdx, rsi, rdi, rbp, rsp, r8, r9, r10, r11, r12, r13, r14, r15, rip, rflags,
+            vector, error, address, out_of_memory,
+        } = self;
+        [
+            rax, rbx, rcx, rdx, rsi, rdi, rbp, rsp, r8, r9, r10, r11, r12, r13, r14, r15, rip, rflags,
+            vector, error, address, out_of_memory,
+        ]
+    }
+
+    /// The inverse of [`Context::to_words`].
+    #[rustfmt::skip]
+    pub const fn from_words(words: [u64; Self::WORDS]) -> Self {
+        let [
+            rax, rbx, rcx, rdx, rsi, rdi, rbp, rsp, r8, r9, r10, r11, r12, r13, r14, r15, rip, rflags,
+            vector, error, address, out_of_memory,
+        ] = words;
+        Self {
+            rax, rbx, rcx, rdx, rsi, rdi, rbp, rsp, r8, r9, r10, r11, r12, r13, r14, r15, rip, rflags,
+            vector, error, address, out_of_memory,
+        }
+    }
 }
 
 /// The page that the kernel and a virtual CPU share.

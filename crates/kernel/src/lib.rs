@@ -1,1 +1,26 @@
-//! To be written.
+//! The exokernel's logic: what a domain may have, where its memory comes from, when it is told something.
+//!
+//! Everything here is ordinary Rust over the [`Machine`] trait, with no `unsafe` and no hardware. The state is a
+//! [`Kernel`]; each entry from ring 3 is one call of it ([`Kernel::system_call`], [`Kernel::fault`],
+//! [`Kernel::interrupt`]) with the interrupted [`abi::Context`], and its answer, [`Next`], says how to go on.
+//!
+//! All memory of the kernel itself is taken in [`start()`]; afterwards nothing that a domain asks makes it grow.
+#![no_std]
+
+extern crate alloc;
+
+mod capability;
+mod device;
+mod elf;
+mod kernel;
+mod machine;
+mod memory;
+mod region;
+mod start;
+mod vcpu;
+
+pub use device::{ByteRange, Device};
+pub use elf::ElfError;
+pub use kernel::{Fault, Interrupt, Kernel, Next, PAGE_FAULT};
+pub use machine::{Access, Cache, Frame, Machine, Mapping, Owner, Page};
+pub use start::{BootModule, StartError, start};

@@ -1,0 +1,186 @@
+//! What the kernel needs of a machine.
+
+use crate::device::Device;
+use abi::boot::BootInfo;
+use abi::{Error, PAGE_SIZE, Protection};
+
+/// A page of physical memory, by number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Frame(u64);
+
+impl Frame {
+    /// The frame at physical address `number * PAGE_SIZE`.
+    pub const fn new(number: u64) -> Self {
+        Self(number)
+    }
+
+    /// The frame that `address` lies in.
+    pub const fn containing(address: u64) -> Self {
+        Self(address / PAGE_SIZE)
+    }
+
+    /// Its physical address.
+    pub const fn address(self) -> u64 {
+        self.0 * PAGE_SIZE
+    }
+
+    /// The frame `count` further on.
+    pub const fn offset(self, count: u64) -> Self {
+        Self(self.0 + count)
+    }
+
+    /// How many frames it lies behind `first`; `None` if it lies before it.
+    pub const fn since(self, first: Self) -> Option<u64> {
+        self.0.checked_sub(first.0)
+    }
+}
+
+/// A page of a domain's address space, by number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Page(u64);
+
+impl Page {
+    /// The page that `address` lies in.
+    pub const fn containing(address: u64) -> Self {
+        Self(address / PAGE_SIZE)
+    }
+
+    /// Its first address.
+    pub const fn address(self) -> u64 {
+        self.0 * PAGE_SIZE
+    }
+
+    /// The page `count` further on.
+    pub const fn offset(self, count: u64) -> Self {
+        Self(self.0 + count)
+    }
+
+    /// How many pages it lies behind `first`, which must not be behind it.
+    pub const fn since(self, first: Self) -> u64 {
+        self.0 - first.0
+    }
+
+    /// The first page at or before this one whose number is a multiple of `pages`.
+    pub const fn align_down(self, pages: u64) -> Self {
+        Self(self.0 - self.0 % pages)
+    }
+}
+
+/// One entry of a page table, as the kernel sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mapping {
+    /// What is mapped.
+    pub frame: Frame,
+    /// What the domain may do with it; with [`Protection::None`] the frame is kept and no access is possible.
+    pub protection: Protection,
+    /// Whose frame it is.
+    pub owner: Owner,
+}
+
+/// Who takes a frame back when its page is unmapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// The page: a private frame, freed with it.
+    Page,
+    /// Something else: the boot module, a device, a DMA region.
+    Elsewhere,
+}
+
+/// How a page is cached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cache {
+    /// Memory: write-back.
+    Normal,
+    /// A device's registers: uncached, in order.
+    Device,
+}
+
+/// What an instruction tried to do with a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// To read it.
+    Read,
+    /// To write to it.
+    Write,
+    /// To run it.
+    Execute,
+}
+
+impl Access {
+    /// Whether `protection` lets this happen.
+    pub const fn allowed_by(self, protection: Protection) -> bool {
+        match self {
+            Self::Read => !matches!(protection, Protection::None),
+            Self::Write => matches!(protection, Protection::ReadWrite),
+            Self::Execute => matches!(protection, Protection::ReadExecute),
+        }
+    }
+}
+
+/// The hardware under the kernel: one domain's address space, the frames, the clock, the devices.
+///
+/// Page-table operations act on the running domain's space. None of them can fail: the kernel first adds the tables that
+/// a mapping needs, out of frames that it has charged for. What the CPU has cached of changed entries is
+/// forgotten before ring 3 runs again.
+pub trait Machine {
+    /// Takes a free frame, its contents undefined.
+    fn allocate(&mut self) -> Option<Frame>;
+    /// Takes `count` free frames that lie side by side, contents undefined.
+    fn allocate_run(&mut self, count: u64) -> Option<Frame>;
+    /// Gives `count` frames back, from `first`.
+    fn free_run(&mut self, first: Frame, count: u64);
+    /// How many frames are free.
+    fn free_count(&self) -> u64;
+    /// Fills a frame with zeros.
+    fn zero(&mut self, frame: Frame);
+    /// Copies a whole frame.
+    fn copy(&mut self, from: Frame, to: Frame);
+    /// Reads bytes of one frame; `offset + bytes.len()` is at most a page.
+    fn read(&self, frame: Frame, offset: usize, bytes: &mut [u8]);
+    /// Writes bytes of one frame; `offset + bytes.len()` is at most a page.
+    fn write(&mut self, frame: Frame, offset: usize, bytes: &[u8]);
+    /// Reads the 8-byte words of one frame from word `index` on.
+    fn read_words(&self, frame: Frame, index: usize, words: &mut [u64]);
+    /// Writes the 8-byte words of one frame from word `index` on.
+    fn write_words(&mut self, frame: Frame, index: usize, words: &[u64]);
+    /// Lays a [`BootInfo`] at the beginning of a frame.
+    fn publish(&mut self, frame: Frame, info: &BootInfo);
+
+    /// How many tables have to be added before `page` can be mapped.
+    fn missing_tables(&self, page: Page) -> u64;
+    /// Adds the next missing table on the way to `page`: `frame`, which is all zeros.
+    fn add_table(&mut self, page: Page, frame: Frame);
+    /// Takes away and frees every table that maps nothing outside of `first..end`, where nothing is mapped.
+    /// Answers how many.
+    fn remove_tables(&mut self, first: Page, end: Page) -> u64;
+    /// Maps a page, replacing what was mapped there. No table may be missing.
+    fn map(&mut self, page: Page, mapping: Mapping, cache: Cache);
+    /// What is mapped at `page`.
+    fn mapping(&self, page: Page) -> Option<Mapping>;
+    /// The first page in `from..end` where something is mapped.
+    fn next_mapping(&self, from: Page, end: Page) -> Option<(Page, Mapping)>;
+    /// Changes what the domain may do with a mapped page.
+    fn protect(&mut self, page: Page, protection: Protection);
+    /// Ends a mapping.
+    fn unmap(&mut self, page: Page);
+
+    /// Nanoseconds since the machine started.
+    fn now_ns(&self) -> u64;
+    /// Asks for an alarm interrupt at `deadline_ns`, or soon after if that has passed; an early one is allowed.
+    /// There is one alarm; `u64::MAX` turns it off.
+    fn set_alarm(&mut self, deadline_ns: u64);
+    /// Routes interrupt `line` of `device` to this CPU, and lets it come.
+    fn connect(&mut self, device: &Device, line: u32) -> Result<(), Error>;
+    /// Holds a connected interrupt back; what arrives meanwhile comes after [`Machine::unmask`].
+    fn mask(&mut self, device: &Device, line: u32);
+    /// Lets a connected interrupt come.
+    fn unmask(&mut self, device: &Device, line: u32);
+    /// Reads a PCI function's configuration space at a multiple of 4 below 256.
+    fn read_config(&mut self, device: &Device, offset: u8) -> u32;
+    /// Writes a PCI function's configuration space at a multiple of 4 below 256.
+    fn write_config(&mut self, device: &Device, offset: u8, value: u32);
+    /// Opens a device's I/O ports to the domain.
+    fn open_ports(&mut self, device: &Device);
+    /// Writes to the kernel's log.
+    fn print(&mut self, text: &[u8]);
+}

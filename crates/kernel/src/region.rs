@@ -1,0 +1,200 @@
+//! The region table: what a domain declared about each part of its address space.
+
+use crate::machine::{Frame, Page};
+use abi::{Commit, Error, Protection};
+use alloc::vec::Vec;
+
+/// The most regions that a domain can have. Bounds the table (48 bytes each) and the time to insert into it.
+pub(crate) const REGIONS_MAX: usize = 16_384;
+
+/// Pages `first..end` with one source and one protection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Region {
+    pub first: Page,
+    pub end: Page,
+    pub source: Source,
+    pub protection: Protection,
+    pub commit: Commit,
+}
+
+/// Where the first contents of a region's pages come from. Those with a frame or page: of the region's first page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    Zero,
+    /// The boot module's frames, shared until they are written to.
+    Module(Frame),
+    /// A device's memory.
+    Device(Frame),
+    /// Contiguous frames that belong to the region.
+    Dma(Frame),
+}
+
+impl Source {
+    /// The source of the page `count` further on.
+    pub fn offset(self, count: u64) -> Self {
+        match self {
+            Self::Zero => Self::Zero,
+            Self::Module(frame) => Self::Module(frame.offset(count)),
+            Self::Device(frame) => Self::Device(frame.offset(count)),
+            Self::Dma(frame) => Self::Dma(frame.offset(count)),
+        }
+    }
+
+    /// Whether pages of it can be private frames of the domain.
+    pub fn is_private(self) -> bool {
+        matches!(self, Self::Zero | Self::Module(_))
+    }
+}
+
+impl Region {
+    pub fn pages(&self) -> u64 {
+        self.end.since(self.first)
+    }
+
+    /// How many frames of the quota are taken by declaring `pages` of it, touched or not.
+    pub fn charge(&self, pages: u64) -> u64 {
+        match (self.source, self.commit) {
+            (Source::Device(_), _) => 0,
+            (Source::Dma(_), _) | (_, Commit::Now) => pages,
+            (_, Commit::OnTouch) => 0,
+        }
+    }
+
+    /// Whether a private frame is charged when it is first needed (and not when the region was declared).
+    pub fn charges_on_touch(&self) -> bool {
+        self.commit == Commit::OnTouch
+    }
+
+    fn continues(&self, next: &Self) -> bool {
+        self.end == next.first
+            && self.protection == next.protection
+            && self.commit == next.commit
+            && self.source.offset(self.pages()) == next.source
+    }
+}
+
+/// Regions that do not overlap, in order of address. Takes all its memory when it is made.
+#[derive(Debug)]
+pub(crate) struct Regions {
+    sorted: Vec<Region>,
+}
+
+impl Regions {
+    pub fn new() -> Result<Self, Error> {
+        let mut sorted = Vec::new();
+        sorted.try_reserve_exact(REGIONS_MAX).map_err(|_| Error::NoMemory)?;
+        Ok(Self { sorted })
+    }
+
+    /// The region that `page` lies in.
+    pub fn find(&self, page: Page) -> Option<&Region> {
+        let region = self.sorted.get(self.first_ending_after(page))?;
+        (region.first <= page).then_some(region)
+    }
+
+    /// The regions that have pages in `first..end`, each cut to it.
+    pub fn overlapping(&self, first: Page, end: Page) -> impl Iterator<Item = Region> + '_ {
+        let from = self.first_ending_after(first);
+        self.sorted[from..].iter().take_while(move |region| region.first < end).map(move |region| {
+            let cut = region.first.max(first);
+            let source = region.source.offset(cut.since(region.first));
+            Region { first: cut, end: region.end.min(end), source, ..*region }
+        })
+    }
+
+    /// Whether every page of `first..end` lies in a region.
+    pub fn cover(&self, first: Page, end: Page) -> bool {
+        let mut at = first;
+        for region in self.overlapping(first, end) {
+            if region.first != at {
+                return false;
+            }
+            at = region.end;
+        }
+        at == end
+    }
+
+    /// The pages around `page`, which lies in no region, up to the next region on each side.
+    pub fn hole(&self, page: Page, bounds: (Page, Page)) -> (Page, Page) {
+        let next = self.first_ending_after(page);
+        let first = next.checked_sub(1).map_or(bounds.0, |previous| self.sorted[previous].end);
+        let end = self.sorted.get(next).map_or(bounds.1, |region| region.first);
+        (first, end)
+    }
+
+    /// Makes sure that `insert` or `remove` or `protect` of `first..end` has room in the table.
+    pub fn admit(&self, first: Page, end: Page) -> Result<(), Error> {
+        let split = |page: Page| usize::from(self.find(page).is_some_and(|region| region.first < page));
+        let needed = 1 + split(first) + split(end);
+        if self.sorted.len() + needed <= REGIONS_MAX { Ok(()) } else { Err(Error::TableFull) }
+    }
+
+    /// Takes `first..end` out of every region. Needs [`Regions::admit`].
+    pub fn remove(&mut self, first: Page, end: Page) {
+        let (from, to) = self.isolate(first, end);
+        self.sorted.drain(from..to);
+    }
+
+    /// Adds a region where there is none. Needs [`Regions::admit`].
+    pub fn insert(&mut self, region: Region) {
+        let at = self.first_ending_after(region.first);
+        self.sorted.insert(at, region);
+        self.merge(at, at + 1);
+    }
+
+    /// Changes the protection of `first..end`. Needs [`Regions::admit`].
+    pub fn protect(&mut self, first: Page, end: Page, protection: Protection) {
+        let (from, to) = self.isolate(first, end);
+        for region in &mut self.sorted[from..to] {
+            region.protection = protection;
+        }
+        self.merge(from, to);
+    }
+
+    fn first_ending_after(&self, page: Page) -> usize {
+        self.sorted.partition_point(|region| region.end <= page)
+    }
+
+    /// Splits regions so that some begin at `first` and end at `end`; answers which lie between.
+    fn isolate(&mut self, first: Page, end: Page) -> (usize, usize) {
+        self.split(first);
+        self.split(end);
+        (self.first_ending_after(first), self.sorted.partition_point(|region| region.first < end))
+    }
+
+    fn split(&mut self, page: Page) {
+        let at = self.first_ending_after(page);
+        let Some(region) = self.sorted.get_mut(at).filter(|region| region.first < page) else { return };
+        let source = region.source.offset(page.since(region.first));
+        let second = Region { first: page, source, ..*region };
+        region.end = page;
+        self.sorted.insert(at + 1, second);
+    }
+
+    /// Joins the regions `from..to` and their neighbours where they continue each other.
+    fn merge(&mut self, from: usize, to: usize) {
+        let join = |next: &mut Region, previous: &mut Region| {
+            let joined = previous.continues(next);
+            if joined {
+                previous.end = next.end;
+            }
+            joined
+        };
+        // One pass over everything when there is much to join: removing one by one would be quadratic.
+        if to - from > 2 {
+            return self.sorted.dedup_by(join);
+        }
+        for at in (from.saturating_sub(1)..to).rev() {
+            if let Some([previous, next]) = self.sorted.get_mut(at..at + 2)
+                && join(next, previous)
+            {
+                self.sorted.remove(at + 1);
+            }
+        }
+    }
+
+    #[cfg(test)]
+    pub fn iter(&self) -> impl Iterator<Item = &Region> {
+        self.sorted.iter()
+    }
+}

@@ -1,0 +1,182 @@
+//! A virtual CPU: its timer, its events, its upcalls.
+
+use crate::machine::{Frame, Machine};
+use abi::upcall::{Area, Context, Kind};
+use abi::{Error, UpcallPage};
+use core::mem::offset_of;
+
+/// The deadline that never comes.
+pub(crate) const NEVER: u64 = abi::Request::NEVER;
+
+/// Flags that a domain chooses (Intel SDM volume 1, section 3.4.3): carry, parity, adjust, zero, sign, trap,
+/// direction, overflow.
+const FLAGS_TAKEN: u64 = 0x0dd5;
+/// Flags of everything that runs in ring 3: interrupts on, and the bit that is always 1.
+const FLAGS_SET: u64 = 0x0202;
+/// One past the last address that `rip` and `rsp` may hold: the end of the lower half, less a page, so that even
+/// the address after an instruction is canonical.
+const USER_END: u64 = (1 << 47) - abi::PAGE_SIZE;
+
+const MASKED: usize = offset_of!(UpcallPage, masked) / 8;
+const PENDING: usize = offset_of!(UpcallPage, pending) / 8;
+
+/// Where upcalls go.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Upcall {
+    /// The pinned page, by address and by frame.
+    pub page: u64,
+    pub frame: Frame,
+    pub entry: u64,
+    pub stack: u64,
+}
+
+/// A [`abi::Request::Wait`] that has not returned.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Waiting {
+    pub deadline_ns: u64,
+    /// The tick was due and masked when the wait began, so it does not end it.
+    pub tick_was_due: TickAtStart,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TickAtStart {
+    Due,
+    NotDue,
+}
+
+/// The state of a virtual CPU.
+#[derive(Debug)]
+pub(crate) struct Vcpu {
+    pub upcall: Option<Upcall>,
+    pub waiting: Option<Waiting>,
+    /// When the next tick falls due.
+    pub deadline_ns: u64,
+    /// A tick fell due and its upcall was not made yet.
+    pub tick_due: bool,
+    /// Events that [`abi::Request::Wait`] has not taken.
+    pub pending: u64,
+    /// Of these, the ones that no upcall told of.
+    pub untold: u64,
+}
+
+impl Vcpu {
+    pub const fn new() -> Self {
+        Self { upcall: None, waiting: None, deadline_ns: NEVER, tick_due: false, pending: 0, untold: 0 }
+    }
+
+    /// When the machine has to wake the kernel next.
+    pub fn alarm_ns(&self) -> u64 {
+        self.deadline_ns.min(self.waiting.map_or(NEVER, |waiting| waiting.deadline_ns))
+    }
+
+    /// Notes that it is `now_ns`.
+    pub fn advance(&mut self, now_ns: u64) {
+        if now_ns >= self.deadline_ns {
+            self.deadline_ns = NEVER;
+            self.tick_due = true;
+        }
+    }
+
+    /// Sends upcalls to another place.
+    pub fn set_upcall<M: Machine>(&mut self, machine: &mut M, upcall: Upcall) {
+        self.upcall = Some(upcall);
+        self.show_pending(machine);
+    }
+
+    /// Notes an event, 0 to 63.
+    pub fn raise<M: Machine>(&mut self, machine: &mut M, event: u32) {
+        self.pending |= 1 << event;
+        self.untold |= 1 << event;
+        self.show_pending(machine);
+    }
+
+    /// The pending events, which are then no more.
+    pub fn take_events<M: Machine>(&mut self, machine: &mut M) -> u64 {
+        let taken = core::mem::take(&mut self.pending);
+        self.untold = 0;
+        if taken != 0 {
+            self.show_pending(machine);
+        }
+        taken
+    }
+
+    /// Whether an upcall of kind tick or event may be made now.
+    pub fn is_open<M: Machine>(&self, machine: &M) -> bool {
+        self.upcall.is_some_and(|upcall| read_word(machine, upcall.frame, MASKED) == 0)
+    }
+
+    /// Makes the upcall that is due, if any and if it is not masked: saves `context` and changes it to the handler's.
+    pub fn deliver<M: Machine>(&mut self, machine: &mut M, context: &mut Context) -> Option<Kind> {
+        if !self.tick_due && self.untold == 0 || !self.is_open(machine) {
+            return None;
+        }
+        let upcall = self.upcall?;
+        let kind = if self.tick_due { Kind::Tick } else { Kind::Event };
+        match kind {
+            Kind::Tick => self.tick_due = false,
+            _ => self.untold = 0,
+        }
+        enter(machine, &upcall, kind, context);
+        Some(kind)
+    }
+
+    /// Makes the upcall for the fault that `context` describes; `None` if the domain cannot take one.
+    pub fn deliver_fault<M: Machine>(&mut self, machine: &mut M, context: &mut Context) -> Option<Kind> {
+        let upcall = self.upcall.filter(|_| self.is_open(machine))?;
+        enter(machine, &upcall, Kind::Fault, context);
+        Some(Kind::Fault)
+    }
+
+    /// The context of an area, sanitised, with upcalls unmasked.
+    pub fn resume<M: Machine>(&mut self, machine: &mut M, area: Area) -> Result<Context, Error> {
+        let upcall = self.upcall.ok_or(Error::NotMapped)?;
+        let mut words = [0; Context::WORDS];
+        machine.read_words(upcall.frame, area_word(area), &mut words);
+        let context = Context::from_words(words);
+        if context.rip >= USER_END || context.rsp >= USER_END {
+            return Err(Error::BadRange);
+        }
+        machine.write_words(upcall.frame, MASKED, &[0]);
+        Ok(Context { rflags: context.rflags & FLAGS_TAKEN | FLAGS_SET, ..context })
+    }
+
+    fn show_pending<M: Machine>(&self, machine: &mut M) {
+        if let Some(upcall) = self.upcall {
+            machine.write_words(upcall.frame, PENDING, &[self.pending]);
+        }
+    }
+}
+
+impl Upcall {
+    /// Addresses that can be entered.
+    pub fn check(entry: u64, stack: u64) -> Result<(), Error> {
+        if entry < USER_END && stack < USER_END { Ok(()) } else { Err(Error::BadRange) }
+    }
+}
+
+/// The context in which a domain starts to run at `rip`.
+pub(crate) fn fresh_context(rip: u64, rsp: u64) -> Context {
+    Context { rip, rsp, rflags: FLAGS_SET, ..Context::default() }
+}
+
+fn enter<M: Machine>(machine: &mut M, upcall: &Upcall, kind: Kind, context: &mut Context) {
+    let area = if kind == Kind::Fault { Area::Fault } else { Area::Tick };
+    machine.write_words(upcall.frame, area_word(area), &context.to_words());
+    machine.write_words(upcall.frame, MASKED, &[1]);
+    *context = fresh_context(upcall.entry, upcall.stack);
+    context.rdi = kind as u64;
+    context.rsi = upcall.page + area_word(area) as u64 * 8;
+}
+
+const fn area_word(area: Area) -> usize {
+    match area {
+        Area::Tick => offset_of!(UpcallPage, tick) / 8,
+        Area::Fault => offset_of!(UpcallPage, fault) / 8,
+    }
+}
+
+fn read_word<M: Machine>(machine: &M, frame: Frame, index: usize) -> u64 {
+    let mut word = [0];
+    machine.read_words(frame, index, &mut word);
+    word[0]
+}
