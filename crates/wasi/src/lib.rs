@@ -5,5 +5,6 @@ extern crate alloc;
 
 mod errno;
 pub mod provider;
+pub mod remote;
 
 pub use errno::{Errno, Error, Exit, Result, Stopped};

@@ -175,6 +175,23 @@ pub enum FileKind {
     Symlink = 7,
 }
 
+impl FileKind {
+    /// The kind with this number.
+    pub const fn from_code(code: u8) -> Option<Self> {
+        Some(match code {
+            0 => Self::Unknown,
+            1 => Self::BlockDevice,
+            2 => Self::CharacterDevice,
+            3 => Self::Directory,
+            4 => Self::Regular,
+            5 => Self::SocketDatagram,
+            6 => Self::SocketStream,
+            7 => Self::Symlink,
+            _ => return None,
+        })
+    }
+}
+
 /// What is known about a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stat {
