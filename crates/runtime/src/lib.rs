@@ -1,1 +1,35 @@
-//! To be written.
+//! The library OS: runs WebAssembly programs on what the kernel offers.
+//!
+//! It sees the kernel only as [`abi::Kernel`] and is given a window of address space, which it lays out itself
+//! ([`space`]). On that stand the engine's platform (`engine_hooks`), which recycles the slots of linear memories
+//! ([`slots`]), the heap ([`heap`]), guarded stacks and the switch between them ([`stack`], [`thread`]), and processes
+//! ([`process`]): a program's instance on a stack of its own, which an upcall ([`trap`]) can end wherever it is.
+//!
+//! What it does not know: WASI (crate `wasi`), files, where its bytes come from, and whether a machine or a Linux process
+//! is below. `images/runtime` puts the parts together.
+//!
+//! `unsafe` is in `engine_hooks`, `heap`, `stack`, `thread`, `trap` and `program`, where the engine and the CPU want it.
+#![no_std]
+
+extern crate alloc;
+
+#[allow(unsafe_code)]
+mod engine_hooks;
+#[allow(unsafe_code)]
+pub mod heap;
+pub mod process;
+#[allow(unsafe_code)]
+pub mod program;
+pub mod slots;
+pub mod space;
+#[allow(unsafe_code)]
+pub mod stack;
+pub mod system;
+#[allow(unsafe_code)]
+pub mod thread;
+#[allow(unsafe_code)]
+pub mod trap;
+
+pub use process::{Ending, Limits, Process};
+pub use program::{LoadError, Program};
+pub use system::System;

@@ -1,0 +1,149 @@
+//! Compiled programs, loaded in place.
+
+use crate::System;
+use abi::{Protection, Span};
+use alloc::string::{String, ToString};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use bundle::artifact::{self, ArtifactError};
+use core::ptr::NonNull;
+use wasmtime::{CustomCodeMemory, Engine, Instance, Module, Store};
+
+/// Why an artifact cannot be run.
+#[derive(Debug)]
+pub enum LoadError {
+    /// It is damaged, or not an artifact.
+    Artifact(ArtifactError),
+    /// It uses CPU features that this CPU lacks: their names.
+    Cpu(String),
+    /// The engine refuses it: why.
+    Engine(String),
+}
+
+impl core::fmt::Display for LoadError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Artifact(error) => error.fmt(f),
+            Self::Cpu(features) => {
+                write!(f, "it was compiled for a CPU with {features}, which this one lacks")
+            }
+            Self::Engine(reason) => write!(f, "the engine refuses it: {reason}"),
+        }
+    }
+}
+
+/// A CPU feature question: whether this CPU has the feature that the engine calls by this name; `None` if the
+/// name is unknown.
+pub type HasFeature = fn(&str) -> Option<bool>;
+
+/// The engine with this platform's settings.
+pub fn engine(system: &'static System, has_feature: HasFeature) -> Result<Engine, LoadError> {
+    let mut config = engine::config();
+    config.with_custom_code_memory(Some(Arc::new(CodePages { system })));
+    // SAFETY: `has_feature` tells the truth about this CPU, and this executable is built with the hard-float ABI.
+    unsafe {
+        config.detect_host_feature(has_feature);
+        config.x86_float_abi_ok(true);
+    }
+    Engine::new(&config).map_err(refused)
+}
+
+fn refused(error: wasmtime::Error) -> LoadError {
+    LoadError::Engine(alloc::format!("{error:#}"))
+}
+
+struct CodePages {
+    system: &'static System,
+}
+
+impl CustomCodeMemory for CodePages {
+    fn required_alignment(&self) -> usize {
+        abi::PAGE_SIZE as usize
+    }
+
+    fn publish_executable(&self, address: *const u8, length: usize) -> wasmtime::Result<()> {
+        self.change(address, length, Protection::ReadExecute)
+    }
+
+    fn unpublish_executable(&self, address: *const u8, length: usize) -> wasmtime::Result<()> {
+        self.change(address, length, Protection::Read)
+    }
+}
+
+impl CodePages {
+    fn change(&self, address: *const u8, length: usize, protection: Protection) -> wasmtime::Result<()> {
+        let span = Span::new(address as u64, length as u64);
+        self.system
+            .protect(span, protection)
+            .map_err(|error| wasmtime::format_err!("cannot make code pages {protection:?}: {error:?}"))
+    }
+}
+
+/// A program: its module, in the engine.
+pub struct Program {
+    module: Module,
+    /// Where its code lies.
+    text: Span,
+}
+
+impl Program {
+    /// Loads an artifact where it lies; it must be in the boot module, so that it stays and never changes.
+    pub fn load(engine: &Engine, bytes: &'static [u8], has_feature: HasFeature) -> Result<Self, LoadError> {
+        let (origin, payload) = artifact::parse(bytes).map_err(LoadError::Artifact)?;
+        let lacking = |name: &&str| !name.is_empty() && has_feature(name) != Some(true);
+        let missing: Vec<&str> = origin.features.split(',').filter(lacking).collect();
+        if !missing.is_empty() {
+            return Err(LoadError::Cpu(missing.join(", ")));
+        }
+        // SAFETY: the payload has the checksum that our compiler gave it, so it is what the engine's compiler wrote;
+        // it is page-aligned, and the boot module stays mapped and unchanged for ever.
+        let module = unsafe { Module::deserialize_raw(engine, NonNull::from(payload)) }.map_err(refused)?;
+        let text = module.text();
+        let text = Span::new(text.as_ptr() as u64, text.len() as u64);
+        Ok(Self { module, text })
+    }
+
+    /// The module.
+    pub fn module(&self) -> &Module {
+        &self.module
+    }
+
+    /// Where its code lies: functions, then the engine's trampolines.
+    pub fn text(&self) -> Span {
+        self.text
+    }
+
+    /// Where its own functions lie, without trampolines: the only code that may be ended between any two
+    /// instructions. Walks all functions, so it is asked for when it is needed.
+    pub fn functions(&self) -> Span {
+        let end = self.module.functions().map(|function| function.offset + function.len).max();
+        let start = self.module.functions().map(|function| function.offset).min();
+        let (start, end) = (start.unwrap_or(0) as u64, end.unwrap_or(0) as u64);
+        Span::new(self.text.base + start, end - start)
+    }
+
+    /// What to call the function at code address `ip` in a message.
+    pub fn function_name(&self, ip: u64) -> Option<String> {
+        let offset = ip.checked_sub(self.text.base)? as usize;
+        let function = self
+            .module
+            .functions()
+            .find(|function| (function.offset..function.offset + function.len).contains(&offset))?;
+        let number = function.index.as_u32().to_string();
+        Some(match function.name {
+            Some(name) => name,
+            None => String::from("function ") + &number,
+        })
+    }
+
+    /// Runs the trap helper once, so that its trap is known; see [`crate::trap`].
+    pub fn spring(&self, engine: &Engine) -> Result<(), LoadError> {
+        let mut store = Store::new(engine, ());
+        let instance = Instance::new(&mut store, &self.module, &[]).map_err(refused)?;
+        let trap = instance.get_typed_func::<(), ()>(&mut store, "trap").map_err(refused)?;
+        match trap.call(&mut store, ()) {
+            Err(_) => Ok(()),
+            Ok(()) => Err(LoadError::Engine(String::from("the trap helper does not trap"))),
+        }
+    }
+}

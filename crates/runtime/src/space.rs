@@ -1,0 +1,74 @@
+//! Which parts of the window are free.
+
+use abi::Span;
+use alloc::vec::Vec;
+
+/// Free address space, as spans in ascending order that do not touch.
+#[derive(Debug)]
+pub struct Space {
+    free: Vec<Span>,
+}
+
+impl Space {
+    /// All of `window` is free.
+    pub fn new(window: Span) -> Self {
+        Self { free: Vec::from([window]) }
+    }
+
+    /// Takes `length` bytes, the lowest that fit. `None` if there is no such stretch.
+    pub fn take(&mut self, length: u64) -> Option<Span> {
+        let index = self.free.iter().position(|span| span.length >= length)?;
+        let span = &mut self.free[index];
+        let taken = Span::new(span.base, length);
+        span.base += length;
+        span.length -= length;
+        if span.length == 0 {
+            self.free.remove(index);
+        }
+        Some(taken)
+    }
+
+    /// Gives back what [`Space::take`] gave, in whole or in part.
+    pub fn give_back(&mut self, span: Span) {
+        let index = self.free.partition_point(|free| free.base < span.base);
+        self.free.insert(index, span);
+        self.join(index);
+        if index > 0 {
+            self.join(index - 1);
+        }
+    }
+
+    fn join(&mut self, index: usize) {
+        if let Some(&next) = self.free.get(index + 1)
+            && self.free[index].end() == Some(next.base)
+        {
+            self.free[index].length += next.length;
+            self.free.remove(index + 1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_given_back_is_one_span_again() {
+        let window = Span::new(0x1000, 0x10_0000);
+        let mut space = Space::new(window);
+        let mut taken: Vec<Span> = (1..20).map(|pages| space.take(pages * 0x1000).unwrap()).collect();
+        for window in taken.windows(2) {
+            assert_eq!(window[0].end(), Some(window[1].base), "lowest first, no overlap");
+        }
+        assert_eq!(space.take(0x10_0000), None);
+        // In an order that has every case: neighbours below, above, both, none.
+        for index in [3, 5, 4, 0, 1, 2] {
+            let length = taken.len();
+            space.give_back(taken.remove((index * 7) % length));
+        }
+        while let Some(span) = taken.pop() {
+            space.give_back(span);
+        }
+        assert_eq!(space.free, [window]);
+    }
+}

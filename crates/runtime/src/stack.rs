@@ -1,0 +1,100 @@
+//! Stacks with a guard below, and the switch from one to another.
+
+use crate::System;
+use abi::{Commit, Error, PAGE_SIZE, Protection, Span};
+use core::arch::naked_asm;
+
+/// Unmapped space below a stack: more than any one frame of ours, so that running over the end faults.
+const GUARD_BYTES: u64 = 64 << 10;
+
+/// A stack, given back when dropped.
+pub struct Stack {
+    system: &'static System,
+    /// With the guard.
+    span: Span,
+}
+
+impl Stack {
+    /// A stack of `length` bytes, whole pages.
+    pub fn new(system: &'static System, length: u64) -> Result<Self, Error> {
+        debug_assert!(length.is_multiple_of(PAGE_SIZE));
+        let span = system.map_new(GUARD_BYTES + length, Protection::ReadWrite, Commit::OnTouch)?;
+        let stack = Self { system, span };
+        system.protect(Span::new(span.base, GUARD_BYTES), Protection::None)?;
+        Ok(stack)
+    }
+
+    /// One past its highest byte; a multiple of the page size.
+    pub fn top(&self) -> u64 {
+        self.span.base + self.span.length
+    }
+
+    /// The addresses that can hold frames.
+    pub fn usable(&self) -> Span {
+        Span::new(self.span.base + GUARD_BYTES, self.span.length - GUARD_BYTES)
+    }
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        // It was mapped as a whole, so it can be unmapped as a whole.
+        let _ = self.system.unmap(self.span);
+    }
+}
+
+/// A stack pointer, with the callee-saved registers below it: what [`switch`] leaves and takes up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct Suspended(u64);
+
+impl Suspended {
+    /// Nothing is suspended.
+    pub const NONE: Self = Self(0);
+
+    /// What starts `entry` with `argument` on `stack` at the first switch to it. `entry` must not return.
+    ///
+    /// # Safety
+    /// Nothing else uses the stack until `entry` has switched away for good.
+    pub unsafe fn start(stack: &Stack, entry: extern "C" fn(u64) -> !, argument: u64) -> Self {
+        // From the top: zeros that end frame walks and align the thunk's stack to 16 bytes, the thunk as return
+        // address, six registers.
+        let words = [0, 0, argument, entry as usize as u64, 0, 0, start_thunk as *const () as u64, 0, 0];
+        let base = stack.top() - (words.len() * 8) as u64;
+        // SAFETY: the words lie at the top of a mapped read-write stack that nobody uses.
+        unsafe { core::ptr::copy_nonoverlapping(words.as_ptr(), base as usize as *mut u64, words.len()) };
+        Self(base)
+    }
+}
+
+/// Suspends the caller into `from` and goes on where `to` was suspended.
+///
+/// # Safety
+/// `to` was left by an earlier switch or by [`Suspended::start`], its stack still exists, and it is taken up once.
+#[unsafe(naked)]
+pub unsafe extern "C" fn switch(from: *mut Suspended, to: Suspended) {
+    // System V: rbx, rbp, r12 to r15 are the callee's to keep; so are MXCSR and the x87 control word, which
+    // nothing here ever changes.
+    naked_asm!(
+        "push rbp",
+        "push rbx",
+        "push r12",
+        "push r13",
+        "push r14",
+        "push r15",
+        "mov [rdi], rsp",
+        "mov rsp, rsi",
+        "pop r15",
+        "pop r14",
+        "pop r13",
+        "pop r12",
+        "pop rbx",
+        "pop rbp",
+        "ret",
+    )
+}
+
+/// The first code on a new stack: `r13` is the argument, `r12` the entry.
+#[unsafe(naked)]
+extern "C" fn start_thunk() {
+    naked_asm!("mov rdi, r13", "xor ebp, ebp", "call r12", "ud2")
+}

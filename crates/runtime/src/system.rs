@@ -1,0 +1,114 @@
+//! The kernel and the address space, for everything in the library OS.
+
+use crate::slots::Slots;
+use crate::space::Space;
+use abi::{Backing, BootInfo, Commit, Error, Handle, Kernel, PAGE_SIZE, Protection, Request, Span};
+use spin::{Mutex, Once};
+
+/// Address space at the start of the window that the heap may grow into.
+pub const HEAP_SPAN_BYTES: u64 = 64 << 30;
+
+static SYSTEM: Once<System> = Once::new();
+
+/// What the library OS runs on: set up once, at the start.
+pub struct System {
+    kernel: &'static (dyn Kernel + Sync),
+    space_handle: Handle,
+    vcpu: Handle,
+    module: Span,
+    space: Mutex<Space>,
+    slots: Mutex<Slots>,
+}
+
+impl System {
+    /// Sets the library OS up on `kernel`, as `boot` describes it. The heap has its part of the window already.
+    pub fn install(kernel: &'static (dyn Kernel + Sync), boot: &BootInfo) -> &'static System {
+        let window =
+            Span::new(boot.window.base + HEAP_SPAN_BYTES, boot.window.length.saturating_sub(HEAP_SPAN_BYTES));
+        SYSTEM.call_once(|| System {
+            kernel,
+            space_handle: boot.space,
+            vcpu: boot.vcpu,
+            module: boot.module,
+            space: Mutex::new(Space::new(window)),
+            slots: Mutex::new(Slots::default()),
+        })
+    }
+
+    /// The system, if it is set up.
+    pub fn get() -> Option<&'static System> {
+        SYSTEM.get()
+    }
+
+    /// The kernel.
+    pub fn kernel(&self) -> &'static (dyn Kernel + Sync) {
+        self.kernel
+    }
+
+    /// The virtual CPU.
+    pub fn vcpu(&self) -> Handle {
+        self.vcpu
+    }
+
+    /// The boot module, whose pages can be mapped as images.
+    pub fn module(&self) -> Span {
+        self.module
+    }
+
+    /// The linear-memory slots.
+    pub fn slots(&self) -> &Mutex<Slots> {
+        &self.slots
+    }
+
+    /// Takes address space and declares a region there.
+    pub fn map_new(&self, length: u64, protection: Protection, commit: Commit) -> Result<Span, Error> {
+        let span = self.space.lock().take(length.next_multiple_of(PAGE_SIZE)).ok_or(Error::NoMemory)?;
+        self.map(span, Backing::Zero, protection, commit)
+            .inspect_err(|_| self.space.lock().give_back(span))?;
+        Ok(span)
+    }
+
+    /// Takes address space in which nothing is mapped yet.
+    pub fn take_space(&self, length: u64) -> Option<Span> {
+        self.space.lock().take(length)
+    }
+
+    /// Ends a region of [`System::map_new`].
+    pub fn unmap(&self, span: Span) -> Result<(), Error> {
+        self.kernel.call(Request::Unmap { space: self.space_handle, span })?;
+        self.space.lock().give_back(span);
+        Ok(())
+    }
+
+    /// Declares a region at a place that is ours already. Answers with the physical address for device memory.
+    pub fn map(
+        &self,
+        span: Span,
+        backing: Backing,
+        protection: Protection,
+        commit: Commit,
+    ) -> Result<u64, Error> {
+        self.kernel.call(Request::Map { space: self.space_handle, span, backing, protection, commit })
+    }
+
+    /// Changes access.
+    pub fn protect(&self, span: Span, protection: Protection) -> Result<(), Error> {
+        self.kernel.call(Request::Protect { space: self.space_handle, span, protection }).map(drop)
+    }
+
+    /// Gives private pages back.
+    pub fn reset(&self, span: Span) -> Result<(), Error> {
+        self.kernel.call(Request::Reset { space: self.space_handle, span }).map(drop)
+    }
+
+    /// Asks for a tick upcall at `deadline_ns`.
+    pub fn set_timer(&self, deadline_ns: u64) {
+        // The only refusals are for handles, and ours is the kernel's own.
+        let _ = self.kernel.call(Request::SetTimer { vcpu: self.vcpu, deadline_ns });
+    }
+
+    /// The kernel's clock, in nanoseconds.
+    pub fn now_ns(&self) -> u64 {
+        self.kernel.call(Request::Now { vcpu: self.vcpu }).unwrap_or(0)
+    }
+}

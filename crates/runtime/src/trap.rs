@@ -1,0 +1,271 @@
+//! Faults and ends: what an upcall does to the process that it interrupted.
+//!
+//! Nothing is unwound in the upcall. It edits the interrupted context, so that the process goes on in a
+//! thunk on its own stack, and there the engine's trap handler leaves the program.
+//!
+//! - A fault in a program's code is a trap of the program, if the engine knows the instruction.
+//! - To end a program that is running, the thunk is handed a trap site that the engine knows: that of the trap helper, a
+//!   module that was made to trap once. The engine then leaves the frames of whatever was running. This is sound only
+//!   where the instruction pointer lies in a function of the program; in trampolines and in our own code the end waits,
+//!   for the next tick or for the host function's own check.
+
+use crate::{Program, System};
+use abi::upcall::{Area, Kind};
+use abi::{Context, Request, Span};
+use alloc::vec::Vec;
+use core::sync::atomic::{
+    AtomicBool, AtomicPtr, AtomicU8, AtomicU64,
+    Ordering::{Acquire, Relaxed, Release},
+};
+
+/// How long until an end that had to wait is tried again, in nanoseconds.
+const RETRY_NS: u64 = 1_000_000;
+
+/// The most frames that a backtrace keeps.
+pub const FRAMES_MAX: usize = 48;
+
+/// Exception vectors (Intel SDM volume 3, table 6-1).
+const VECTOR_GENERAL_PROTECTION: u64 = 13;
+const VECTOR_PAGE_FAULT: u64 = 14;
+
+/// Why a process has to end, when it is not its own doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Stop {
+    /// Its time is over.
+    TimedOut = 1,
+    /// Somebody asked for it.
+    Cancelled = 2,
+    /// It touched a page and there was no memory for it.
+    OutOfMemory = 3,
+}
+
+/// What the handler of an upcall says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Go on with the context as it is now.
+    Resume,
+    /// A fault of our own: nothing can go on.
+    Fatal,
+}
+
+/// Asks whoever reads the platform's events whether somebody wants the program to end.
+pub type PollCancel = fn() -> bool;
+
+/// What upcalls need to know, without locks: of the one process that runs.
+struct Running {
+    active: AtomicBool,
+    stop: AtomicU8,
+    deadline_ns: AtomicU64,
+    program: AtomicPtr<Program>,
+    stack_base: AtomicU64,
+    stack_top: AtomicU64,
+    frames: [AtomicU64; FRAMES_MAX],
+    frame_count: AtomicU64,
+}
+
+static RUNNING: Running = Running {
+    active: AtomicBool::new(false),
+    stop: AtomicU8::new(0),
+    deadline_ns: AtomicU64::new(u64::MAX),
+    program: AtomicPtr::new(core::ptr::null_mut()),
+    stack_base: AtomicU64::new(0),
+    stack_top: AtomicU64::new(0),
+    frames: [const { AtomicU64::new(0) }; FRAMES_MAX],
+    frame_count: AtomicU64::new(0),
+};
+
+type EngineHandler = extern "C" fn(ip: usize, fp: usize, has_address: bool, address: usize);
+
+static ENGINE_HANDLER: AtomicPtr<()> = AtomicPtr::new(core::ptr::null_mut());
+static HELPER_TEXT: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
+static HELPER_SITE: AtomicU64 = AtomicU64::new(0);
+static POLL_CANCEL: AtomicPtr<()> = AtomicPtr::new(core::ptr::null_mut());
+
+pub(crate) fn set_engine_handler(handler: EngineHandler) {
+    ENGINE_HANDLER.store(handler as *mut (), Release);
+}
+
+/// Says how to find out, in an upcall, whether the program should end.
+pub fn set_poll_cancel(poll: PollCancel) {
+    POLL_CANCEL.store(poll as *mut (), Release);
+}
+
+/// Says where the trap helper's code lies: the next trap there is the site that ends programs.
+pub fn set_helper(helper: &Program) {
+    HELPER_TEXT[0].store(helper.text().base, Relaxed);
+    HELPER_TEXT[1].store(helper.text().length, Release);
+}
+
+/// From now until [`leave`], upcalls are for this process.
+pub(crate) fn enter(program: &'static Program, stack: Span, deadline_ns: u64) {
+    RUNNING.stop.store(0, Relaxed);
+    RUNNING.frame_count.store(0, Relaxed);
+    RUNNING.deadline_ns.store(deadline_ns, Relaxed);
+    RUNNING.program.store(core::ptr::from_ref(program).cast_mut(), Relaxed);
+    RUNNING.stack_base.store(stack.base, Relaxed);
+    RUNNING.stack_top.store(stack.base + stack.length, Relaxed);
+    RUNNING.active.store(true, Release);
+}
+
+/// The process is over.
+pub(crate) fn leave() {
+    RUNNING.active.store(false, Release);
+}
+
+/// Why the process has to end, if it does.
+pub fn stop_wanted() -> Option<Stop> {
+    match RUNNING.stop.load(Relaxed) {
+        1 => Some(Stop::TimedOut),
+        2 => Some(Stop::Cancelled),
+        3 => Some(Stop::OutOfMemory),
+        _ => None,
+    }
+}
+
+/// Makes the process end; the first reason stays.
+pub fn want_stop(stop: Stop) {
+    let _ = RUNNING.stop.compare_exchange(0, stop as u8, Relaxed, Relaxed);
+}
+
+/// When the process's time is over, on the kernel's clock.
+pub fn deadline_ns() -> u64 {
+    RUNNING.deadline_ns.load(Relaxed)
+}
+
+/// The code addresses of the last trap's frames, innermost first.
+pub(crate) fn take_frames() -> Vec<u64> {
+    let count = RUNNING.frame_count.swap(0, Relaxed) as usize;
+    RUNNING.frames[..count].iter().map(|frame| frame.load(Relaxed)).collect()
+}
+
+/// The kernel's upcall. Edits `context`, which is what goes on afterwards.
+pub fn upcall(kind: Kind, context: &mut Context) -> Verdict {
+    match kind {
+        Kind::Fault => fault(context),
+        Kind::Tick | Kind::Event => {
+            interrupt(context);
+            Verdict::Resume
+        }
+    }
+}
+
+/// The area of the upcall page that [`upcall`]'s context lies in.
+pub const fn area(kind: Kind) -> Area {
+    match kind {
+        Kind::Fault => Area::Fault,
+        Kind::Tick | Kind::Event => Area::Tick,
+    }
+}
+
+fn fault(context: &mut Context) -> Verdict {
+    let helper = Span::new(HELPER_TEXT[0].load(Relaxed), HELPER_TEXT[1].load(Acquire));
+    let at = Span::new(context.rip, 1);
+    if helper.contains(at) {
+        HELPER_SITE.store(context.rip, Release);
+        enter_trap(context, context.rip);
+        return Verdict::Resume;
+    }
+    match running_program() {
+        Some(program) if program.text().contains(at) => {
+            if context.out_of_memory != 0 {
+                want_stop(Stop::OutOfMemory);
+                enter_trap(context, HELPER_SITE.load(Acquire));
+            } else {
+                enter_trap(context, context.rip);
+            }
+            Verdict::Resume
+        }
+        _ => Verdict::Fatal,
+    }
+}
+
+/// A tick or an event: if the program has to end and can end here, it does; else a tick tries again soon.
+fn interrupt(context: &mut Context) {
+    let (Some(program), Some(system)) = (running_program(), System::get()) else { return };
+    let now_ns = system.now_ns();
+    if now_ns >= deadline_ns() {
+        want_stop(Stop::TimedOut);
+    }
+    // In our own code the platform may be in use: the host function that was interrupted looks when it is done.
+    let in_program = program.text().contains(Span::new(context.rip, 1));
+    if in_program && cancel_polled() {
+        want_stop(Stop::Cancelled);
+    }
+    match stop_wanted() {
+        Some(_) if in_program && program.functions().contains(Span::new(context.rip, 1)) => {
+            enter_trap(context, HELPER_SITE.load(Acquire));
+        }
+        None if in_program => system.set_timer(deadline_ns()),
+        _ => system.set_timer(now_ns + RETRY_NS),
+    }
+}
+
+fn running_program() -> Option<&'static Program> {
+    if !RUNNING.active.load(Acquire) {
+        return None;
+    }
+    // SAFETY: `enter` stored a `&'static Program`.
+    Some(unsafe { &*RUNNING.program.load(Relaxed) })
+}
+
+fn cancel_polled() -> bool {
+    let poll = POLL_CANCEL.load(Acquire);
+    if poll.is_null() {
+        return false;
+    }
+    // SAFETY: only `set_poll_cancel` stores here, and it stores a `PollCancel`.
+    let poll: PollCancel = unsafe { core::mem::transmute(poll) };
+    poll()
+}
+
+/// Makes the context go on in [`thunk`], below everything that is on its stack.
+fn enter_trap(context: &mut Context, site: u64) {
+    let has_address = matches!(context.vector, VECTOR_PAGE_FAULT | VECTOR_GENERAL_PROTECTION);
+    context.rdi = site;
+    context.rsi = context.rbp;
+    context.rdx = u64::from(has_address);
+    context.rcx = context.address;
+    context.r8 = context.rip;
+    context.rip = thunk as *const () as u64;
+    // As if by a call: 16-byte aligned, then the return address, which is never used.
+    context.rsp = ((context.rsp - 128) & !15) - 8;
+}
+
+/// Runs on the process's own stack: keeps the backtrace, then lets the engine leave the program.
+extern "C" fn thunk(site: u64, frame: u64, has_address: u64, address: u64, ip: u64) -> ! {
+    keep_frames(ip, frame);
+    let handler = ENGINE_HANDLER.load(Acquire);
+    assert!(!handler.is_null(), "a trap before the engine was there");
+    // SAFETY: only `set_engine_handler` stores here, and it stores an `EngineHandler`.
+    let handler: EngineHandler = unsafe { core::mem::transmute(handler) };
+    handler(site as usize, frame as usize, has_address != 0, address as usize);
+    panic!("the engine does not know the trap at {ip:#x}");
+}
+
+/// Walks the frame pointers, as far as they stay on the process's stack and go upwards.
+fn keep_frames(ip: u64, frame: u64) {
+    let (base, top) = (RUNNING.stack_base.load(Relaxed), RUNNING.stack_top.load(Relaxed));
+    let (mut ip, mut frame) = (ip, frame);
+    let mut count = 0;
+    while count < FRAMES_MAX {
+        RUNNING.frames[count].store(ip, Relaxed);
+        count += 1;
+        if frame < base || frame + 16 > top || !frame.is_multiple_of(8) {
+            break;
+        }
+        // SAFETY: both words lie on the process's own stack, above what is in use, so they are mapped; whatever
+        // they hold is only compared.
+        let [next, return_address] = unsafe { *(frame as usize as *const [u64; 2]) };
+        if next <= frame {
+            break;
+        }
+        (ip, frame) = (return_address, next);
+    }
+    RUNNING.frame_count.store(count as u64, Relaxed);
+}
+
+/// Registers the upcall with the kernel.
+pub fn register(system: &System, page: u64, entry: u64, stack: u64) -> Result<(), abi::Error> {
+    system.kernel().call(Request::SetUpcall { vcpu: system.vcpu(), page, entry, stack }).map(drop)
+}
