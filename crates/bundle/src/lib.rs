@@ -23,3 +23,34 @@ pub use plan::{Access, Console, Directory, DirectorySource, Node, NodeKind, Plan
 pub fn checksum(bytes: &[u8]) -> u64 {
     xxhash_rust::xxh3::xxh3_64(bytes)
 }
+
+/// [`checksum`] of bytes that come in pieces.
+#[derive(Default)]
+pub struct Checksum(xxhash_rust::xxh3::Xxh3Default);
+
+impl Checksum {
+    /// Takes the next piece.
+    pub fn update(&mut self, piece: &[u8]) {
+        self.0.update(piece);
+    }
+
+    /// Of all pieces so far.
+    pub fn finish(&self) -> u64 {
+        self.0.digest()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_make_the_checksum_of_the_whole() {
+        let bytes: alloc::vec::Vec<u8> = (0..10_000u32).map(|i| (i * i >> 3) as u8).collect();
+        for size in [1, 7, 256, 4096, 10_000] {
+            let mut sum = Checksum::default();
+            bytes.chunks(size).for_each(|piece| sum.update(piece));
+            assert_eq!(sum.finish(), checksum(&bytes), "{size}");
+        }
+    }
+}

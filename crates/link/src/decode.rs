@@ -38,6 +38,10 @@ pub enum FromHost<'a> {
     StdinEnd,
     /// The user wants the program to end.
     Cancel,
+    /// Nobody reads standard output any more.
+    StdoutClosed,
+    /// Nobody reads standard error any more.
+    StderrClosed,
 }
 
 /// The host's end: decodes what a guest says.
@@ -190,6 +194,8 @@ impl GuestDecoder {
                 Ok(Some(FromHost::StdinEnd))
             }
             Part::End(Kind::Cancel, _) => Ok(Some(FromHost::Cancel)),
+            Part::End(Kind::StdoutClosed, _) => Ok(Some(FromHost::StdoutClosed)),
+            Part::End(Kind::StderrClosed, _) => Ok(Some(FromHost::StderrClosed)),
             Part::Begin(_) | Part::Body(..) | Part::End(..) => Ok(None),
         }
     }

@@ -10,6 +10,10 @@ pub enum Frame<'a> {
     StdinEnd,
     /// [`Kind::Cancel`]
     Cancel,
+    /// [`Kind::StdoutClosed`]
+    StdoutClosed,
+    /// [`Kind::StderrClosed`]
+    StderrClosed,
     /// [`Kind::Hello`], with our [`VERSION`]
     Hello,
     /// [`Kind::Stdout`]
@@ -73,7 +77,12 @@ impl<'a> Frame<'a> {
             Self::StdinData(bytes) | Self::Stdout(bytes) | Self::Stderr(bytes) => bytes,
             Self::Exit { message, .. } => message.as_bytes(),
             Self::Log(text) => text.as_bytes(),
-            Self::StdinEnd | Self::Cancel | Self::Hello | Self::StdinCredit { .. } => &[],
+            Self::StdinEnd
+            | Self::Cancel
+            | Self::StdoutClosed
+            | Self::StderrClosed
+            | Self::Hello
+            | Self::StdinCredit { .. } => &[],
         }
     }
 
@@ -82,6 +91,8 @@ impl<'a> Frame<'a> {
             Self::StdinData(_) => Kind::StdinData,
             Self::StdinEnd => Kind::StdinEnd,
             Self::Cancel => Kind::Cancel,
+            Self::StdoutClosed => Kind::StdoutClosed,
+            Self::StderrClosed => Kind::StderrClosed,
             Self::Hello => Kind::Hello,
             Self::Stdout(_) => Kind::Stdout,
             Self::Stderr(_) => Kind::Stderr,

@@ -10,6 +10,10 @@ pub enum Kind {
     StdinEnd = 0x02,
     /// The user wants the program to end (Ctrl-C).
     Cancel = 0x03,
+    /// Nobody reads standard output any more (`EPIPE`).
+    StdoutClosed = 0x04,
+    /// Nobody reads standard error any more (`EPIPE`).
+    StderrClosed = 0x05,
     /// The guest is there, and speaks a version.
     Hello = 0x81,
     /// Bytes of standard output.
@@ -47,6 +51,8 @@ impl Kind {
             (Sender::Host, 0x01) => Self::StdinData,
             (Sender::Host, 0x02) => Self::StdinEnd,
             (Sender::Host, 0x03) => Self::Cancel,
+            (Sender::Host, 0x04) => Self::StdoutClosed,
+            (Sender::Host, 0x05) => Self::StderrClosed,
             (Sender::Guest, 0x81) => Self::Hello,
             (Sender::Guest, 0x82) => Self::Stdout,
             (Sender::Guest, 0x83) => Self::Stderr,
@@ -59,7 +65,7 @@ impl Kind {
 
     pub(crate) const fn shape(self) -> Shape {
         let (head_bytes, body_bytes_max) = match self {
-            Self::StdinEnd | Self::Cancel => (0, 0),
+            Self::StdinEnd | Self::Cancel | Self::StdoutClosed | Self::StderrClosed => (0, 0),
             Self::StdinCredit => (4, 0),
             Self::Hello => (PAYLOAD_HEAD_BYTES_MAX, 0),
             Self::Exit => (2, PAYLOAD_BYTES_MAX - 2),

@@ -17,6 +17,8 @@
 //! | 0x01 | [`StdinData`](Kind::StdinData) | host | bytes; no more than was granted |
 //! | 0x02 | [`StdinEnd`](Kind::StdinEnd) | host | nothing; no `StdinData` comes after it |
 //! | 0x03 | [`Cancel`](Kind::Cancel) | host | nothing |
+//! | 0x04 | [`StdoutClosed`](Kind::StdoutClosed) | host | nothing |
+//! | 0x05 | [`StderrClosed`](Kind::StderrClosed) | host | nothing |
 //! | 0x81 | [`Hello`](Kind::Hello) | guest | "SELK", then the version as u32, little-endian; the first frame, and only the first |
 //! | 0x82 | [`Stdout`](Kind::Stdout) | guest | bytes |
 //! | 0x83 | [`Stderr`](Kind::Stderr) | guest | bytes |
@@ -28,7 +30,8 @@
 //! The host sends no byte of standard input that the guest has not asked for ([`Credit`]). So the guest can read
 //! everything that comes at once and still needs no more memory than it granted, and `Cancel` is never stuck behind
 //! input that nobody reads. In the other direction the stream itself is the brake: a host that does not read
-//! makes the guest's writes wait. Who writes data frames should make them large (16 KiB to 64 KiB).
+//! makes the guest's writes wait. When nobody reads the program's output any more, the host says so, and
+//! throws away what still comes; the guest's writes fail from then on. Who writes data frames should make them large (16 KiB to 64 KiB).
 //!
 //! # Trust
 //! Each end decodes what the other sent as if it were hostile: an unknown kind, a length that is too long or wrong

@@ -42,6 +42,8 @@ fn from_host(event: FromHost<'_>) -> Heard {
         FromHost::StdinData(bytes) => Heard::Stream(Kind::StdinData, bytes.to_vec()),
         FromHost::StdinEnd => Heard::Sign(Kind::StdinEnd),
         FromHost::Cancel => Heard::Sign(Kind::Cancel),
+        FromHost::StdoutClosed => Heard::Sign(Kind::StdoutClosed),
+        FromHost::StderrClosed => Heard::Sign(Kind::StderrClosed),
     }
 }
 
@@ -179,21 +181,22 @@ proptest! {
         cuts in prop::collection::vec(any::<usize>(), 0..40),
     ) {
         let mut frames: Vec<_> = said.iter().map(|bytes| Frame::StdinData(bytes)).collect();
-        frames.extend([Frame::Cancel, Frame::StdinEnd, Frame::Cancel]);
+        frames.extend([Frame::StdoutClosed, Frame::StdinEnd, Frame::StderrClosed, Frame::Cancel]);
         let all = said.concat();
         let credit = all.len() as u32;
         let mut expected = Vec::new();
         if !all.is_empty() {
             expected.push(Heard::Stream(Kind::StdinData, all));
         }
-        expected.extend([Kind::Cancel, Kind::StdinEnd, Kind::Cancel].map(Heard::Sign));
+        let signs = [Kind::StdoutClosed, Kind::StdinEnd, Kind::StderrClosed, Kind::Cancel];
+        expected.extend(signs.map(Heard::Sign));
         prop_assert_eq!(hear_host(&encoded(&frames), &cuts, credit), expected);
     }
 
     #[test]
     fn random_bytes_never_panic_and_fail_the_same_in_any_split(
         noise in prop::collection::vec(prop_oneof![
-            any::<u8>(), Just(0), prop::sample::select(vec![1u8, 2, 3, 0x81, 0x82, 0x83, 0x84, 0x85, 0x86])
+            any::<u8>(), Just(0), prop::sample::select(vec![1u8, 2, 3, 4, 5, 0x81, 0x82, 0x83, 0x84, 0x85, 0x86])
         ], 0..300),
         cuts in prop::collection::vec(any::<usize>(), 0..20),
     ) {
