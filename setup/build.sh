@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Building the executables of Selkis, each in a cargo build of its own. Sourced after lib.sh and toolchain.sh.
 #
 # cargo unifies the features of one build, and wasmtime is in three of ours with different ones: not at all (the
@@ -31,15 +32,15 @@ describe_part() {
 		MADE=runtime/x86_64-unknown-none/release/image-runtime
 		# The file is named as the bare target is (the engine compares the triple), hence a target directory of its own.
 		CARGO_ARGS=(-p image-runtime --target-dir "$TARGET/runtime" --target images/runtime/x86_64-unknown-none.json
-			-Zbuild-std=core,alloc -Zjson-target-spec)
+			'-Zbuild-std=core,alloc' -Zjson-target-spec)
 		;;
 	kernel)
 		TITLE='the kernel' NAME=selkis-kernel MADE=host/x86_64-unknown-none/release/image-kernel
-		CARGO_ARGS=(-p image-kernel --target-dir "$TARGET/host" --target x86_64-unknown-none -Zbuild-std=core,alloc)
+		CARGO_ARGS=(-p image-kernel --target-dir "$TARGET/host" --target x86_64-unknown-none '-Zbuild-std=core,alloc')
 		;;
 	boot)
 		TITLE='the UEFI loader' NAME=selkis-boot.efi MADE=host/x86_64-unknown-uefi/release/boot.efi
-		CARGO_ARGS=(-p boot --target-dir "$TARGET/host" --target x86_64-unknown-uefi -Zbuild-std=core,alloc)
+		CARGO_ARGS=(-p boot --target-dir "$TARGET/host" --target x86_64-unknown-uefi '-Zbuild-std=core,alloc')
 		;;
 	*) die "there is no part named $1" ;;
 	esac
@@ -99,7 +100,7 @@ build_part() {
 	local part=$1 started=$SECONDS TITLE NAME MADE CARGO_ARGS
 	describe_part "$part"
 	: >"$DIST/.$part.stamp" # what changes while cargo runs is newer than this
-	cargo_logged "$part" "building $TITLE" build --release "${CARGO_ARGS[@]}"
+	cargo_logged "$part" "building $TITLE" "$ROOT" build --release "${CARGO_ARGS[@]}"
 	[ -e "$TARGET/$MADE" ] || die "cargo made no ${MADE##*/} for $TITLE" "is the binary still named so in its Cargo.toml?"
 	cp "$TARGET/$MADE" "$DIST/.$NAME.new" || die "cannot write $DIST/$NAME" "is the disk full?"
 	mv -f "$DIST/.$NAME.new" "$DIST/$NAME"
@@ -107,13 +108,13 @@ build_part() {
 	say "built ${TITLE%% (*} in $((SECONDS - started)) s"
 }
 
-# cargo_logged LOG TITLE ARGUMENT...: runs cargo in the checkout; says the title, at a terminal also what is being
+# cargo_logged LOG TITLE FOLDER ARGUMENT...: runs cargo in the folder; says the title, at a terminal also what is being
 # compiled; shows cargo's errors when it fails.
 cargo_logged() {
-	local log=$CACHE/log/$1.log title=$2 line
-	shift 2
+	local log=$CACHE/log/$1.log title=$2 folder=$3 line
+	shift 3
 	say "$title …"
-	if (cd "$ROOT" && cargo "$@") 2>&1 </dev/null | tee "$log" |
+	if (cd "$folder" && cargo "$@") 2>&1 </dev/null | tee "$log" |
 		while IFS= read -r line; do
 			[ ! -t 2 ] || printf '\r\033[K        %.100s\r' "$line" >&2
 		done; then

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Shared by ./selkis and setup/*: where things are, how to speak to the user, how to install a Debian package.
 # Sourced, never run.
 

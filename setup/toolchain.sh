@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # The private Rust toolchain. Sourced after lib.sh.
 #
 # Selkis is always built by the same compiler, Debian's `rustc-web` family, whatever Rust the user has: its compiler
@@ -26,7 +27,7 @@ find_toolchain() {
 ensure_toolchain() {
 	find_toolchain && return
 	[ "$(uname -m)" = x86_64 ] || die "Selkis is built on x86_64; this machine is $(uname -m)"
-	have apt-get && have dpkg || die "the toolchain comes from Debian packages, and apt-get or dpkg is not here" \
+	have apt-get || die "the toolchain comes from Debian packages, and apt-get is not here" \
 		"Selkis sets itself up on Debian 12"
 	with_lock toolchain unpack_toolchain
 	find_toolchain || die "the toolchain is not where it was put: $CACHE/toolchain"
@@ -120,6 +121,7 @@ rust_version() {
 # A minimal installation may list only the main archive. The security archive stands beside it on the same mirror.
 add_security_archive() {
 	local main suite
+	# shellcheck disable=SC2016 # apt's own variables
 	read -r main suite < <(private_apt get indextargets --format '$(REPO_URI) $(RELEASE)' 'Created-By: Packages' |
 		grep -E '/debian/? [a-z]+$' | head -n 1) || return 0
 	say "adding the security archive of Debian $suite to the private package lists (your own sources are not changed)"
