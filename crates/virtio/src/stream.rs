@@ -38,24 +38,23 @@ impl Receiver {
         into: &mut [u8],
     ) -> Result<usize, Error> {
         let mut done = 0;
-        while done < into.len() && self.advance(device)? {
+        while done < into.len() && self.advance(&device.memory)? {
             done += self.copy(&device.memory, &mut into[done..]);
-        }
-        // Buffers go back in batches: each time may cost a notification.
-        if self.queue.unpublished() >= self.queue.shape().buffers.div_ceil(4) {
-            self.queue.publish(device);
+            // Buffers go back in batches: each time may cost a notification. The device still has the others.
+            if self.queue.unpublished() >= self.queue.shape().buffers.div_ceil(4) {
+                self.queue.publish(device);
+            }
         }
         Ok(done)
     }
 
     /// Makes sure that `current` is there. Says no if the device has filled no other buffer yet.
-    fn advance<R: Registers, M: DmaMemory>(&mut self, device: &Device<R, M>) -> Result<bool, Error> {
-        if self.current.is_some() || self.take(&device.memory)? {
+    fn advance(&mut self, memory: &impl DmaMemory) -> Result<bool, Error> {
+        if self.current.is_some() || self.take(memory)? {
             return Ok(true);
         }
-        self.queue.publish(device);
-        self.queue.arm(&device.memory, 1);
-        self.take(&device.memory)
+        self.queue.arm(memory, 1);
+        self.take(memory)
     }
 
     fn take(&mut self, memory: &impl DmaMemory) -> Result<bool, Error> {

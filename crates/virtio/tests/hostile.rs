@@ -64,6 +64,20 @@ fn a_buffer_is_not_taken_back_twice() {
 }
 
 #[test]
+fn a_buffer_that_was_not_handed_over_yet_is_refused() {
+    let (machine, mut console) = console(Bus::Mmio);
+    for id in 0..3 {
+        machine.state().give_back(0, id, 1);
+    }
+    // Three buffers wait to be handed over again together with others; the device has the other 61.
+    assert_eq!(console.read(&mut [0; 3]), Ok(3));
+    for id in (3..64).chain([0]) {
+        machine.state().give_back(0, id, 1);
+    }
+    expect_misbehaved(&machine, &mut console);
+}
+
+#[test]
 fn a_wrong_length_is_refused() {
     for length in [0, 4097, 0x1_0000, u32::MAX] {
         let (machine, mut console) = console(Bus::Mmio);

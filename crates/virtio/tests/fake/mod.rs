@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 use std::cell::{RefCell, RefMut};
+use std::collections::VecDeque;
 use std::rc::Rc;
 
 use virtio::{DmaMemory, PciFunction, Registers};
@@ -45,6 +46,9 @@ pub struct State {
     pub notifications: u64,
     pub pci_config: Vec<u8>,
     pub memory: Vec<u8>,
+    /// What the driver wrote and the device does not see yet (offset, bytes): an x86 CPU holds stores back while it
+    /// goes on to later loads. A barrier and a write to a register let them out, in order.
+    held_back: VecDeque<(usize, Vec<u8>)>,
     /// A device that writes whatever it likes at any time: what reads of memory and registers see instead.
     pub noise: Option<Noise>,
     device_select: u32,
@@ -78,7 +82,7 @@ impl Noise {
 #[derive(Clone)]
 pub struct Machine {
     state: Rc<RefCell<State>>,
-    /// Runs at each barrier of the driver: where the other side's work makes a difference.
+    /// Runs at each barrier and after each look of the driver into its memory.
     meanwhile: Rc<RefCell<Meanwhile>>,
 }
 
@@ -108,6 +112,7 @@ impl Machine {
             // What was there before must not matter.
             memory: vec![0xa5; memory_bytes],
             noise: None,
+            held_back: VecDeque::new(),
             device_select: 0,
             driver_select: 0,
             queue_select: 0,
@@ -116,8 +121,11 @@ impl Machine {
         Self { state: Rc::new(RefCell::new(state)), meanwhile: Rc::new(RefCell::new(meanwhile)) }
     }
 
+    /// For use between calls of the driver, when all that it did can be seen.
     pub fn state(&self) -> RefMut<'_, State> {
-        self.state.borrow_mut()
+        let mut state = self.state.borrow_mut();
+        state.let_out();
+        state
     }
 
     pub fn window(&self) -> Window {
@@ -133,6 +141,10 @@ impl Machine {
     pub fn costs(&self) -> (u64, u64) {
         let state = self.state();
         (state.notifications, state.interrupts)
+    }
+
+    fn run_meanwhile(&self) {
+        (self.meanwhile.borrow_mut())(&mut self.state.borrow_mut());
     }
 
     /// What the device does while the driver runs.
@@ -218,20 +230,35 @@ impl PciFunction for Machine {
 pub struct Memory(Machine);
 
 impl Memory {
+    /// What the driver sees: what it wrote itself, or else what is in memory. Then the device goes on.
     fn read<const N: usize>(&self, offset: usize) -> [u8; N] {
         assert!(offset.is_multiple_of(N));
-        self.0.state().memory[offset..offset + N].try_into().unwrap()
+        let state = self.0.state.borrow();
+        let own = state.held_back.iter().rev().find(|(at, _)| *at == offset);
+        let source = own.map_or(&state.memory[offset..offset + N], |(_, bytes)| bytes);
+        let value = source.try_into().unwrap();
+        drop(state);
+        self.0.run_meanwhile();
+        value
     }
 
     fn write(&self, offset: usize, bytes: &[u8]) {
         assert!(offset.is_multiple_of(bytes.len()));
-        self.0.state().memory[offset..offset + bytes.len()].copy_from_slice(bytes);
+        self.copy_in(offset, bytes);
     }
 
     fn disturb(&self, value: u32) -> u32 {
-        match &mut self.0.state().noise {
+        match &mut self.0.state.borrow_mut().noise {
             Some(noise) => noise.disturb(value),
             None => value,
+        }
+    }
+}
+
+impl State {
+    fn let_out(&mut self) {
+        while let Some((offset, bytes)) = self.held_back.pop_front() {
+            self.memory[offset..offset + bytes.len()].copy_from_slice(&bytes);
         }
     }
 }
@@ -241,7 +268,7 @@ impl DmaMemory for Memory {
         PHYSICAL
     }
     fn length(&self) -> usize {
-        self.0.state().memory.len()
+        self.0.state.borrow().memory.len()
     }
     fn read16(&self, offset: usize) -> u16 {
         let value = u16::from_le_bytes(self.read(offset));
@@ -261,12 +288,15 @@ impl DmaMemory for Memory {
         self.write(offset, &value.to_le_bytes());
     }
     fn copy_out(&self, offset: usize, into: &mut [u8]) {
-        into.copy_from_slice(&self.0.state().memory[offset..offset + into.len()]);
+        into.copy_from_slice(&self.0.state.borrow().memory[offset..offset + into.len()]);
     }
     fn copy_in(&self, offset: usize, bytes: &[u8]) {
-        self.0.state().memory[offset..offset + bytes.len()].copy_from_slice(bytes);
+        let mut state = self.0.state.borrow_mut();
+        assert!(offset + bytes.len() <= state.memory.len());
+        state.held_back.push_back((offset, bytes.to_vec()));
     }
     fn barrier(&self) {
-        (self.0.meanwhile.borrow_mut())(&mut self.0.state());
+        self.0.state.borrow_mut().let_out();
+        self.0.run_meanwhile();
     }
 }
