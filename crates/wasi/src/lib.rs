@@ -4,6 +4,8 @@
 extern crate alloc;
 
 mod errno;
+#[cfg(any(feature = "engine", test))]
+pub mod p1;
 pub mod provider;
 pub mod remote;
 

@@ -24,8 +24,8 @@ pub trait Files {
     fn read_at(&mut self, file: Handle, offset: u64, into: &mut [u8]) -> Result<usize>;
     /// Writes some bytes of `bytes` from `offset`; what lies between the old end and `offset` becomes zeros.
     fn write_at(&mut self, file: Handle, offset: u64, bytes: &[u8]) -> Result<usize>;
-    /// Writes some bytes at the end of the file, wherever that is by then; answers how many, more than 0 if `bytes` holds any.
-    fn append(&mut self, file: Handle, bytes: &[u8]) -> Result<usize>;
+    /// Writes some bytes at the end of the file, wherever that is by then.
+    fn append(&mut self, file: Handle, bytes: &[u8]) -> Result<Appended>;
     /// Cuts the file, or extends it by zeros.
     fn set_size(&mut self, file: Handle, size: u64) -> Result<()>;
     /// Makes sure that `length` bytes from `offset` have room in the storage; the file grows to hold them.
@@ -79,6 +79,15 @@ pub trait Files {
 /// Something open, as its provider names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Handle(pub u64);
+
+/// What [`Files::append`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Appended {
+    /// How many bytes were written.
+    pub count: usize,
+    /// Where the file ends now.
+    pub end: u64,
+}
 
 /// How to open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

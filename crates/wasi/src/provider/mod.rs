@@ -8,8 +8,8 @@ mod files;
 mod path;
 
 pub use files::{
-    Create, Entry, Expect, FileAccess, FileKind, Files, Follow, Handle, Open, Opened, SetTime, Stat, Sync,
-    Times, Truncate, Visit,
+    Appended, Create, Entry, Expect, FileAccess, FileKind, Files, Follow, Handle, Open, Opened, SetTime,
+    Stat, Sync, Times, Truncate, Visit,
 };
 pub use path::{LINK_BYTES_MAX, NAME_BYTES_MAX, PATH_BYTES_MAX, Path};
 

@@ -1,8 +1,8 @@
 use super::message::{Request, entries};
 use super::{Exchange, REPLY_BYTES_MAX, REQUEST_BYTES_MAX, Transport};
 use crate::provider::{
-    Clock, ClockKind, Entropy, Files, Follow, Handle, Host, Input, Open, Opened, Output, OutputStream, Path,
-    Stat, Stream, StreamSet, Streams, Sync, Terminal, Times, Visit, Wait,
+    Appended, Clock, ClockKind, Entropy, Files, Follow, Handle, Host, Input, Open, Opened, Output,
+    OutputStream, Path, Stat, Stream, StreamSet, Streams, Sync, Terminal, Times, Visit, Wait,
 };
 use crate::{Errno, Error, Result, Stopped};
 use serde::de::DeserializeOwned;
@@ -162,9 +162,10 @@ impl<T: Transport> Files for Remote<T> {
         within(count, bytes)
     }
 
-    fn append(&mut self, file: Handle, bytes: &[u8]) -> Result<usize> {
-        let count = self.ask(Request::Append(file), [bytes, &[]], &mut [])?;
-        within(count, bytes)
+    fn append(&mut self, file: Handle, bytes: &[u8]) -> Result<Appended> {
+        let appended: Appended = self.ask(Request::Append(file), [bytes, &[]], &mut [])?;
+        within(appended.count, bytes)?;
+        Ok(appended)
     }
 
     fn set_size(&mut self, file: Handle, size: u64) -> Result<()> {

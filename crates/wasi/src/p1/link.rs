@@ -1,0 +1,66 @@
+//! The functions as a wasmtime linker's.
+
+use super::functions::for_each_function;
+use super::{Memory, State};
+use crate::provider::Host;
+use crate::{Error, Exit, Result, Stopped};
+use wasmtime::{Caller, Extern, Linker};
+
+/// The module that programs import the functions from.
+const MODULE: &str = "wasi_snapshot_preview1";
+
+macro_rules! link_functions {
+    ($($name:ident($($parameter:ident: $type:ty),*);)*) => {
+        /// Defines all functions of `wasi_snapshot_preview1` for programs whose store data holds a [`State`], which
+        /// `access` finds.
+        ///
+        /// A call leaves the program with an error only as [`Stopped`] or [`Exit`].
+        ///
+        /// # Errors
+        /// If the linker has one of the names already.
+        pub fn add_to_linker<T, H>(
+            linker: &mut Linker<T>,
+            access: impl Fn(&mut T) -> &mut State<H> + Copy + Send + Sync + 'static,
+        ) -> wasmtime::Result<()>
+        where
+            T: 'static,
+            H: Host + 'static,
+        {
+            $(
+                linker.func_wrap(
+                    MODULE,
+                    stringify!($name),
+                    move |mut caller: Caller<'_, T>, $($parameter: $type),*| -> wasmtime::Result<u32> {
+                        enter(&mut caller, access, |state, memory| state.$name(memory, $($parameter),*))
+                    },
+                )?;
+            )*
+            linker.func_wrap(MODULE, "proc_exit", move |status: u32| -> wasmtime::Result<()> {
+                Err(wasmtime::Error::new(Exit(status)))
+            })?;
+            Ok(())
+        }
+    };
+}
+
+for_each_function!(link_functions);
+
+/// Runs one function on the caller's memory and state. A program that exports no memory has an empty one: every
+/// pointer of it is bad.
+fn enter<T: 'static, H: Host>(
+    caller: &mut Caller<'_, T>,
+    access: impl Fn(&mut T) -> &mut State<H>,
+    function: impl FnOnce(&mut State<H>, &mut Memory<'_>) -> Result<()>,
+) -> wasmtime::Result<u32> {
+    let memory = caller.get_export("memory").and_then(Extern::into_memory);
+    let (bytes, data) = match &memory {
+        Some(memory) => memory.data_and_store_mut(&mut *caller),
+        None => (&mut [][..], caller.data_mut()),
+    };
+    let state = access(data);
+    match state.enter().and_then(|()| function(state, &mut Memory::new(bytes))) {
+        Ok(()) => Ok(0),
+        Err(Error::Errno(errno)) => Ok(u32::from(errno.code())),
+        Err(Error::Stopped) => Err(wasmtime::Error::new(Stopped)),
+    }
+}

@@ -1,0 +1,100 @@
+//! WASI preview 1: the functions of `wasi_snapshot_preview1`.
+//!
+//! Each function is a method of [`State`] over the program's [`Memory`], so that it runs without an engine; `link`
+//! (cargo feature `engine`) gives them all to a wasmtime linker. Answers are an [`Errno`] for the program, or [`Error::Stopped`](crate::Error::Stopped), which
+//! ends it.
+
+// The functions take what preview 1 says that they take.
+#![allow(clippy::too_many_arguments)]
+
+mod descriptor;
+mod directory;
+mod file;
+mod functions;
+#[cfg(feature = "engine")]
+mod link;
+mod memory;
+mod path;
+mod poll;
+mod process;
+mod stream;
+mod table;
+#[cfg(test)]
+mod tests;
+mod types;
+
+#[cfg(feature = "engine")]
+pub use link::add_to_linker;
+pub use memory::Memory;
+
+use crate::provider::{Handle, Host, Stream};
+use crate::{Errno, Result};
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use table::{Descriptor, Table};
+
+/// How many descriptors a process may have open, if nobody says otherwise.
+pub const DESCRIPTORS_MAX: usize = 1024;
+
+/// The most bytes that one call reads or writes; a longer one is cut short. Linux' MAX_RW_COUNT.
+const TRANSFER_BYTES_MAX: u32 = 0x7fff_f000;
+/// The most bytes that go to a provider at once; between two such pieces the process can be ended.
+const PIECE_BYTES: usize = 1 << 20;
+
+/// What a process begins with.
+#[derive(Debug)]
+pub struct Start {
+    /// `argv`: no argument holds a NUL.
+    pub arguments: Vec<Vec<u8>>,
+    /// `environ`, each `NAME=value` without a NUL.
+    pub environment: Vec<Vec<u8>>,
+    /// The granted directories, in the order of their descriptors, 3 and up.
+    pub directories: Vec<Preopen>,
+    /// The most open descriptors; those of the start count. [`DESCRIPTORS_MAX`] is a good number.
+    pub descriptors_max: usize,
+}
+
+/// A granted directory.
+#[derive(Debug)]
+pub struct Preopen {
+    /// What the program knows it as.
+    pub guest: Box<str>,
+    /// From [`Files::open_grant`](crate::provider::Files::open_grant).
+    pub handle: Handle,
+}
+
+/// What preview 1 keeps for one process.
+#[derive(Debug)]
+pub struct State<H> {
+    host: H,
+    arguments: Vec<Vec<u8>>,
+    environment: Vec<Vec<u8>>,
+    table: Table,
+}
+
+impl<H: Host> State<H> {
+    /// A process that stands on `host` and has not run yet.
+    ///
+    /// # Errors
+    /// `EMFILE` if `start` opens more than it allows.
+    pub fn new(host: H, start: Start) -> Result<Self, Errno> {
+        let mut table = Table::new(start.descriptors_max);
+        for stream in [Stream::Input, Stream::Output, Stream::Error] {
+            table.insert(Descriptor::Stream { stream, flags: 0 })?;
+        }
+        for Preopen { guest, handle } in start.directories {
+            table.insert(Descriptor::Directory { handle, grant: Some(guest) })?;
+        }
+        Ok(Self { host, arguments: start.arguments, environment: start.environment, table })
+    }
+
+    /// What the process stands on.
+    pub const fn host(&mut self) -> &mut H {
+        &mut self.host
+    }
+
+    /// What happens on the way into every function.
+    fn enter(&mut self) -> Result<()> {
+        Ok(self.host.wait().checkpoint()?)
+    }
+}
