@@ -29,7 +29,7 @@ describe_part() {
 		;;
 	runtime)
 		TITLE='the library OS (about 2 minutes the first time)' NAME=selkis-runtime
-		MADE=runtime/x86_64-unknown-none/release/image-runtime
+		MADE=runtime/x86_64-unknown-none/release/selkis-runtime
 		# The file is named as the bare target is (the engine compares the triple), hence a target directory of its own.
 		CARGO_ARGS=(-p image-runtime --target-dir "$TARGET/runtime" --target images/runtime/x86_64-unknown-none.json
 			'-Zbuild-std=core,alloc' -Zjson-target-spec)
@@ -39,7 +39,7 @@ describe_part() {
 		CARGO_ARGS=(-p image-kernel --target-dir "$TARGET/host" --target x86_64-unknown-none '-Zbuild-std=core,alloc')
 		;;
 	boot)
-		TITLE='the UEFI loader' NAME=selkis-boot.efi MADE=host/x86_64-unknown-uefi/release/boot.efi
+		TITLE='the UEFI loader' NAME=selkis-boot.efi MADE=host/x86_64-unknown-uefi/release/selkis-boot.efi
 		CARGO_ARGS=(-p boot --target-dir "$TARGET/host" --target x86_64-unknown-uefi '-Zbuild-std=core,alloc')
 		;;
 	*) die "there is no part named $1" ;;

@@ -44,17 +44,24 @@ make_dir() {
 		die "cannot create $1" "set SELKIS_CACHE to a folder that you can write to (now: $CACHE)"
 }
 
-# with_lock NAME COMMAND...: one at a time on this machine; a second run waits and then finds the work done.
+# with_lock NAME COMMAND...: one at a time on this machine; a second run waits and then finds the work done. What this
+# command starts in turn holds the lock as well (SELKIS_LOCKS).
 with_lock() {
-	local name=$1
+	local name=$1 held=${SELKIS_LOCKS:-}
 	shift
+	if [[ " $held " == *" $name "* ]]; then
+		"$@"
+		return
+	fi
 	make_dir "$CACHE"
 	exec {lock}>"$CACHE/$name.lock" || die "cannot write $CACHE/$name.lock"
 	if ! flock --nonblock "$lock"; then
 		say "another run is busy with the $name; waiting for it"
 		flock "$lock"
 	fi
+	export SELKIS_LOCKS="$held $name"
 	"$@" # not in a condition: `set -e` holds in it
+	export SELKIS_LOCKS=$held
 	exec {lock}>&-
 }
 
