@@ -1,0 +1,230 @@
+use super::*;
+use std::io::{Cursor, SeekFrom};
+
+fn bytes(seed: u8, length: usize) -> Vec<u8> {
+    (0..length).map(|index| (index as u32).wrapping_mul(2_654_435_761).to_be_bytes()[0] ^ seed).collect()
+}
+
+fn sample() -> Vec<(&'static str, Source)> {
+    vec![
+        ("/EFI/BOOT/BOOTX64.EFI", Source::Bytes(bytes(1, 50_000))),
+        ("/limine.conf", Source::Bytes(b"timeout: 0\n".to_vec())),
+        ("/boot/a longer name than 8.3.module", Source::Bytes(bytes(2, 3_000_000))),
+        ("/boot/empty", Source::Bytes(Vec::new())),
+    ]
+}
+
+/// A directory that goes when the test ends.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("selkis-diskimage-{name}-{}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn image_of(files: &[(&str, Source)]) -> Vec<u8> {
+    let scratch = Scratch::new(&format!("image-{:?}", std::thread::current().id()));
+    let path = scratch.0.join("image");
+    write_image(&path, files).unwrap();
+    fs::read(path).unwrap()
+}
+
+/// Reads every file back through the partition table.
+fn read_back(image: Vec<u8>) -> Vec<(String, Vec<u8>)> {
+    let mut device = Cursor::new(image);
+    let table = GptConfig::new().only_valid_headers(true).open_from_device(&mut device).unwrap();
+    let partition = table.partitions()[&1].clone();
+    assert_eq!(partition.part_type_guid, gpt::partition_types::EFI);
+    let (start, length) = (partition.first_lba * 512, (partition.last_lba + 1 - partition.first_lba) * 512);
+    drop(table);
+    let file_system = FileSystem::new(Window::new(device, start, length), FsOptions::new()).unwrap();
+    let mut files = Vec::new();
+    let mut directories = vec![String::new()];
+    while let Some(directory) = directories.pop() {
+        let root = file_system.root_dir();
+        let listed = if directory.is_empty() { root } else { root.open_dir(&directory).unwrap() };
+        for entry in listed.iter().map(Result::unwrap) {
+            let path = format!("{directory}/{}", entry.file_name());
+            match entry.is_dir() {
+                _ if entry.file_name().starts_with('.') => {}
+                true => directories.push(path),
+                false => {
+                    let mut contents = Vec::new();
+                    entry.to_file().read_to_end(&mut contents).unwrap();
+                    files.push((path, contents));
+                }
+            }
+        }
+    }
+    files.sort();
+    files
+}
+
+fn expected(files: &[(&str, Source)]) -> Vec<(String, Vec<u8>)> {
+    let contents = |source: &Source| match source {
+        Source::Bytes(bytes) => bytes.clone(),
+        Source::File(path) => fs::read(path).unwrap(),
+    };
+    let mut all: Vec<_> = files.iter().map(|(path, source)| ((*path).to_owned(), contents(source))).collect();
+    all.sort();
+    all
+}
+
+#[test]
+fn files_are_read_back() {
+    assert_eq!(read_back(image_of(&sample())), expected(&sample()));
+}
+
+#[test]
+fn the_same_input_gives_the_same_bytes() {
+    let (one, two) = (image_of(&sample()), image_of(&sample()));
+    assert!(one == two);
+    let mut other = sample();
+    other[1].1 = Source::Bytes(b"timeout: 1\n".to_vec());
+    let other = image_of(&other);
+    let disk_guid = |image: &[u8]| image[512 + 56..512 + 72].to_vec();
+    assert_ne!(disk_guid(&one), disk_guid(&other), "images with other contents can stand side by side");
+}
+
+#[test]
+fn a_file_from_disk_is_the_same_as_its_bytes() {
+    let scratch = Scratch::new("from-disk");
+    let path = scratch.0.join("kernel");
+    fs::write(&path, bytes(9, 2_500_000)).unwrap();
+    let from_file = image_of(&[("/kernel", Source::File(path))]);
+    assert!(from_file == image_of(&[("/kernel", Source::Bytes(bytes(9, 2_500_000)))]));
+}
+
+#[test]
+fn sizes_at_the_limits_of_cluster_sizes() {
+    // 65,000 clusters of 4 KiB: the next size of cluster must be taken. Sparse, so the test stays small.
+    let scratch = Scratch::new("limits");
+    for mib in [250u64, 256, 300] {
+        let path = scratch.0.join("large");
+        File::create(&path).unwrap().set_len(mib << 20).unwrap();
+        let files = [("/large", Source::File(path))];
+        let contents = Contents::collect(&files).unwrap();
+        let geometry = Geometry::for_contents(&contents).unwrap();
+        let device = tempfile(&scratch, geometry.bytes());
+        let mut device = write_device(device, &contents, &geometry).unwrap();
+        device.seek(SeekFrom::Start(0)).unwrap();
+        let volume = Window::new(device, PARTITION_START, geometry.volume_bytes());
+        let file_system = FileSystem::new(volume, FsOptions::new()).unwrap();
+        assert_eq!(file_system.fat_type(), geometry.fat_type());
+        assert_eq!(file_system.cluster_size(), geometry.cluster_bytes());
+        let mut file = file_system.root_dir().open_file("large").unwrap();
+        assert_eq!(file.seek(SeekFrom::End(0)).unwrap(), mib << 20);
+    }
+}
+
+fn tempfile(scratch: &Scratch, length: u64) -> File {
+    let path = scratch.0.join("device");
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path).unwrap();
+    file.set_len(length).unwrap();
+    file
+}
+
+#[test]
+fn bad_input_is_named() {
+    let one = |path: &'static str| [(path, Source::Bytes(Vec::new()))];
+    let scratch = Scratch::new("bad");
+    let image = scratch.0.join("image");
+    for path in ["", "kernel", "/", "/a//b", "/a/../b", "/a:b", "/a.", "/ä", "/a\\b"] {
+        assert!(matches!(write_image(&image, &one(path)), Err(ImageError::BadPath(_))), "{path}");
+    }
+    let twice = [("/a", Source::Bytes(Vec::new())), ("/A", Source::Bytes(Vec::new()))];
+    assert!(matches!(write_image(&image, &twice), Err(ImageError::Duplicate(_))));
+    let missing = [("/a", Source::File(scratch.0.join("no such file")))];
+    let error = write_image(&image, &missing).unwrap_err();
+    assert!(error.to_string().contains("no such file"), "{error}");
+    let nowhere = scratch.0.join("no such directory").join("image");
+    assert!(matches!(write_image(&nowhere, &one("/a")), Err(ImageError::Write { .. })));
+    assert_eq!(fs::read_dir(&scratch.0).unwrap().count(), 0, "nothing is left behind");
+}
+
+/// A device on which so many bytes can be written and no more.
+#[derive(Debug)]
+struct Full {
+    device: Cursor<Vec<u8>>,
+    left: usize,
+}
+
+impl Read for Full {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.device.read(buffer)
+    }
+}
+
+impl Seek for Full {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.device.seek(to)
+    }
+}
+
+impl Write for Full {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        self.left = self.left.checked_sub(buffer.len()).ok_or(io::ErrorKind::StorageFull)?;
+        self.device.write(buffer)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_full_disk_is_told_wherever_it_happens() {
+    let files = sample();
+    let contents = Contents::collect(&files).unwrap();
+    let geometry = Geometry::for_contents(&contents).unwrap();
+    for left in [0, 100, 10_000, 100_000, 1_000_000, 3_000_000] {
+        let device = Full { device: Cursor::new(vec![0; geometry.bytes() as usize]), left };
+        let Err(DeviceError::Device(error)) = write_device(device, &contents, &geometry) else {
+            panic!("{left} bytes are too few");
+        };
+        let error = ImageError::write(Path::new("/somewhere/image"), geometry.bytes(), error);
+        assert!(matches!(error, ImageError::DiskFull { .. }), "{left}: {error:?}");
+        assert!(error.to_string().contains("/somewhere/image"));
+    }
+}
+
+#[test]
+fn a_configuration_for_all_loaders() {
+    let image = BootImage {
+        loader: Source::Bytes(Vec::new()),
+        kernel: Source::Bytes(Vec::new()),
+        cmdline: "a=b c".to_owned(),
+        modules: vec![Module {
+            name: "bundle".to_owned(),
+            source: Source::Bytes(Vec::new()),
+            string: String::new(),
+        }],
+        options: vec![("selkis_test_slide".to_owned(), "4096".to_owned())],
+    };
+    let conf = image.conf().unwrap();
+    for line in [
+        "timeout: 0",
+        "/Selkis",
+        "    protocol: limine",
+        "    path: boot():/boot/kernel.elf",
+        "    kernel_path: boot():/boot/kernel.elf",
+        "    cmdline: a=b c",
+        "    module_path: boot():/boot/bundle",
+        "    selkis_test_slide: 4096",
+    ] {
+        assert!(conf.lines().any(|other| other == line), "{line} in {conf}");
+    }
+    for cmdline in ["a\nb", " a", "${A}", &"x".repeat(4096)] {
+        let image = BootImage { cmdline: cmdline.to_owned(), ..image.clone() };
+        assert_eq!(image.conf().unwrap_err().option, "cmdline");
+    }
+}
