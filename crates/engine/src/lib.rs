@@ -5,7 +5,7 @@
 //! with that side.
 #![no_std]
 
-use wasmtime::Config;
+use wasmtime::{Config, WasmBacktraceDetails};
 
 /// The target of every artifact, hosted or not: there is one library OS, and it is built for this.
 pub const TRIPLE: &str = "x86_64-unknown-none";
@@ -30,10 +30,37 @@ pub fn config() -> Config {
         .memory_reservation(MEMORY_RESERVATION_BYTES)
         .memory_guard_size(MEMORY_GUARD_BYTES)
         .max_wasm_stack(WASM_STACK_BYTES)
-        .wasm_backtrace_max_frames(None);
+        .wasm_backtrace_max_frames(None)
+        // Function names come with the module and need none of these. Details must be switched off in so many
+        // words: the engine's default asks an environment variable, on the compiler's side only.
+        .wasm_backtrace_details(WasmBacktraceDetails::Disable)
+        .generate_address_map(false)
+        .debug_symbols(false);
     config
 }
 
-/// The CPU features that an artifact may use: what the engine calls them, and how its compiler is told.
-/// Every x86-64-v2 CPU has the [baseline](BASELINE); the library OS itself is built for that.
+/// The CPU features that an artifact may use: what the engine and the Rust standard library call them, and how the
+/// engine's compiler is told. In alphabetical order, which is how artifacts list them.
+pub const FEATURES: [(&str, &str); 18] = [
+    ("avx", "has_avx"),
+    ("avx2", "has_avx2"),
+    ("avx512bitalg", "has_avx512bitalg"),
+    ("avx512dq", "has_avx512dq"),
+    ("avx512f", "has_avx512f"),
+    ("avx512vbmi", "has_avx512vbmi"),
+    ("avx512vl", "has_avx512vl"),
+    ("avx512vnni", "has_avx512vnni"),
+    ("avxvnni", "has_avx_vnni"),
+    ("bmi1", "has_bmi1"),
+    ("bmi2", "has_bmi2"),
+    ("fma", "has_fma"),
+    ("lzcnt", "has_lzcnt"),
+    ("popcnt", "has_popcnt"),
+    ("sse3", "has_sse3"),
+    ("sse4.1", "has_sse41"),
+    ("sse4.2", "has_sse42"),
+    ("ssse3", "has_ssse3"),
+];
+
+/// The features that every x86-64-v2 CPU has; the library OS itself is built for that.
 pub const BASELINE: [&str; 5] = ["popcnt", "sse3", "sse4.1", "sse4.2", "ssse3"];
