@@ -1,0 +1,441 @@
+//! A file system in memory, made from the copies of directories that travel in a bundle.
+//!
+//! Contents stay in the bundle until they are written; then a chunk at a time is copied. Memory for what programs
+//! make and write comes out of a [budget](Limits), so that it ends in `ENOSPC`. Each file's checksum is verified when the file
+//! is opened for the first time: a damaged one answers `EIO`.
+//!
+//! Times of access are kept as they were set; reading does not change them.
+
+mod contents;
+mod names;
+mod node;
+#[cfg(test)]
+mod tests;
+mod walk;
+
+use crate::provider::{
+    Appended, Create, Entry, Expect, FileAccess, Files, Follow, Handle, Open, Opened, Path, Stat, Sync,
+    Times, Truncate, Visit,
+};
+use crate::{Errno, Result};
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use bundle::{Access, NodeKind};
+use contents::Contents;
+use node::{Directory, Kind, Node, NodeId, Nodes};
+use walk::{AtEnd, Place, Slash, walk};
+
+/// The device that all files of a tree say they are on.
+const DEVICE: u64 = 1;
+/// What the budget is charged for a node, its names not counted.
+const NODE_CHARGE: u64 = 256;
+/// What the budget is charged for a directory entry, besides its name.
+const ENTRY_CHARGE: u64 = 128;
+
+/// A copied directory, as it is granted.
+#[derive(Debug)]
+pub struct Grant {
+    /// What may be done with it.
+    pub access: Access,
+    /// What is in it.
+    pub nodes: Vec<bundle::Node>,
+}
+
+/// Why a tree could not be made: the bundle's plan does not describe one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TreeError {
+    /// A name is empty, `.`, `..`, there twice, or holds a slash or a NUL.
+    Name,
+    /// A file's bytes lie outside of the bundle.
+    Range,
+    /// There are more files than a tree can hold.
+    TooMany,
+}
+
+/// The file system.
+pub struct Tree<'b> {
+    nodes: Nodes<'b>,
+    roots: Vec<(NodeId, Access)>,
+    open: Vec<Slot>,
+    budget: Budget,
+    /// Nanoseconds since 1970: the time that changes are stamped with.
+    wall_ns: fn() -> u64,
+}
+
+/// How much memory a tree may still take, in bytes. What came with the bundle was not charged; the memory that
+/// removing it frees is added.
+#[derive(Debug)]
+struct Budget {
+    left: u64,
+}
+
+impl Budget {
+    const fn new(bytes: u64) -> Self {
+        Self { left: bytes }
+    }
+
+    fn take(&mut self, bytes: u64) -> Result<(), Errno> {
+        self.left = self.left.checked_sub(bytes).ok_or(Errno::Nospc)?;
+        Ok(())
+    }
+
+    const fn give_back(&mut self, bytes: u64) {
+        self.left += bytes;
+    }
+
+    #[cfg(test)]
+    const fn left(&self) -> u64 {
+        self.left
+    }
+}
+
+/// A place for something open, with the generation that the handle of what is in it bears.
+#[derive(Debug)]
+struct Slot {
+    generation: u32,
+    held: Option<Held>,
+}
+
+/// Something open.
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    node: NodeId,
+    grant: Access,
+    access: FileAccess,
+}
+
+impl<'b> Tree<'b> {
+    /// The file system of `grants`, whose contents lie in `files`. What programs make and write may take `bytes_max` bytes.
+    ///
+    /// # Errors
+    /// If the grants do not describe files in `files`.
+    pub fn new(
+        grants: Vec<Grant>,
+        files: &'b [u8],
+        bytes_max: u64,
+        wall_ns: fn() -> u64,
+    ) -> core::result::Result<Self, TreeError> {
+        let mut tree = Self {
+            nodes: Nodes::default(),
+            roots: Vec::new(),
+            open: Vec::new(),
+            budget: Budget::new(bytes_max),
+            wall_ns,
+        };
+        for grant in grants {
+            let root = tree.plant(grant.nodes, files)?;
+            tree.roots.push((root, grant.access));
+        }
+        Ok(tree)
+    }
+
+    fn plant(
+        &mut self,
+        nodes: Vec<bundle::Node>,
+        files: &'b [u8],
+    ) -> core::result::Result<NodeId, TreeError> {
+        let now_ns = (self.wall_ns)();
+        let root = self.plant_directory(None, now_ns)?;
+        let mut work: Vec<(NodeId, bundle::Node)> = nodes.into_iter().map(|node| (root, node)).collect();
+        while let Some((parent, bundle::Node { name, modified_ns, kind })) = work.pop() {
+            let id = match kind {
+                NodeKind::Directory(inner) => {
+                    let id = self.plant_directory(Some(parent), modified_ns)?;
+                    work.extend(inner.into_iter().map(|node| (id, node)));
+                    id
+                }
+                NodeKind::File { offset, length, checksum } => {
+                    let bytes = slice(files, offset, length).ok_or(TreeError::Range)?;
+                    self.plant_node(Kind::File(Contents::of_bundle(bytes, checksum)), modified_ns)?
+                }
+                NodeKind::Symlink(text) => {
+                    self.plant_node(Kind::Symlink(text.into_boxed_str()), modified_ns)?
+                }
+            };
+            let directory = self.nodes.directory_mut(parent).map_err(|_| TreeError::TooMany)?;
+            let sound = !matches!(&*name, "" | "." | "..") && !name.contains(['/', '\0']);
+            if !sound || directory.get(&name).is_some() {
+                return Err(TreeError::Name);
+            }
+            directory.insert(&name, id);
+            self.nodes.get_mut(id).map_err(|_| TreeError::TooMany)?.links += 1;
+        }
+        Ok(root)
+    }
+
+    fn plant_node(&mut self, kind: Kind<'b>, modified_ns: u64) -> core::result::Result<NodeId, TreeError> {
+        self.nodes.insert(kind, modified_ns).map_err(|_| TreeError::TooMany)
+    }
+
+    fn plant_directory(
+        &mut self,
+        parent: Option<NodeId>,
+        modified_ns: u64,
+    ) -> core::result::Result<NodeId, TreeError> {
+        self.plant_node(Kind::Directory(Directory::new(parent)), modified_ns)
+    }
+
+    fn held(&self, handle: Handle) -> Result<Held, Errno> {
+        let slot = self.open.get(handle.0 as u32 as usize).ok_or(Errno::Badf)?;
+        if u64::from(slot.generation) == handle.0 >> 32 {
+            slot.held.ok_or(Errno::Badf)
+        } else {
+            Err(Errno::Badf)
+        }
+    }
+
+    fn hold(&mut self, held: Held) -> Result<Handle, Errno> {
+        let index = match self.open.iter().position(|slot| slot.held.is_none()) {
+            Some(index) => index,
+            None => {
+                self.open.push(Slot { generation: 0, held: None });
+                self.open.len() - 1
+            }
+        };
+        self.nodes.get_mut(held.node)?.opens += 1;
+        let slot = &mut self.open[index];
+        slot.held = Some(held);
+        Ok(Handle(u64::from(slot.generation) << 32 | index as u64))
+    }
+
+    fn walk<'w>(
+        &'w self,
+        directory: Handle,
+        path: Path<'w>,
+        at_end: impl Into<AtEnd>,
+    ) -> Result<(Held, Place<'w>), Errno> {
+        let held = self.held(directory)?;
+        Ok((held, walk(&self.nodes, held.node, path, at_end.into())?))
+    }
+
+    /// The contents of an open file, and the budget and time for changing them.
+    fn contents(&mut self, node: NodeId) -> Result<(&mut Node<'b>, &mut Budget), Errno> {
+        Ok((self.nodes.get_mut(node)?, &mut self.budget))
+    }
+
+    /// Changes the contents of a file that is open to be written.
+    fn change<A>(
+        &mut self,
+        file: Handle,
+        how: impl FnOnce(&mut Contents<'b>, &mut Budget) -> Result<A, Errno>,
+    ) -> Result<A, Errno> {
+        let held = self.held(file)?;
+        if held.access == FileAccess::Read {
+            return Err(Errno::Badf);
+        }
+        let now_ns = (self.wall_ns)();
+        let (node, budget) = self.contents(held.node)?;
+        let Kind::File(contents) = &mut node.kind else { return Err(Errno::Badf) };
+        let answer = how(contents, budget)?;
+        node.modify(now_ns);
+        Ok(answer)
+    }
+
+    /// Frees a node that nothing names or holds any more.
+    fn collect(&mut self, id: NodeId) {
+        let unused = self.nodes.get(id).is_ok_and(|node| node.links == 0 && node.opens == 0);
+        let is_root = self.roots.iter().any(|(root, _)| *root == id);
+        if unused
+            && !is_root
+            && let Some(node) = self.nodes.remove(id)
+        {
+            match node.kind {
+                Kind::File(mut contents) => contents.release(&mut self.budget),
+                Kind::Symlink(text) => self.budget.give_back(text.len() as u64),
+                Kind::Directory(_) => {}
+            }
+            self.budget.give_back(NODE_CHARGE);
+        }
+    }
+
+    fn open_existing(&mut self, held: Held, id: NodeId, open: Open) -> Result<Opened, Errno> {
+        let node = self.nodes.get_mut(id)?;
+        let kind = node.file_kind();
+        let writes = open.access != FileAccess::Read || open.truncate == Truncate::Empty;
+        match &mut node.kind {
+            Kind::Symlink(_) => {
+                return Err(if open.expect == Expect::Directory { Errno::Notdir } else { Errno::Loop });
+            }
+            Kind::Directory(_) if writes || open.create != Create::Never => return Err(Errno::Isdir),
+            Kind::Directory(_) => {}
+            Kind::File(_) if open.expect == Expect::Directory => return Err(Errno::Notdir),
+            Kind::File(_) if writes && held.grant == Access::ReadOnly => return Err(Errno::Rofs),
+            Kind::File(contents) => {
+                contents.verify()?;
+                if open.truncate == Truncate::Empty {
+                    contents.set_size(0, &mut self.budget)?;
+                    node.modify((self.wall_ns)());
+                }
+            }
+        }
+        let handle = self.hold(Held { node: id, grant: held.grant, access: open.access })?;
+        Ok(Opened { handle, kind })
+    }
+}
+
+impl Files for Tree<'_> {
+    fn open_grant(&mut self, grant: u32) -> Result<Handle> {
+        let (node, grant) = *self.roots.get(grant as usize).ok_or(Errno::Noent)?;
+        Ok(self.hold(Held { node, grant, access: FileAccess::Read })?)
+    }
+
+    fn open_at(&mut self, directory: Handle, path: Path<'_>, open: Open) -> Result<Opened> {
+        let at_end = if open.create == Create::Exclusively { AtEnd::Keep } else { open.follow.into() };
+        let (held, place) = self.walk(directory, path, at_end)?;
+        let (parent, name) = match place {
+            _ if open.create != Create::Never && path.names_directory() => return Err(Errno::Isdir.into()),
+            Place::Entry { node: Some(_), .. } if open.create == Create::Exclusively => {
+                return Err(Errno::Exist.into());
+            }
+            Place::Entry { directory, name, node: None, slash: Slash::None }
+                if open.create != Create::Never =>
+            {
+                (directory, Box::<str>::from(name))
+            }
+            place => {
+                let id = place.existing(&self.nodes)?;
+                return Ok(self.open_existing(held, id, open)?);
+            }
+        };
+        self.writable(held)?;
+        let id = self.make(parent, &name, Kind::File(Contents::default()))?;
+        let handle = self.hold(Held { node: id, grant: held.grant, access: open.access })?;
+        Ok(Opened { handle, kind: crate::provider::FileKind::Regular })
+    }
+
+    fn close(&mut self, handle: Handle) -> Result<()> {
+        let held = self.held(handle)?;
+        let slot = &mut self.open[handle.0 as u32 as usize];
+        slot.held = None;
+        slot.generation = slot.generation.wrapping_add(1);
+        self.nodes.get_mut(held.node)?.opens -= 1;
+        self.collect(held.node);
+        Ok(())
+    }
+
+    fn read_at(&mut self, file: Handle, offset: u64, into: &mut [u8]) -> Result<usize> {
+        let held = self.held(file)?;
+        match &self.nodes.get(held.node)?.kind {
+            Kind::Directory(_) => Err(Errno::Isdir.into()),
+            Kind::File(contents) if held.access != FileAccess::Write => Ok(contents.read(offset, into)),
+            Kind::File(_) | Kind::Symlink(_) => Err(Errno::Badf.into()),
+        }
+    }
+
+    fn write_at(&mut self, file: Handle, offset: u64, bytes: &[u8]) -> Result<usize> {
+        Ok(self.change(file, |contents, budget| contents.write(offset, bytes, budget))?)
+    }
+
+    fn append(&mut self, file: Handle, bytes: &[u8]) -> Result<Appended> {
+        Ok(self.change(file, |contents, budget| {
+            let count = contents.write(contents.size(), bytes, budget)?;
+            Ok(Appended { count, end: contents.size() })
+        })?)
+    }
+
+    fn set_size(&mut self, file: Handle, size: u64) -> Result<()> {
+        Ok(self.change(file, |contents, budget| contents.set_size(size, budget))?)
+    }
+
+    fn allocate(&mut self, file: Handle, offset: u64, length: u64) -> Result<()> {
+        Ok(self.change(file, |contents, budget| contents.allocate(offset, length, budget))?)
+    }
+
+    fn sync(&mut self, handle: Handle, _: Sync) -> Result<()> {
+        self.held(handle)?;
+        Ok(())
+    }
+
+    fn stat(&mut self, handle: Handle) -> Result<Stat> {
+        Ok(self.describe(self.held(handle)?.node)?)
+    }
+
+    fn stat_at(&mut self, directory: Handle, path: Path<'_>, follow: Follow) -> Result<Stat> {
+        let (_, place) = self.walk(directory, path, follow)?;
+        Ok(self.describe(place.existing(&self.nodes)?)?)
+    }
+
+    fn set_times(&mut self, handle: Handle, times: Times) -> Result<()> {
+        let held = self.held(handle)?;
+        self.writable(held)?;
+        self.nodes.get_mut(held.node)?.set_times(times, (self.wall_ns)());
+        Ok(())
+    }
+
+    fn set_times_at(
+        &mut self,
+        directory: Handle,
+        path: Path<'_>,
+        follow: Follow,
+        times: Times,
+    ) -> Result<()> {
+        let (held, place) = self.walk(directory, path, follow)?;
+        let id = place.existing(&self.nodes)?;
+        self.writable(held)?;
+        self.nodes.get_mut(id)?.set_times(times, (self.wall_ns)());
+        Ok(())
+    }
+
+    fn read_directory(&mut self, directory: Handle, cookie: u64, visit: Visit<'_>) -> Result<()> {
+        let held = self.held(directory)?;
+        for (next, name, id) in self.nodes.directory(held.node)?.after(cookie) {
+            let node = self.nodes.get(id)?;
+            let entry = Entry { next, inode: node.inode, kind: node.file_kind(), name };
+            if visit(entry).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn create_directory_at(&mut self, directory: Handle, path: Path<'_>) -> Result<()> {
+        Ok(self.create_directory(directory, path)?)
+    }
+
+    fn remove_directory_at(&mut self, directory: Handle, path: Path<'_>) -> Result<()> {
+        Ok(self.remove_directory(directory, path)?)
+    }
+
+    fn unlink_at(&mut self, directory: Handle, path: Path<'_>) -> Result<()> {
+        Ok(self.unlink(directory, path)?)
+    }
+
+    fn rename_at(
+        &mut self,
+        directory: Handle,
+        from: Path<'_>,
+        to_directory: Handle,
+        to: Path<'_>,
+    ) -> Result<()> {
+        Ok(self.rename(directory, from, to_directory, to)?)
+    }
+
+    fn link_at(
+        &mut self,
+        directory: Handle,
+        from: Path<'_>,
+        to_directory: Handle,
+        to: Path<'_>,
+    ) -> Result<()> {
+        Ok(self.link(directory, from, to_directory, to)?)
+    }
+
+    fn symlink_at(&mut self, text: &str, directory: Handle, path: Path<'_>) -> Result<()> {
+        Ok(self.symlink(text, directory, path)?)
+    }
+
+    fn read_link_at(&mut self, directory: Handle, path: Path<'_>, into: &mut [u8]) -> Result<usize> {
+        let (_, place) = self.walk(directory, path, Follow::No)?;
+        let id = place.existing(&self.nodes)?;
+        let Kind::Symlink(text) = &self.nodes.get(id)?.kind else { return Err(Errno::Inval.into()) };
+        let count = text.len().min(into.len());
+        into[..count].copy_from_slice(&text.as_bytes()[..count]);
+        Ok(count)
+    }
+}
+
+fn slice(files: &[u8], offset: u64, length: u64) -> Option<&[u8]> {
+    let start = usize::try_from(offset).ok()?;
+    let end = start.checked_add(usize::try_from(length).ok()?)?;
+    files.get(start..end)
+}

@@ -1,0 +1,278 @@
+//! Making, removing and moving names.
+
+use super::node::{Directory, Kind, NodeId};
+use super::walk::{AtEnd, Last, Place, Slash};
+use super::{DEVICE, ENTRY_CHARGE, Held, NODE_CHARGE, Tree};
+use crate::Errno;
+use crate::provider::{Follow, Handle, LINK_BYTES_MAX, Path, Stat};
+use alloc::boxed::Box;
+use bundle::Access;
+
+/// A place for a new name.
+struct Vacancy {
+    held: Held,
+    directory: NodeId,
+    name: Box<str>,
+}
+
+/// A name that is there.
+#[derive(Clone)]
+struct Occupied {
+    directory: NodeId,
+    name: Box<str>,
+    node: NodeId,
+    slash: Slash,
+}
+
+impl<'b> Tree<'b> {
+    pub(super) fn writable(&self, held: Held) -> Result<(), Errno> {
+        match held.grant {
+            Access::ReadOnly => Err(Errno::Rofs),
+            Access::ReadWrite => Ok(()),
+        }
+    }
+
+    pub(super) fn describe(&self, id: NodeId) -> Result<Stat, Errno> {
+        let node = self.nodes.get(id)?;
+        let (size, links) = match &node.kind {
+            Kind::File(contents) => (contents.size(), node.links),
+            Kind::Symlink(text) => (text.len() as u64, node.links),
+            // Its own `.` and its entry, as if each directory below had no `..`.
+            Kind::Directory(_) => (0, 2),
+        };
+        Ok(Stat {
+            device: DEVICE,
+            inode: node.inode,
+            kind: node.file_kind(),
+            links: u64::from(links),
+            size,
+            accessed_ns: node.accessed_ns,
+            modified_ns: node.modified_ns,
+            changed_ns: node.changed_ns,
+        })
+    }
+
+    /// Adds a new node under a name that is free.
+    pub(super) fn make(&mut self, directory: NodeId, name: &str, kind: Kind<'b>) -> Result<NodeId, Errno> {
+        self.alive(directory)?;
+        self.budget.take(NODE_CHARGE)?;
+        let made = self.nodes.insert(kind, (self.wall_ns)()).and_then(|id| {
+            self.enter_name(directory, name, id).map(|()| id).inspect_err(|_| {
+                self.nodes.remove(id);
+            })
+        });
+        made.inspect_err(|_| self.budget.give_back(NODE_CHARGE))
+    }
+
+    pub(super) fn create_directory(&mut self, directory: Handle, path: Path<'_>) -> Result<(), Errno> {
+        let Vacancy { held, directory, name } = self.vacancy(directory, path, Slash::Trailing)?;
+        self.writable(held)?;
+        self.make(directory, &name, Kind::Directory(Directory::new(Some(directory)))).map(|_| ())
+    }
+
+    pub(super) fn symlink(&mut self, text: &str, directory: Handle, path: Path<'_>) -> Result<(), Errno> {
+        match text {
+            "" => return Err(Errno::Noent),
+            _ if text.len() > LINK_BYTES_MAX => return Err(Errno::Nametoolong),
+            _ if text.starts_with('/') => return Err(Errno::Perm),
+            _ => {}
+        }
+        let Vacancy { held, directory, name } = self.vacancy(directory, path, Slash::None)?;
+        self.writable(held)?;
+        let charge = text.len() as u64;
+        self.budget.take(charge)?;
+        let made = self.make(directory, &name, Kind::Symlink(Box::from(text)));
+        made.map(|_| ()).inspect_err(|_| self.budget.give_back(charge))
+    }
+
+    pub(super) fn link(
+        &mut self,
+        from_directory: Handle,
+        from: Path<'_>,
+        to_directory: Handle,
+        to: Path<'_>,
+    ) -> Result<(), Errno> {
+        let (from_held, place) = self.walk(from_directory, from, Follow::No)?;
+        let node = place.existing(&self.nodes)?;
+        let Vacancy { held, directory, name } = self.vacancy(to_directory, to, Slash::None)?;
+        self.writable(from_held)?;
+        self.writable(held)?;
+        if let Kind::Directory(_) = self.nodes.get(node)?.kind {
+            return Err(Errno::Perm);
+        }
+        self.alive(directory)?;
+        self.enter_name(directory, &name, node)
+    }
+
+    pub(super) fn unlink(&mut self, directory: Handle, path: Path<'_>) -> Result<(), Errno> {
+        let (held, place) = self.walk(directory, path, AtEnd::Keep)?;
+        let found = match occupied(place)? {
+            Ok(found) => found,
+            Err(_) => return Err(Errno::Isdir),
+        };
+        match (&self.nodes.get(found.node)?.kind, found.slash) {
+            (Kind::Directory(_), _) => return Err(Errno::Isdir),
+            (_, Slash::Trailing) => return Err(Errno::Notdir),
+            (_, Slash::None) => {}
+        }
+        self.writable(held)?;
+        self.remove_name(&found)
+    }
+
+    pub(super) fn remove_directory(&mut self, directory: Handle, path: Path<'_>) -> Result<(), Errno> {
+        let (held, place) = self.walk(directory, path, AtEnd::Keep)?;
+        let found = match occupied(place)? {
+            Ok(found) => found,
+            Err(Last::Dot) => return Err(Errno::Inval),
+            Err(Last::DotDot) => return Err(Errno::Notempty),
+        };
+        let empty = self.nodes.directory(found.node)?.is_empty();
+        self.writable(held)?;
+        if !empty {
+            return Err(Errno::Notempty);
+        }
+        self.remove_name(&found)
+    }
+
+    pub(super) fn rename(
+        &mut self,
+        from_directory: Handle,
+        from: Path<'_>,
+        to_directory: Handle,
+        to: Path<'_>,
+    ) -> Result<(), Errno> {
+        let (from_held, from_place) = self.walk(from_directory, from, AtEnd::Keep)?;
+        let (to_held, to_place) = self.walk(to_directory, to, AtEnd::Keep)?;
+        let Place::Entry { directory: to_parent, name: to_name, node: replaced, slash: to_slash } = to_place
+        else {
+            return Err(Errno::Busy);
+        };
+        let to_name = Box::<str>::from(to_name);
+        let source = occupied(from_place)?.map_err(|_| Errno::Busy)?;
+        let is_directory = matches!(self.nodes.get(source.node)?.kind, Kind::Directory(_));
+        if !is_directory && (source.slash == Slash::Trailing || to_slash == Slash::Trailing) {
+            return Err(Errno::Notdir);
+        }
+        self.writable(from_held)?;
+        self.writable(to_held)?;
+        self.alive(to_parent)?;
+        if is_directory && self.is_within(to_parent, source.node)? {
+            return Err(Errno::Inval);
+        }
+        if let Some(replaced) = replaced {
+            if replaced == source.node {
+                return Ok(());
+            }
+            self.may_replace(replaced, &source)?;
+            let slash = Slash::None;
+            self.remove_name(&Occupied {
+                directory: to_parent,
+                name: to_name.clone(),
+                node: replaced,
+                slash,
+            })?;
+        }
+        // The old name's charge is given back before the new one's is taken; if that does not fit, the old name returns.
+        self.leave_name(&source)?;
+        if let Err(errno) = self.enter_name(to_parent, &to_name, source.node) {
+            self.enter_name(source.directory, &source.name, source.node)?;
+            return Err(errno);
+        }
+        if is_directory {
+            self.nodes.directory_mut(source.node)?.parent = Some(to_parent);
+        }
+        Ok(())
+    }
+
+    /// Whether what is renamed may take the place of `replaced`.
+    fn may_replace(&self, replaced: NodeId, source: &Occupied) -> Result<(), Errno> {
+        let source_is_directory = matches!(self.nodes.get(source.node)?.kind, Kind::Directory(_));
+        match (&self.nodes.get(replaced)?.kind, source_is_directory) {
+            // The directory that the source is in, or one above it, is among these: it is not empty.
+            (Kind::Directory(directory), true) if !directory.is_empty() => Err(Errno::Notempty),
+            (Kind::Directory(_), false) if self.is_within(source.directory, replaced)? => {
+                Err(Errno::Notempty)
+            }
+            (Kind::Directory(_), true) => Ok(()),
+            (Kind::Directory(_), false) => Err(Errno::Isdir),
+            (_, true) => Err(Errno::Notdir),
+            (_, false) => Ok(()),
+        }
+    }
+
+    /// Whether `directory` is `above` or lies in it.
+    fn is_within(&self, mut directory: NodeId, above: NodeId) -> Result<bool, Errno> {
+        loop {
+            if directory == above {
+                return Ok(true);
+            }
+            match self.nodes.directory(directory)?.parent {
+                Some(parent) => directory = parent,
+                None => return Ok(false),
+            }
+        }
+    }
+
+    /// `ENOENT` for a directory that has been removed and is only held open: nothing can be made there.
+    fn alive(&self, directory: NodeId) -> Result<(), Errno> {
+        let is_root = self.roots.iter().any(|(root, _)| *root == directory);
+        if is_root || self.nodes.get(directory)?.links > 0 { Ok(()) } else { Err(Errno::Noent) }
+    }
+
+    /// The place for a new name. `slash` says what may stand behind it: only a directory's name can have a slash.
+    fn vacancy(&self, directory: Handle, path: Path<'_>, slash: Slash) -> Result<Vacancy, Errno> {
+        let (held, place) = self.walk(directory, path, AtEnd::Keep)?;
+        match place {
+            Place::Unnamed { .. } | Place::Entry { node: Some(_), .. } => Err(Errno::Exist),
+            Place::Entry { slash: Slash::Trailing, .. } if slash == Slash::None => Err(Errno::Noent),
+            Place::Entry { directory, name, .. } => Ok(Vacancy { held, directory, name: Box::from(name) }),
+        }
+    }
+
+    /// Gives a node a name; the name is free.
+    fn enter_name(&mut self, directory: NodeId, name: &str, node: NodeId) -> Result<(), Errno> {
+        let links = self.nodes.get(node)?.links.checked_add(1).ok_or(Errno::Mlink)?;
+        self.budget.take(name_charge(name))?;
+        let now_ns = (self.wall_ns)();
+        self.nodes.directory_mut(directory)?.insert(name, node);
+        self.nodes.get_mut(directory)?.modify(now_ns);
+        let named = self.nodes.get_mut(node)?;
+        named.links = links;
+        named.changed_ns = now_ns;
+        Ok(())
+    }
+
+    /// Takes a name away and leaves its node.
+    fn leave_name(&mut self, name: &Occupied) -> Result<(), Errno> {
+        let now_ns = (self.wall_ns)();
+        self.nodes.directory_mut(name.directory)?.remove(&name.name);
+        self.nodes.get_mut(name.directory)?.modify(now_ns);
+        let node = self.nodes.get_mut(name.node)?;
+        node.links -= 1;
+        node.changed_ns = now_ns;
+        self.budget.give_back(name_charge(&name.name));
+        Ok(())
+    }
+
+    /// Takes a name away, and its node if that was the last use of it.
+    fn remove_name(&mut self, name: &Occupied) -> Result<(), Errno> {
+        self.leave_name(name)?;
+        self.collect(name.node);
+        Ok(())
+    }
+}
+
+/// A name that is there (`ENOENT` if not), or how a path ends that is not by a name.
+fn occupied(place: Place<'_>) -> Result<Result<Occupied, Last>, Errno> {
+    match place {
+        Place::Unnamed { last, .. } => Ok(Err(last)),
+        Place::Entry { node: None, .. } => Err(Errno::Noent),
+        Place::Entry { directory, name, node: Some(node), slash } => {
+            Ok(Ok(Occupied { directory, name: Box::from(name), node, slash }))
+        }
+    }
+}
+
+const fn name_charge(name: &str) -> u64 {
+    ENTRY_CHARGE + name.len() as u64
+}
