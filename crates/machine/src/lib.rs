@@ -1,1 +1,49 @@
-//! To be written.
+//! The kernel on x86-64: everything under [`kernel::Machine`], and the ways into the kernel.
+//!
+//! What it does: two boot protocols with one image (PVH and Limine); page tables of its own with W^X, no-execute, and guard
+//! pages under every stack; SMEP, SMAP and UMIP where the CPU has them; system calls, exceptions and interrupts; the local
+//! APIC, IOAPICs, MSI-X; a clock whose rate is told by CPUID or measured; virtio devices on PCI and virtio-mmio; power-off; a
+//! panic that says why, where, and who called.
+//!
+//! What it does not: more than one CPU (the per-CPU state is at `gs`, [`trap`] has no global stack, but nothing starts the
+//! others); 5-level paging; an IOMMU, so that a domain with a device can reach all memory through it; mitigations for CPUs
+//! that leak across rings (Meltdown and its kin): it maps the kernel while ring 3 runs.
+//!
+//! The order of things at the start is that of [`start`]. Options on the kernel's command line: `log=info` (say what
+//! happens), `exit=isa-debug` (QEMU's device is there to stop with a status), `selftest` (walk the page tables before ring 3 starts
+//! and before the machine stops), and the `virtio_mmio.device=` that QEMU and Firecracker add.
+#![no_std]
+#![cfg(target_os = "none")]
+
+extern crate alloc;
+
+mod acpi;
+mod apic;
+mod boot;
+mod clock;
+mod cpu;
+mod descriptors;
+mod devices;
+mod dispatch;
+mod entry;
+mod frames;
+mod heap;
+mod limine;
+mod mapper;
+mod paging;
+mod panic;
+mod pci;
+mod percpu;
+mod power;
+mod registers;
+#[doc(hidden)]
+pub mod serial;
+mod start;
+mod symbols;
+mod trap;
+mod x86;
+
+pub use panic::on_panic;
+
+#[global_allocator]
+static HEAP: heap::Heap = heap::Heap::new();

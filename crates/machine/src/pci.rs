@@ -1,0 +1,215 @@
+//! PCI functions, through the configuration ports (PCI Local Bus 3.0, section 3.2.2.3.2 and chapter 6).
+
+use crate::cpu::{in32, out32};
+use crate::mapper::Mapper;
+use crate::registers::Registers;
+use abi::boot::{DEVICES_MAX, DeviceKind, DeviceRecord};
+use abi::{PAGE_SIZE, Span};
+use alloc::vec::Vec;
+use kernel::ByteRange;
+
+const ADDRESS_PORT: u16 = 0xcf8;
+const DATA_PORT: u16 = 0xcfc;
+const ADDRESS_ENABLE: u32 = 1 << 31;
+
+const VENDOR_VIRTIO: u32 = 0x1af4;
+const IDENTITY: u8 = 0x00;
+const COMMAND: u8 = 0x04;
+const COMMAND_DECODE: u32 = 0b11;
+const CLASS: u8 = 0x08;
+const HEADER_TYPE: u8 = 0x0c;
+const HEADER_BRIDGE: u32 = 1;
+const BARS: u8 = 0x10;
+const BAR_COUNT: usize = 6;
+const BUS_NUMBERS: u8 = 0x18;
+const CAPABILITIES: u8 = 0x34;
+const CAPABILITY_MSI: u32 = 0x05;
+const CAPABILITY_VENDOR: u32 = 0x09;
+const CAPABILITY_MSI_X: u32 = 0x11;
+/// A virtio capability through which any BAR can be read and written (virtio 1.2, section 4.1.4.9).
+const VIRTIO_CONFIG_ACCESS: u32 = 5;
+/// There are no more capabilities than fit behind the header: a longer list is a loop.
+const CAPABILITIES_MAX: usize = 48;
+/// Buses are numbered below this; a bridge that names another was not set up.
+const BUSES_MAX: u32 = 256;
+
+/// The place of a function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Address(u32);
+
+/// A function that the domain gets.
+pub struct Function {
+    /// Its place.
+    pub address: Address,
+    /// Its device record, without a handle.
+    pub record: DeviceRecord,
+    /// What the domain must not write.
+    pub locked: Vec<ByteRange>,
+    /// What the domain must only read.
+    pub sealed: Option<Span>,
+    /// Its MSI-X table.
+    pub table: Option<Registers>,
+}
+
+impl Address {
+    /// Reads 4 bytes of the configuration space at a multiple of 4.
+    pub fn read(self, offset: u8) -> u32 {
+        out32(ADDRESS_PORT, self.0 | u32::from(offset));
+        in32(DATA_PORT)
+    }
+
+    /// Writes 4 bytes of the configuration space at a multiple of 4.
+    pub fn write(self, offset: u8, value: u32) {
+        out32(ADDRESS_PORT, self.0 | u32::from(offset));
+        out32(DATA_PORT, value);
+    }
+
+    const fn new(bus: u32, device: u32, function: u32) -> Self {
+        Self(ADDRESS_ENABLE | bus << 16 | device << 11 | function << 8)
+    }
+}
+
+/// The virtio functions of the machine.
+pub fn functions(mapper: &mut Mapper<'_>) -> Vec<Function> {
+    let mut found = Vec::new();
+    out32(ADDRESS_PORT, ADDRESS_ENABLE);
+    if in32(ADDRESS_PORT) == ADDRESS_ENABLE {
+        let mut seen = [false; BUSES_MAX as usize];
+        scan_bus(mapper, 0, &mut seen, &mut found);
+    }
+    found
+}
+
+fn scan_bus(
+    mapper: &mut Mapper<'_>,
+    bus: u32,
+    seen: &mut [bool; BUSES_MAX as usize],
+    found: &mut Vec<Function>,
+) {
+    if core::mem::replace(&mut seen[bus as usize], true) {
+        return;
+    }
+    for device in 0..32 {
+        let many = Address::new(bus, device, 0).read(HEADER_TYPE) >> 23 & 1 != 0;
+        for function in 0..if many { 8 } else { 1 } {
+            let address = Address::new(bus, device, function);
+            let identity = address.read(IDENTITY);
+            if identity & 0xffff == 0xffff {
+                continue;
+            }
+            match address.read(HEADER_TYPE) >> 16 & 0x7f {
+                0 if identity & 0xffff == VENDOR_VIRTIO && found.len() < DEVICES_MAX => {
+                    found.push(describe(mapper, address, identity));
+                }
+                HEADER_BRIDGE => scan_bus(mapper, address.read(BUS_NUMBERS) >> 8 & 0xff, seen, found),
+                _ => (),
+            }
+        }
+    }
+}
+
+fn describe(mapper: &mut Mapper<'_>, address: Address, identity: u32) -> Function {
+    let windows = windows(address);
+    let class = address.read(CLASS);
+    let record = DeviceRecord { kind: DeviceKind::Pci, identity, class, windows, ..DeviceRecord::default() };
+    let mut function = Function { address, record, locked: Vec::new(), sealed: None, table: None };
+    let mut at = address.read(CAPABILITIES) as u8 & 0xfc;
+    for _ in 0..CAPABILITIES_MAX {
+        if at < 0x40 {
+            break;
+        }
+        let header = address.read(at);
+        match header & 0xff {
+            CAPABILITY_MSI => function.locked.push(ByteRange { first: at, count: 24 }),
+            CAPABILITY_VENDOR if header >> 24 == VIRTIO_CONFIG_ACCESS => {
+                function.locked.push(ByteRange { first: at, count: 20 });
+            }
+            CAPABILITY_MSI_X => take_msi_x(mapper, &mut function, at, header),
+            _ => (),
+        }
+        at = (header >> 8) as u8 & 0xfc;
+    }
+    function
+}
+
+/// The memory BARs, measured by writing ones while the function does not decode (section 6.2.5.1).
+fn windows(address: Address) -> [Span; BAR_COUNT] {
+    const IS_PORTS: u32 = 1;
+    const IS_WIDE: u32 = 0b100;
+    const FLAGS: u64 = 0xf;
+    let mut windows = [Span::default(); BAR_COUNT];
+    let command = address.read(COMMAND) & 0xffff;
+    address.write(COMMAND, command & !COMMAND_DECODE);
+    let mut index = 0;
+    while index < BAR_COUNT {
+        let at = BARS + 4 * index as u8;
+        let low = address.read(at);
+        let wide = low & IS_PORTS == 0 && low & 0b110 == IS_WIDE && index + 1 < BAR_COUNT;
+        let high = if wide { address.read(at + 4) } else { 0 };
+        address.write(at, u32::MAX);
+        let mut mask = u64::from(address.read(at)) | 0xffff_ffff << 32;
+        address.write(at, low);
+        if wide {
+            address.write(at + 4, u32::MAX);
+            mask = mask & 0xffff_ffff | u64::from(address.read(at + 4)) << 32;
+            address.write(at + 4, high);
+        }
+        let base = (u64::from(high) << 32 | u64::from(low)) & !FLAGS;
+        let length = (mask & !FLAGS).wrapping_neg();
+        if low & IS_PORTS == 0 && base != 0 && mask as u32 & !(FLAGS as u32) != 0 || wide && base != 0 {
+            windows[index] = Span::new(base, length);
+        }
+        index += if wide { 2 } else { 1 };
+    }
+    address.write(COMMAND, command);
+    windows
+}
+
+/// Maps the MSI-X table for the kernel, masks all vectors and turns MSI-X on (section 6.8.2).
+fn take_msi_x(mapper: &mut Mapper<'_>, function: &mut Function, at: u8, header: u32) {
+    const ENABLE: u32 = 1 << 31;
+    const MASK_ALL: u32 = 1 << 30;
+    function.locked.push(ByteRange { first: at, count: 12 });
+    let count = (header >> 16 & 0x7ff) + 1;
+    let place = function.address.read(at + 4);
+    let window = function.record.windows.get((place & 7) as usize).copied().unwrap_or_default();
+    let table = Span::new(window.base + u64::from(place & !7), u64::from(count) * MSI_X_ENTRY_BYTES as u64);
+    if !window.contains(table) || window.length == 0 {
+        return;
+    }
+    let Some(registers) = mapper.registers(table.base, table.length) else { return };
+    let first = table.base / PAGE_SIZE * PAGE_SIZE;
+    let end = (table.base + table.length).next_multiple_of(PAGE_SIZE);
+    function.sealed = Some(Span::new(first, end - first));
+    function.record.interrupt_count = count;
+    function.table = Some(registers);
+    let command = function.address.read(COMMAND) & 0xffff;
+    function.address.write(COMMAND, command | COMMAND_DECODE);
+    (0..count).for_each(|vector| set_masked(registers, vector, Masked::Yes));
+    function.address.write(COMMAND, command);
+    function.address.write(at, header & !MASK_ALL | ENABLE);
+}
+
+const MSI_X_ENTRY_BYTES: usize = 16;
+
+/// Whether an MSI-X vector is held back.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Masked {
+    /// What comes is remembered by the device.
+    Yes,
+    /// What comes is sent.
+    No,
+}
+
+/// Sends an MSI-X vector of a device to `vector` of the CPU `apic_id` (Intel SDM volume 3, section 11.11). Masked.
+pub fn route(table: Registers, line: u32, vector: u8, apic_id: u8) {
+    let entry = line as usize * MSI_X_ENTRY_BYTES;
+    table.write(entry, 0xfee0_0000 | u32::from(apic_id) << 12);
+    table.write(entry + 4, 0);
+    table.write(entry + 8, u32::from(vector));
+}
+
+/// Masks or unmasks one MSI-X vector. The function must decode its memory.
+pub fn set_masked(table: Registers, line: u32, masked: Masked) {
+    table.write(line as usize * MSI_X_ENTRY_BYTES + 12, u32::from(masked == Masked::Yes));
+}

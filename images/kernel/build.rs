@@ -1,0 +1,12 @@
+//! Lays the kernel out.
+
+fn main() {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../crates/machine/kernel.ld");
+    println!("cargo::rerun-if-changed={script}");
+    if std::env::var("CARGO_CFG_TARGET_OS").as_deref() == Ok("none") {
+        println!("cargo::rustc-link-arg-bins=-T{script}");
+        println!("cargo::rustc-link-arg-bins=--no-pie");
+        // Pages of the file are pages of memory; addresses are those of the script.
+        println!("cargo::rustc-link-arg-bins=-zmax-page-size=4096");
+    }
+}
