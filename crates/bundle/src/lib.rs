@@ -15,6 +15,7 @@ extern crate alloc;
 pub mod artifact;
 mod layout;
 mod plan;
+pub mod services;
 
 pub use layout::{Bundle, BundleError, Item, Kind, Layout};
 pub use plan::{Access, Console, Directory, DirectorySource, Node, NodeKind, Plan, Seed};

@@ -1,1 +1,19 @@
-//! To be written.
+//! Linux as a platform: maps the library OS into this process and serves it.
+//!
+//! - [`launch`](launch()) maps the executable that bare metal boots as well (`elf`), puts a boot module together, and calls it.
+//! - `gate` serves the kernel boundary, `abi`, with memory mappings, a timer and an event descriptor; `signals`
+//!   makes upcalls of Linux's signals.
+//! - [`files`], [`streams`] and [`clock`] answer for what is not the kernel's: WASI's providers on Linux.
+//!
+//! What it is not: a sandbox for the library OS itself, which runs in the caller's process with the caller's
+//! rights. WebAssembly and the grants keep the programs in.
+#![allow(unsafe_code)]
+
+mod elf;
+mod gate;
+mod launch;
+mod signals;
+
+pub use elf::ElfError;
+pub use gate::{EVENT_CANCEL, is_pending, now_ns, wake_descriptor};
+pub use launch::{Launch, LaunchError, launch};

@@ -92,6 +92,8 @@ impl ResourceLimiter for Limiter {
 pub struct Wait {
     /// Until when, on the kernel's clock, if nothing else happens before.
     pub deadline_ns: u64,
+    /// What else would end the wait: whatever the host function and the idle function agree on.
+    pub interest: u64,
 }
 
 type Thread = GreenThread<Ending, Wait>;
@@ -122,23 +124,26 @@ impl Process {
         Ok(Self { thread })
     }
 
-    /// Runs the process to its end. Whenever it waits, `idle` blocks the virtual CPU until something happened.
-    pub fn run(mut self, mut idle: impl FnMut(Wait)) -> Ending {
+    /// Runs the process to its end. Whenever it waits, `idle` blocks the virtual CPU until something happened, and
+    /// says what.
+    pub fn run(mut self, mut idle: impl FnMut(Wait) -> u64) -> Ending {
+        let mut answer = 0;
         loop {
-            match self.thread.resume() {
-                Outcome::Suspended(wait) => idle(wait),
+            match self.thread.resume(answer) {
+                Outcome::Suspended(wait) => answer = idle(wait),
                 Outcome::Ended(ending) => return ending,
             }
         }
     }
 }
 
-/// Suspends the process that calls, in a host function, until its idle function has returned.
+/// Suspends the process that calls, in a host function, until its idle function has returned, and answers with what
+/// that said.
 ///
 /// # Panics
 /// If no process runs.
-pub fn wait(wait: Wait) {
-    Thread::suspend(wait);
+pub fn wait(wait: Wait) -> u64 {
+    Thread::suspend(wait)
 }
 
 fn run<T: 'static>(

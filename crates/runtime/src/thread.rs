@@ -25,6 +25,8 @@ struct Shared<R, S> {
     thread: Suspended,
     resumer: Suspended,
     outcome: Option<Outcome<R, S>>,
+    /// What the last `resume` brought.
+    answer: u64,
     main: Option<Box<dyn FnOnce() -> R>>,
 }
 
@@ -38,6 +40,7 @@ impl<R: 'static, S: 'static> GreenThread<R, S> {
             thread: Suspended::NONE,
             resumer: Suspended::NONE,
             outcome: None,
+            answer: 0,
             main: Some(Box::new(main)),
         });
         let argument = core::ptr::from_mut(&mut *shared) as u64;
@@ -46,12 +49,13 @@ impl<R: 'static, S: 'static> GreenThread<R, S> {
         Self { shared, _stack: stack }
     }
 
-    /// Runs the thread until it suspends itself or ends.
+    /// Runs the thread until it suspends itself or ends. `answer` is what its `suspend` returns.
     ///
     /// # Panics
     /// If it has ended, or if another thread runs.
-    pub fn resume(&mut self) -> Outcome<R, S> {
+    pub fn resume(&mut self, answer: u64) -> Outcome<R, S> {
         assert!(self.shared.thread != Suspended::NONE, "the thread has ended");
+        self.shared.answer = answer;
         let shared = core::ptr::from_mut(&mut *self.shared);
         let before = CURRENT.swap(shared.cast(), Relaxed);
         assert!(before.is_null(), "a thread cannot resume another");
@@ -69,11 +73,12 @@ impl<R: 'static, S: 'static> GreenThread<R, S> {
         outcome
     }
 
-    /// Suspends the thread that calls this, which must be of this type, until it is resumed.
+    /// Suspends the thread that calls this, which must be of this type, until it is resumed; answers with what
+    /// `resume` was given.
     ///
     /// # Panics
     /// If no thread runs.
-    pub fn suspend(why: S) {
+    pub fn suspend(why: S) -> u64 {
         let shared = CURRENT.load(Relaxed).cast::<Shared<R, S>>();
         assert!(!shared.is_null(), "only a thread can suspend itself");
         // SAFETY: `CURRENT` is the running thread's half, which lives as long as its `resume` has not returned; the
@@ -81,6 +86,7 @@ impl<R: 'static, S: 'static> GreenThread<R, S> {
         unsafe {
             (*shared).outcome = Some(Outcome::Suspended(why));
             switch(&raw mut (*shared).thread, (*shared).resumer);
+            (*shared).answer
         }
     }
 }

@@ -1,2 +1,34 @@
-//! To be written.
-fn main() {}
+//! The library OS as one executable, for both platforms: the kernel maps it in ring 3 and it makes system calls;
+//! hosted, a launcher maps the same file into a Linux process and serves the same calls by a function.
+//!
+//! This is the composition root: it puts kernel, engine, WASI and providers together, runs the one program
+//! of the plan, and reports how that ended. What it is not: a place for policy or mechanism of its own.
+#![no_std]
+#![no_main]
+#![allow(unsafe_code)]
+
+extern crate alloc;
+
+mod cpu;
+mod entry;
+mod gate;
+mod hosted;
+mod machine;
+mod report;
+mod run;
+
+use abi::BootInfo;
+use runtime::heap::Heap;
+
+#[global_allocator]
+static HEAP: Heap = runtime::heap::new();
+
+/// Called once, by [`entry`], on the first stack. Answers with the status that the launcher passes on; on bare
+/// metal the machine is stopped instead.
+fn main(boot: &'static BootInfo) -> u8 {
+    let kernel = gate::open(boot);
+    let heap_span = abi::Span::new(boot.window.base, runtime::system::HEAP_SPAN_BYTES);
+    runtime::heap::start(&HEAP, kernel, boot.space, heap_span);
+    let system = runtime::System::install(kernel, boot);
+    if boot.services != 0 { hosted::main(system, boot) } else { machine::main(system, boot) }
+}

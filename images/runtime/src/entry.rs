@@ -1,0 +1,127 @@
+//! The first instruction, the upcall's first instruction, and the last words.
+
+use abi::upcall::Kind;
+use abi::{BootInfo, Commit, Context, PAGE_SIZE, Protection};
+use core::arch::naked_asm;
+use core::fmt::Write;
+use runtime::trap::{self, Verdict};
+use runtime::{System, stack::Stack};
+
+use crate::{gate, report};
+
+/// Stack for upcalls: the longest is a walk over a program's functions.
+const UPCALL_STACK_BYTES: u64 = 64 << 10;
+
+/// `rdi` is the boot information. Hosted, this is called and returns; on bare metal nothing is below it.
+#[unsafe(naked)]
+#[unsafe(no_mangle)]
+extern "C" fn _start(boot: *const BootInfo) -> u64 {
+    naked_asm!(
+        "push rbp", "mov rbp, rsp", "and rsp, -16",
+        "call {start}",
+        "mov rsp, rbp", "pop rbp", "ret",
+        start = sym start,
+    )
+}
+
+extern "C" fn start(boot: *const BootInfo) -> u64 {
+    // SAFETY: whoever starts a domain passes the boot information's address, and keeps it there, unchanged.
+    let boot: &'static BootInfo = unsafe { &*boot };
+    if boot.magic != BootInfo::MAGIC || boot.version != BootInfo::VERSION {
+        // There is nobody to tell: the layout of everything else is unknown.
+        return u64::from(report::STATUS_FAILED);
+    }
+    let status = crate::main(boot);
+    if boot.gate == 0 {
+        gate::stop(status);
+    }
+    u64::from(status)
+}
+
+/// Says where upcalls go: to [`entry_bare`], or to the function that Linux's signal handler calls.
+pub fn register_upcalls(system: &'static System, boot: &BootInfo) -> Result<(), abi::Error> {
+    let page = system.map_new(PAGE_SIZE, Protection::ReadWrite, Commit::Now)?;
+    let stack = Stack::new(system, UPCALL_STACK_BYTES)?;
+    let entry =
+        if boot.gate == 0 { entry_bare as *const () as u64 } else { entry_hosted as *const () as u64 };
+    trap::register(system, page.base, entry, stack.top())?;
+    // It is needed until the end.
+    core::mem::forget(stack);
+    Ok(())
+}
+
+/// Where `fxsave` puts the vector registers of what was interrupted. Handlers are built without AVX, so the upper
+/// halves stay as they are.
+#[repr(C, align(16))]
+struct VectorState([u8; 512]);
+
+static mut VECTOR_STATE: VectorState = VectorState([0; 512]);
+
+/// The kernel enters here: `rdi` is the kind, `rsi` the context.
+#[unsafe(naked)]
+extern "C" fn entry_bare() {
+    naked_asm!(
+        "fxsave64 [rip + {state}]",
+        "call {handle}",
+        "fxrstor64 [rip + {state}]",
+        // abi::Request::Resume: number 6, the virtual CPU, the area.
+        "mov rsi, rax", "mov rdi, rdx", "mov eax, 6", "syscall", "ud2",
+        state = sym VECTOR_STATE,
+        handle = sym handle_bare,
+    )
+}
+
+/// Two registers of an answer: `rax` and `rdx`.
+#[repr(C)]
+struct Pair(u64, u64);
+
+extern "C" fn handle_bare(kind: u64, context: &mut Context) -> Pair {
+    let Some(kind) = kind_of(kind) else { panic!("the kernel made an upcall of kind {kind}") };
+    if trap::upcall(kind, context) == Verdict::Fatal {
+        fatal(context);
+    }
+    Pair(trap::area(kind) as u64, gate::vcpu().raw())
+}
+
+/// Linux's signal handler calls this; 0: go on with the context as it is now, 1: nothing can go on.
+extern "C" fn entry_hosted(kind: u64, context: &mut Context) -> u64 {
+    match kind_of(kind).map(|kind| trap::upcall(kind, context)) {
+        Some(Verdict::Resume) => 0,
+        Some(Verdict::Fatal) | None => 1,
+    }
+}
+
+fn kind_of(code: u64) -> Option<Kind> {
+    [Kind::Tick, Kind::Event, Kind::Fault].into_iter().find(|kind| *kind as u64 == code)
+}
+
+fn fatal(context: &Context) -> ! {
+    if context.out_of_memory != 0 {
+        last_words(format_args!("the machine has no page left for it"), report::STATUS_MEMORY);
+    }
+    last_words(
+        format_args!(
+            "exception {} (error {:#x}) at {:#x}, address {:#x}, stack {:#x}",
+            context.vector, context.error, context.rip, context.address, context.rsp
+        ),
+        report::STATUS_FAILED,
+    )
+}
+
+#[panic_handler]
+fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
+    last_words(format_args!("{info}"), report::STATUS_FAILED)
+}
+
+/// Ends everything, without the heap and without locks: they may be why.
+fn last_words(why: core::fmt::Arguments<'_>, status: u8) -> ! {
+    struct Printer;
+    impl Write for Printer {
+        fn write_str(&mut self, text: &str) -> core::fmt::Result {
+            gate::print(text);
+            Ok(())
+        }
+    }
+    let _ = writeln!(Printer, "selkis: the library OS failed: {why}");
+    gate::stop(status)
+}

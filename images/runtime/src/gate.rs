@@ -1,0 +1,88 @@
+//! The kernel, by system call or by the launcher's function.
+
+use abi::boot::Gate;
+use abi::{BootInfo, Error, Handle, Kernel, Registers, Request};
+use core::arch::asm;
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use spin::Once;
+
+enum Door {
+    SystemCall,
+    Function(Gate),
+}
+
+static DOOR: Once<Door> = Once::new();
+
+/// The virtual CPU's and the address space's handles, for the few places that cannot be handed them.
+static VCPU: AtomicU64 = AtomicU64::new(0);
+static SPACE: AtomicU64 = AtomicU64::new(0);
+static MACHINE: AtomicU64 = AtomicU64::new(0);
+
+/// The way to the kernel that `boot` describes.
+pub fn open(boot: &'static BootInfo) -> &'static (dyn Kernel + Sync) {
+    VCPU.store(boot.vcpu.raw(), Relaxed);
+    SPACE.store(boot.space.raw(), Relaxed);
+    MACHINE.store(boot.machine.raw(), Relaxed);
+    DOOR.call_once(|| match boot.gate {
+        0 => Door::SystemCall,
+        // SAFETY: `BootInfo::gate` is the address of a `Gate` when it is not 0; the version was checked.
+        address => Door::Function(unsafe { core::mem::transmute::<u64, Gate>(address) }),
+    })
+}
+
+/// The virtual CPU.
+pub fn vcpu() -> Handle {
+    Handle::from_raw(VCPU.load(Relaxed))
+}
+
+/// Last words, if the kernel can be reached.
+pub fn print(text: &str) {
+    let Some(door) = DOOR.get() else { return };
+    for piece in text.as_bytes().chunks(Request::PRINT_BYTES_MAX as usize) {
+        let text = abi::Span::new(piece.as_ptr() as u64, piece.len() as u64);
+        let _ = door.call(Request::Print { space: Handle::from_raw(SPACE.load(Relaxed)), text });
+    }
+}
+
+/// Ends the machine, or the hosted process.
+pub fn stop(status: u8) -> ! {
+    if let Some(door) = DOOR.get() {
+        let _ = door.call(Request::Stop { machine: Handle::from_raw(MACHINE.load(Relaxed)), status });
+    }
+    // SAFETY: an undefined instruction: the kernel ends the domain, Linux the process.
+    unsafe { asm!("ud2", options(noreturn)) }
+}
+
+impl Kernel for Door {
+    fn call(&self, request: Request) -> Result<u64, Error> {
+        let registers = request.encode();
+        let (code, value) = match self {
+            Self::SystemCall => system_call(&registers),
+            Self::Function(gate) => {
+                let mut value = 0;
+                (gate(&registers, &mut value), value)
+            }
+        };
+        match code {
+            0 => Ok(value),
+            _ => Err(Error::from_code(code).unwrap_or(Error::Malformed)),
+        }
+    }
+}
+
+fn system_call(registers: &Registers) -> (u64, u64) {
+    let [a, b, c, d, e, f] = registers.arguments;
+    let (code, value);
+    // SAFETY: the registers are those of the kernel's convention (`abi::Registers`); what a request does to memory is
+    // declared by regions that only their owners touch.
+    unsafe {
+        asm!(
+            "syscall",
+            inlateout("rax") registers.number => code,
+            in("rdi") a, in("rsi") b, inlateout("rdx") c => value, in("r10") d, in("r8") e, in("r9") f,
+            lateout("rcx") _, lateout("r11") _,
+            options(nostack),
+        );
+    }
+    (code, value)
+}

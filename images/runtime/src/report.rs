@@ -1,0 +1,86 @@
+//! How it ended, for people and for scripts.
+
+use alloc::format;
+use alloc::string::String;
+use link::Cause;
+use runtime::trap::{self, Stop};
+use runtime::{Ending, LoadError};
+
+/// Exit status when Selkis itself could not do what was asked.
+pub const STATUS_FAILED: u8 = 125;
+/// Exit status of a program that trapped: what a shell reports for an abort, as other engines do.
+const STATUS_TRAPPED: u8 = 134;
+/// Exit status of a program whose time was over: as `timeout` has it.
+const STATUS_TIMED_OUT: u8 = 124;
+/// Exit status of a program that was ended by Ctrl-C: what a shell reports for SIGINT.
+const STATUS_CANCELLED: u8 = 130;
+/// Exit status when memory ran out: what a shell reports for SIGKILL, which is how Linux does it.
+pub const STATUS_MEMORY: u8 = 137;
+
+/// How it ended.
+pub struct Report {
+    /// The exit status.
+    pub status: u8,
+    /// Why it ended.
+    pub cause: Cause,
+    /// For the person who started it; empty if there is nothing to say.
+    pub message: String,
+}
+
+impl Report {
+    /// It never started.
+    pub fn not_started(program: &str, reason: impl core::fmt::Display) -> Self {
+        let message = format!("selkis: {program}: {reason}\n");
+        Self { status: STATUS_FAILED, cause: Cause::FailedToStart, message }
+    }
+
+    /// What was asked for could not be loaded.
+    pub fn not_loaded(program: &str, error: &LoadError) -> Self {
+        Self::not_started(program, error)
+    }
+
+    /// The process came to an end.
+    pub fn ended(program: &str, ending: Ending) -> Self {
+        match ending {
+            Ending::Returned(Ok(())) => Self { status: 0, cause: Cause::Exited, message: String::new() },
+            Ending::Returned(Err(error)) => Self::returned(program, &error),
+            Ending::Trapped { trap, backtrace } => {
+                let mut message = format!("selkis: {program}: trap: {trap}\n");
+                for (depth, name) in backtrace.iter().enumerate() {
+                    message += &format!("  {depth:>2}: {name}\n");
+                }
+                if backtrace.len() >= trap::FRAMES_MAX {
+                    message += "  … and more\n";
+                }
+                Self { status: STATUS_TRAPPED, cause: Cause::Trapped, message }
+            }
+            Ending::Stopped(stop) => Self::stopped(program, stop),
+            Ending::NotStarted(reason) => Self::not_started(program, reason),
+        }
+    }
+
+    fn returned(program: &str, error: &wasmtime::Error) -> Self {
+        if let Some(wasi::Exit(status)) = error.downcast_ref::<wasi::Exit>() {
+            // Linux gives a parent the low eight bits.
+            return Self { status: *status as u8, cause: Cause::Exited, message: String::new() };
+        }
+        if error.is::<wasi::Stopped>() {
+            return Self::stopped(program, trap::stop_wanted().unwrap_or(Stop::Cancelled));
+        }
+        let message = format!("selkis: {program}: {error:#}\n");
+        Self { status: STATUS_FAILED, cause: Cause::FailedToStart, message }
+    }
+
+    fn stopped(program: &str, stop: Stop) -> Self {
+        let (status, cause, reason) = match stop {
+            Stop::TimedOut => (STATUS_TIMED_OUT, Cause::TimedOut, "its time is over (--timeout)"),
+            Stop::Cancelled => (STATUS_CANCELLED, Cause::Cancelled, "interrupted"),
+            Stop::OutOfMemory => (
+                STATUS_MEMORY,
+                Cause::OutOfMemory,
+                "out of memory: the machine has no page left (--vm-memory)",
+            ),
+        };
+        Self { status, cause, message: format!("selkis: {program}: {reason}\n") }
+    }
+}

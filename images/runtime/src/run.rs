@@ -1,0 +1,154 @@
+//! Runs the plan's program: the same on both platforms.
+
+use crate::cpu;
+use crate::report::Report;
+use abi::{BootInfo, Request};
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use bundle::{Bundle, Plan};
+use runtime::process::{self, Limits};
+use runtime::trap::{self, Stop};
+use runtime::{LoadError, Process, Program, System, program};
+use wasi::Stopped;
+use wasi::p1::{DESCRIPTORS_MAX, Preopen, Start};
+use wasi::provider::{Host, Stream, StreamSet};
+
+/// Loads and runs what is in the boot module. `host` makes the program's providers, `idle` does its waiting.
+pub fn run<H: Host + 'static>(
+    system: &'static System,
+    boot: &'static BootInfo,
+    host: impl FnOnce(&Bundle<'static>) -> Result<H, String>,
+    idle: impl FnMut(process::Wait) -> u64,
+) -> Report {
+    // SAFETY: the boot module is mapped for ever, and read-only.
+    let module: &'static [u8] = unsafe {
+        core::slice::from_raw_parts(boot.module.base as usize as *const u8, boot.module.length as usize)
+    };
+    let bundle = match Bundle::parse(module) {
+        Ok(bundle) => bundle,
+        Err(error) => return Report::not_started("the boot module", error),
+    };
+    let name = bundle.plan.program.clone();
+    let (engine, program) = match load(system, &bundle) {
+        Ok(loaded) => loaded,
+        Err(error) => return Report::not_loaded(&name, &error),
+    };
+    let host = match host(&bundle) {
+        Ok(host) => host,
+        Err(error) => return Report::not_started(&name, error),
+    };
+    match start(system, &engine, program, bundle.plan, host) {
+        Ok(process) => Report::ended(&name, process.run(idle)),
+        Err(error) => Report::not_started(&name, error),
+    }
+}
+
+fn load(
+    system: &'static System,
+    bundle: &Bundle<'static>,
+) -> Result<(wasmtime::Engine, &'static Program), LoadError> {
+    let engine = program::engine(system, cpu::has_feature)?;
+    // Both stay for as long as the domain: code must not go while an upcall may look at it.
+    let helper = Box::leak(Box::new(Program::load(&engine, bundle.trap_helper, cpu::has_feature)?));
+    trap::set_helper(helper);
+    helper.spring(&engine)?;
+    let program = Box::leak(Box::new(Program::load(&engine, bundle.program, cpu::has_feature)?));
+    Ok((engine, program))
+}
+
+fn start<H: Host + 'static>(
+    system: &'static System,
+    engine: &wasmtime::Engine,
+    program: &'static Program,
+    plan: Plan,
+    mut host: H,
+) -> Result<Process, String> {
+    let failed = |error: wasmtime::Error| format!("{error:#}");
+    let mut linker = wasmtime::Linker::new(engine);
+    wasi::p1::add_to_linker(&mut linker, |guest: &mut process::Guest<wasi::p1::State<H>>| &mut guest.data)
+        .map_err(failed)?;
+    let beginning = beginning(&mut host, &plan)?;
+    let deadline_ns =
+        plan.timeout_ns.map_or(Request::NEVER, |timeout| system.now_ns().saturating_add(timeout));
+    let limits = Limits { memory_bytes_max: plan.memory_bytes_max, deadline_ns };
+    let state =
+        wasi::p1::State::new(host, beginning).map_err(|errno| format!("too many directories ({errno:?})"))?;
+    Process::new(system, program, linker, state, limits)
+        .map_err(|error| format!("there is no memory for its stack ({error:?})"))
+}
+
+/// What the program begins with; opens the granted directories.
+fn beginning<H: Host>(host: &mut H, plan: &Plan) -> Result<Start, String> {
+    let mut directories = Vec::new();
+    for (number, directory) in plan.directories.iter().enumerate() {
+        let handle = host
+            .files()
+            .open_grant(number as u32)
+            .map_err(|error| format!("the directory {} cannot be opened: {error:?}", directory.guest))?;
+        directories.push(Preopen { guest: directory.guest.as_str().into(), handle });
+    }
+    Ok(Start {
+        arguments: plan.arguments.clone(),
+        environment: plan.environment.clone(),
+        directories,
+        descriptors_max: DESCRIPTORS_MAX,
+    })
+}
+
+/// What a process waits for, as the number that passes through the scheduler.
+pub fn interest_in(streams: StreamSet) -> u64 {
+    [Stream::Input, Stream::Output, Stream::Error]
+        .into_iter()
+        .filter(|stream| streams.has(*stream))
+        .fold(0, |bits, stream| bits | 1 << stream as u8)
+}
+
+/// The inverse of [`interest_in`].
+pub fn streams_of(interest: u64) -> StreamSet {
+    [Stream::Input, Stream::Output, Stream::Error]
+        .into_iter()
+        .filter(|stream| interest & 1 << *stream as u8 != 0)
+        .fold(StreamSet::NONE, |set, stream| set.union(StreamSet::of(stream)))
+}
+
+/// Fails if the process has to end.
+pub fn not_stopped() -> Result<(), Stopped> {
+    match trap::stop_wanted() {
+        Some(_) => Err(Stopped),
+        None => Ok(()),
+    }
+}
+
+/// Suspends the process until one of `streams` is ready or `deadline_ns` has come, and fails if it has to end:
+/// its own time may be over first, or somebody may cancel it.
+pub fn suspend_for(
+    streams: StreamSet,
+    deadline_ns: Option<u64>,
+    poll_cancel: trap::PollCancel,
+    mut ready_now: impl FnMut(StreamSet) -> StreamSet,
+) -> Result<StreamSet, Stopped> {
+    let deadline_ns = deadline_ns.unwrap_or(Request::NEVER);
+    let system = System::get().ok_or(Stopped)?;
+    loop {
+        if poll_cancel() {
+            trap::want_stop(Stop::Cancelled);
+        }
+        let now_ns = system.now_ns();
+        if now_ns >= trap::deadline_ns() {
+            trap::want_stop(Stop::TimedOut);
+        }
+        not_stopped()?;
+        let ready = ready_now(streams);
+        if !ready.is_empty() {
+            return Ok(ready);
+        }
+        let until = deadline_ns.min(trap::deadline_ns());
+        let answer = process::wait(process::Wait { deadline_ns: until, interest: interest_in(streams) });
+        let ready = streams_of(answer);
+        if !ready.is_empty() || system.now_ns() >= deadline_ns {
+            return Ok(ready);
+        }
+    }
+}
