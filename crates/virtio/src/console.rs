@@ -1,20 +1,28 @@
+use crate::control::{self, Control};
 use crate::device::Device;
 use crate::queue::{Direction, Queue, Shape};
 use crate::stream::{Receiver, Sender};
+use crate::transport::feature;
 use crate::{DeviceType, DmaMemory, Error, Interrupts, Registers, Transport};
 
-/// A virtio console, port 0: a stream of bytes in each direction (virtio 1.2, section 5.3).
+/// A virtio console: a stream of bytes in each direction (virtio 1.2, section 5.3).
 ///
-/// None of the device's own features is used: no further ports, no size, no emergency write. Queue 0 receives,
-/// queue 1 transmits (section 5.3.2).
+/// If the device can have several ports (VIRTIO_CONSOLE_F_MULTIPORT) this is port 1, else port 0; other ports, sizes and
+/// emergency writes are not used. In QEMU, take port 1: `-device virtio-serial-device -device
+/// virtserialport,nr=1,chardev=…`. Port 0 is a `virtconsole` there (with `max_ports=1`), and that **drops
+/// output** whenever the reader on the host is slower (`flush_buf` in hw/char/virtio-console.c); a `virtserialport`
+/// makes the guest wait.
 ///
 /// How to use it: on its interrupt call [`on_interrupt`](Console::on_interrupt), then [`read`](Console::read) until it
-/// fills its buffer no more, and [`try_write`](Console::try_write) what is waiting.
+/// fills its buffer no more, and [`try_write`](Console::try_write) what is waiting. One interrupt may stand for both
+/// directions: who took one while waiting to write must `read` again before waiting for the next.
 #[derive(Debug)]
 pub struct Console<R, M> {
     device: Device<R, M>,
     receiver: Receiver,
     sender: Sender,
+    /// Of a device with several ports.
+    control: Option<Control>,
 }
 
 /// QEMU reads from its end of the console at most 4 KiB at a time and puts them into one buffer, so larger ones
@@ -25,34 +33,63 @@ const RECEIVE: Shape = Shape { buffers: 64, buffer_bytes: 4 << 10, direction: Di
 /// while a slow reader holds some.
 const TRANSMIT: Shape = Shape { buffers: 16, buffer_bytes: 16 << 10, direction: Direction::ToDevice };
 
-const RECEIVE_QUEUE: u16 = 0;
-const TRANSMIT_QUEUE: u16 = 1;
+/// Numbers of queues (section 5.3.2).
+mod queue {
+    pub const RECEIVE_PORT_0: u16 = 0;
+    pub const TRANSMIT_PORT_0: u16 = 1;
+    pub const CONTROL_RECEIVE: u16 = 2;
+    pub const CONTROL_TRANSMIT: u16 = 3;
+    pub const RECEIVE_PORT_1: u16 = 4;
+    pub const TRANSMIT_PORT_1: u16 = 5;
+}
+
+/// Where the queues begin in the memory.
+const TRANSMIT_START: usize = RECEIVE.bytes();
+const CONTROL_RECEIVE_START: usize = TRANSMIT_START + TRANSMIT.bytes();
+const CONTROL_SEND_START: usize = CONTROL_RECEIVE_START + control::RECEIVE.bytes();
 
 impl<R: Registers, M: DmaMemory> Console<R, M> {
     /// How much DMA memory a console needs, in bytes.
-    pub const MEMORY_BYTES: usize = RECEIVE.bytes() + TRANSMIT.bytes();
+    pub const MEMORY_BYTES: usize = CONTROL_SEND_START + control::SEND.bytes();
 
     /// Resets the console and starts it. `memory` is the device's from now on until it is reset again.
     pub fn open(transport: Transport<R>, interrupts: Interrupts, memory: M) -> Result<Self, Error> {
-        let kind = DeviceType::CONSOLE;
+        let kind = (DeviceType::CONSOLE, feature::CONSOLE_MULTIPORT);
         let mut device = Device::open(transport, kind, interrupts, memory, Self::MEMORY_BYTES)?;
         let queues = Self::queues(&device);
-        let (mut receiver, sender) = device.judge(queues)?;
+        let (mut receiver, sender, mut control) = device.judge(queues)?;
         device.transport.go();
         receiver.announce(&device);
-        Ok(Self { device, receiver, sender })
+        let started = control.as_mut().map_or(Ok(()), |control| control.start(&device));
+        device.judge(started)?;
+        Ok(Self { device, receiver, sender, control })
     }
 
-    fn queues(device: &Device<R, M>) -> Result<(Receiver, Sender), Error> {
-        let receive = Queue::enable(device, RECEIVE_QUEUE, 0, RECEIVE)?;
-        let transmit = Queue::enable(device, TRANSMIT_QUEUE, RECEIVE.bytes(), TRANSMIT)?;
-        Ok((Receiver::new(receive, &device.memory), Sender::new(transmit)))
+    fn queues(device: &Device<R, M>) -> Result<(Receiver, Sender, Option<Control>), Error> {
+        let several = device.features & feature::CONSOLE_MULTIPORT != 0;
+        let (receive, transmit) = match several {
+            true => (queue::RECEIVE_PORT_1, queue::TRANSMIT_PORT_1),
+            false => (queue::RECEIVE_PORT_0, queue::TRANSMIT_PORT_0),
+        };
+        let receive = Queue::enable(device, receive, 0, RECEIVE)?;
+        let transmit = Queue::enable(device, transmit, TRANSMIT_START, TRANSMIT)?;
+        let control = several.then(|| Self::control(device)).transpose()?;
+        Ok((Receiver::new(receive, &device.memory), Sender::new(transmit), control))
+    }
+
+    fn control(device: &Device<R, M>) -> Result<Control, Error> {
+        let receive = Queue::enable(device, queue::CONTROL_RECEIVE, CONTROL_RECEIVE_START, control::RECEIVE)?;
+        let send = Queue::enable(device, queue::CONTROL_TRANSMIT, CONTROL_SEND_START, control::SEND)?;
+        Ok(Control::new(receive, send, 1, &device.memory))
     }
 
     /// Takes note of an interrupt: lets the device raise the next one. To be called before the look at what has
     /// changed. With [`Interrupts::Line`], call it before the line is unmasked.
     pub fn on_interrupt(&mut self) -> Result<(), Error> {
-        self.device.on_interrupt()
+        self.device.on_interrupt()?;
+        let Some(control) = &mut self.control else { return Ok(()) };
+        let result = control.service(&self.device);
+        self.device.judge(result)
     }
 
     /// Copies what has come into `into`, and says how many bytes that were. If they did not fill `into`, an
@@ -72,6 +109,10 @@ impl<R: Registers, M: DmaMemory> Console<R, M> {
     /// The same for several pieces, one after the other, as if they were one.
     pub fn try_write_parts(&mut self, parts: &[&[u8]]) -> Result<usize, Error> {
         self.device.usable()?;
+        if self.control.as_ref().is_some_and(|control| !control.is_open()) {
+            // The interrupt that brings the port's name has this tried again.
+            return Ok(0);
+        }
         let result = self.sender.write(&self.device, parts);
         self.device.judge(result)
     }

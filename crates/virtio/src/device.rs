@@ -12,10 +12,10 @@ pub(crate) struct Device<R, M> {
 }
 
 impl<R: Registers, M: DmaMemory> Device<R, M> {
-    /// Resets the device and agrees on features. Queues come next, then [`Transport::go`].
+    /// Resets the device and agrees on features, its own among them. Queues come next, then [`Transport::go`].
     pub fn open(
         transport: Transport<R>,
-        kind: DeviceType,
+        (kind, own_features): (DeviceType, u64),
         interrupts: Interrupts,
         memory: M,
         memory_bytes: usize,
@@ -24,7 +24,7 @@ impl<R: Registers, M: DmaMemory> Device<R, M> {
         if !reachable || memory.length() < memory_bytes || !memory.physical().is_multiple_of(16) {
             return Err(Error::BadMemory);
         }
-        let negotiated = transport.negotiate(kind, interrupts);
+        let negotiated = transport.negotiate(kind, own_features, interrupts);
         if !matches!(negotiated, Ok(_) | Err(Error::WrongDevice(_))) {
             transport.give_up();
         }

@@ -23,7 +23,7 @@ impl<R: Registers, M: DmaMemory> Entropy<R, M> {
     /// Resets the device, starts it, and asks for the first bytes. `memory` is the device's from now on until it
     /// is reset again.
     pub fn open(transport: Transport<R>, interrupts: Interrupts, memory: M) -> Result<Self, Error> {
-        let kind = DeviceType::ENTROPY;
+        let kind = (DeviceType::ENTROPY, 0);
         let mut device = Device::open(transport, kind, interrupts, memory, Self::MEMORY_BYTES)?;
         let queue = Queue::enable(&device, 0, 0, REQUESTS);
         let mut receiver = Receiver::new(device.judge(queue)?, &device.memory);

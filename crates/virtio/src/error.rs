@@ -21,6 +21,8 @@ pub enum Error {
     FeaturesRefused,
     /// The device lacks a queue that its kind must have, or it is shorter than the driver needs.
     NoQueue,
+    /// The console has taken its port away.
+    NoPort,
     /// The device cannot signal by this interrupt.
     NoVector,
     /// The DMA memory is smaller than the driver needs, or lies where no device can reach it.
@@ -46,6 +48,7 @@ impl fmt::Display for Error {
             Self::Unresponsive => write!(f, "the virtio device does not confirm its reset"),
             Self::FeaturesRefused => write!(f, "the virtio device refuses the driver's features"),
             Self::NoQueue => write!(f, "the virtio device lacks a queue, or it is too short"),
+            Self::NoPort => write!(f, "the virtio console has taken its port away"),
             Self::NoVector => write!(f, "the virtio device cannot use this interrupt vector"),
             Self::BadMemory => write!(f, "the DMA memory for the virtio device is too small or out of reach"),
             Self::NeedsReset => write!(f, "the virtio device has failed and needs a reset"),

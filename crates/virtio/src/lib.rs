@@ -27,6 +27,7 @@
 
 mod access;
 mod console;
+mod control;
 mod device;
 mod entropy;
 mod error;

@@ -74,8 +74,10 @@ pub(crate) struct Doorbell {
     pub queue: u16,
 }
 
-/// Feature bits (section 6). The device's own begin at 0; none of those is used here.
+/// Feature bits (section 6). The device's own begin at 0.
 pub(crate) mod feature {
+    /// VIRTIO_CONSOLE_F_MULTIPORT, of consoles (section 5.3.3).
+    pub const CONSOLE_MULTIPORT: u64 = 1 << 1;
     /// VIRTIO_F_EVENT_IDX: interrupts and notifications at an index, not all or nothing.
     pub const EVENT_INDEX: u64 = 1 << 29;
     /// VIRTIO_F_VERSION_1: not legacy.
@@ -142,8 +144,14 @@ impl<R: Registers> Transport<R> {
         self.operations().config_generation()
     }
 
-    /// Resets the device and agrees on features, up to FEATURES_OK (section 3.1.1, steps 1 to 6).
-    pub(crate) fn negotiate(&self, wanted: DeviceType, interrupts: Interrupts) -> Result<u64, Error> {
+    /// Resets the device and agrees on features, up to FEATURES_OK (section 3.1.1, steps 1 to 6). Of the device's
+    /// own features `own` are wanted.
+    pub(crate) fn negotiate(
+        &self,
+        wanted: DeviceType,
+        own: u64,
+        interrupts: Interrupts,
+    ) -> Result<u64, Error> {
         let device = self.operations();
         if device.device_type() != wanted {
             return Err(Error::WrongDevice(device.device_type()));
@@ -156,7 +164,7 @@ impl<R: Registers> Transport<R> {
         if offered & feature::VERSION_1 == 0 {
             return Err(Error::Legacy);
         }
-        let features = offered & feature::KNOWN;
+        let features = offered & (feature::KNOWN | own);
         device.accept(FeatureWord::Low, features as u32);
         device.accept(FeatureWord::High, (features >> 32) as u32);
         device.set_status(status::ACKNOWLEDGE | status::DRIVER | status::FEATURES_OK);

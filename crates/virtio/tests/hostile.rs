@@ -1,7 +1,9 @@
 //! A device that breaks the rules gets an error, and the driver never a panic, an access outside of its memory (the
 //! fake checks), or a loop without end.
 
-use fake::{Bus, EVENT_INDEX, Machine, Memory, Noise, STATUS_FAILED, STATUS_NEEDS_RESET, VERSION_1, Window};
+use fake::{
+    Bus, EVENT_INDEX, MULTIPORT, Machine, Memory, Noise, STATUS_FAILED, STATUS_NEEDS_RESET, VERSION_1, Window,
+};
 use proptest::prelude::*;
 use virtio::{Console, Entropy, Error, Interrupts, Transport};
 
@@ -11,7 +13,11 @@ const CONSOLE: u32 = 3;
 const MEMORY_BYTES: usize = Console::<Window, Memory>::MEMORY_BYTES;
 
 fn console(bus: Bus) -> (Machine, Console<Window, Memory>) {
-    let machine = Machine::new(bus, CONSOLE, MEMORY_BYTES, VERSION_1 | EVENT_INDEX);
+    offering(bus, VERSION_1 | EVENT_INDEX)
+}
+
+fn offering(bus: Bus, features: u64) -> (Machine, Console<Window, Memory>) {
+    let machine = Machine::new(bus, CONSOLE, MEMORY_BYTES, features);
     let transport = match bus {
         Bus::Mmio => Transport::mmio(machine.window()),
         Bus::Pci => Transport::pci(&machine),
@@ -103,6 +109,24 @@ fn a_wrong_index_is_refused() {
 }
 
 #[test]
+fn a_control_message_that_is_cut_short_is_refused() {
+    let (machine, mut console) = offering(Bus::Mmio, VERSION_1 | EVENT_INDEX | MULTIPORT);
+    machine.state().give_back(2, 0, 7);
+    assert_eq!(console.on_interrupt(), Err(Error::Misbehaved));
+}
+
+#[test]
+fn a_device_that_says_the_same_for_ever_is_refused() {
+    let (machine, mut console) = offering(Bus::Mmio, VERSION_1 | EVENT_INDEX | MULTIPORT);
+    while machine.state().control() {}
+    machine.meanwhile(|state| {
+        state.say(0, 5, 0);
+        state.control();
+    });
+    assert_eq!(console.on_interrupt(), Err(Error::Misbehaved));
+}
+
+#[test]
 fn a_device_that_has_failed_says_so() {
     for bus in [Bus::Mmio, Bus::Pci] {
         let (machine, mut console) = console(bus);
@@ -122,9 +146,11 @@ proptest! {
     fn rings_full_of_noise_do_no_harm(
         seed in 1..u64::MAX,
         pci in any::<bool>(),
+        offered in prop::sample::select(vec![VERSION_1, VERSION_1 | EVENT_INDEX, u64::MAX]),
         turns in prop::collection::vec((0..5u8, 0..70_000usize), 1..60),
     ) {
-        let (machine, mut console) = console(if pci { Bus::Pci } else { Bus::Mmio });
+        let (machine, mut console) = offering(if pci { Bus::Pci } else { Bus::Mmio }, offered);
+        let ports = if offered == u64::MAX { 2..6 } else { 0..2 };
         machine.state().noise = Some(Noise(seed));
         let mut buffer = vec![0; 70_000];
         for (choice, count) in turns {
@@ -134,7 +160,7 @@ proptest! {
                 2 => { let _ = console.tx_idle(); }
                 3 => { let _ = console.on_interrupt(); }
                 // A device that means well, seen through the noise.
-                _ => machine.state().give_back(count % 2, (count / 2 % 70) as u32, (count % 5000) as u32),
+                _ => machine.state().give_back(ports.start + count % ports.len(), (count / 4 % 70) as u32, (count % 5000) as u32),
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Finding a device, agreeing with it, and what is said when that cannot be done.
 
-use fake::{Bus, EVENT_INDEX, Machine, Memory, STATUS_FAILED, VERSION_1, Window};
+use fake::{Bus, EVENT_INDEX, MULTIPORT, Machine, Memory, STATUS_FAILED, VERSION_1, Window};
 use virtio::{Console, DeviceType, Error, Interrupts, Transport};
 
 mod fake;
@@ -9,7 +9,7 @@ const CONSOLE: u32 = 3;
 const MEMORY_BYTES: usize = Console::<Window, Memory>::MEMORY_BYTES;
 
 fn machine(bus: Bus) -> Machine {
-    Machine::new(bus, CONSOLE, MEMORY_BYTES, VERSION_1 | EVENT_INDEX | 0xf)
+    Machine::new(bus, CONSOLE, MEMORY_BYTES, VERSION_1 | EVENT_INDEX | 0xd)
 }
 
 fn transport(machine: &Machine) -> Result<Transport<Window>, Error> {
@@ -36,7 +36,7 @@ fn only_known_features_are_accepted_and_the_device_is_started() {
         let state = machine.state();
         assert_eq!(state.accepted, VERSION_1 | EVENT_INDEX);
         assert_eq!(state.status, 0x0f);
-        assert!(state.queues.iter().all(|queue| queue.ready));
+        assert!(state.queues[..2].iter().all(|queue| queue.ready));
         assert_eq!((state.queues[0].size, state.queues[1].size), (64, 16));
         assert_eq!(state.notifications, 1, "the receive buffers are announced");
     }
@@ -135,9 +135,33 @@ fn vectors_are_set_and_checked() {
     };
     assert_eq!(with(&machine_1, Interrupts::Vector(1)), Ok(()));
     assert_eq!(machine_1.state().config_vector, 1);
-    assert!(machine_1.state().queues.iter().all(|queue| queue.vector == 1));
+    assert!(machine_1.state().queues[..2].iter().all(|queue| queue.vector == 1));
     assert_eq!(with(&machine(Bus::Pci), Interrupts::Vector(2)), Err(Error::NoVector));
     assert_eq!(with(&machine(Bus::Mmio), Interrupts::Vector(0)), Err(Error::NoVector));
+}
+
+#[test]
+fn with_several_ports_port_1_is_opened_when_it_is_named() {
+    let machine = Machine::new(Bus::Mmio, CONSOLE, MEMORY_BYTES, VERSION_1 | EVENT_INDEX | MULTIPORT);
+    let mut console = open(&machine).unwrap();
+    assert_eq!(console.try_write(b"early"), Ok(0));
+    let turn = |console: &mut Console<Window, Memory>| {
+        while machine.state().control() {}
+        assert!(std::mem::take(&mut machine.state().interrupt));
+        console.on_interrupt()
+    };
+    assert_eq!(turn(&mut console), Ok(()));
+    assert_eq!(turn(&mut console), Ok(()));
+    assert!(machine.state().open);
+    assert_eq!(console.try_write(b"late"), Ok(4));
+    assert_eq!(machine.state().transmit().unwrap(), b"late");
+    for size in 0..100 {
+        machine.state().say(0, 5, size);
+        assert_eq!(turn(&mut console), Ok(()), "other ports are not ours");
+    }
+    machine.state().say(1, 2, 1);
+    assert_eq!(turn(&mut console), Err(Error::NoPort));
+    assert_eq!(console.try_write(b"x"), Err(Error::NoPort));
 }
 
 #[test]

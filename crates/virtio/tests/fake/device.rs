@@ -1,6 +1,6 @@
 //! What the fake device does with its queues (virtio 1.2, section 2.7), when it behaves.
 
-use super::{EVENT_INDEX, PHYSICAL, State};
+use super::{EVENT_INDEX, MULTIPORT, PHYSICAL, State};
 
 /// One queue as the driver set it up, and how far the device is with it.
 #[derive(Clone, Debug, Default)]
@@ -110,27 +110,70 @@ impl State {
         self.interrupts += 1;
     }
 
+    /// The queue with which port 1 (of several) or port 0 begins.
+    fn port_queue(&self) -> usize {
+        if self.kind == 3 && self.accepted & MULTIPORT != 0 { 4 } else { 0 }
+    }
+
     /// Puts the first of `bytes` into the next receive buffer, at most `most`; says how many.
     pub fn receive(&mut self, bytes: &[u8], most: usize) -> usize {
-        // A host that has bytes to deliver looks at the queue by itself.
-        self.queues[0].awake |= !bytes.is_empty();
-        if bytes.is_empty() || most == 0 {
+        let number = self.port_queue();
+        if bytes.is_empty() || most == 0 || number == 4 && !self.open {
             return 0;
         }
-        let Some(buffer) = self.next_buffer(0) else { return 0 };
+        // A host that has bytes to deliver looks at the queue by itself.
+        self.queues[number].awake = true;
+        let Some(buffer) = self.next_buffer(number) else { return 0 };
         assert_eq!(buffer.flags, 2, "for the device to write");
         let length = bytes.len().min(buffer.length).min(most);
         self.memory[buffer.at..buffer.at + length].copy_from_slice(&bytes[..length]);
-        self.give_back(0, u32::from(buffer.id), length as u32);
+        self.give_back(number, u32::from(buffer.id), length as u32);
         length
     }
 
     /// The bytes of the next buffer to transmit, which is given back.
     pub fn transmit(&mut self) -> Option<Vec<u8>> {
-        let buffer = self.next_buffer(1)?;
+        let number = self.port_queue() + 1;
+        let buffer = self.next_buffer(number)?;
         assert_eq!(buffer.flags, 0, "for the device to read");
+        // What the driver said on the control queue it said before.
+        while number == 5 && !self.open && self.control() {}
+        assert!(number == 1 || self.open, "written before the port is open");
         let bytes = self.memory[buffer.at..buffer.at + buffer.length].to_vec();
-        self.give_back(1, u32::from(buffer.id), 0);
+        self.give_back(number, u32::from(buffer.id), 0);
         Some(bytes)
+    }
+
+    /// One control message heard or said (section 5.3.6.2); says whether there was one.
+    pub fn control(&mut self) -> bool {
+        if self.port_queue() != 4 {
+            return false;
+        }
+        if let Some(buffer) = self.next_buffer(3) {
+            let message = &self.memory[buffer.at..buffer.at + buffer.length];
+            let answers: &[_] = match message {
+                [_, _, _, _, 0, 0, 1, 0] => &[(0, 1, 1), (1, 1, 1), (7, 1, 1)],
+                [1, 0, 0, 0, 3, 0, 1, 0] => &[(1, 7, 1), (1, 6, 1)],
+                [1, 0, 0, 0, 6, 0, 1, 0] => &[],
+                _ => panic!("{message:?} said to the device"),
+            };
+            self.open |= answers.is_empty();
+            self.to_say.extend(answers);
+            self.give_back(3, u32::from(buffer.id), 0);
+            return true;
+        }
+        let Some((port, event, value)) = self.to_say.front().copied() else { return false };
+        self.queues[2].awake = true;
+        let Some(buffer) = self.next_buffer(2) else { return false };
+        self.to_say.pop_front();
+        let word = u64::from(port) | u64::from(event) << 32 | u64::from(value) << 48;
+        self.memory[buffer.at..buffer.at + 8].copy_from_slice(&word.to_le_bytes());
+        self.give_back(2, u32::from(buffer.id), 8);
+        true
+    }
+
+    /// The device has something to say.
+    pub fn say(&mut self, port: u32, event: u16, value: u16) {
+        self.to_say.push_back((port, event, value));
     }
 }

@@ -15,6 +15,7 @@ pub use device::Queue;
 
 pub const PHYSICAL: u64 = 0x4_0000_0000;
 pub const EVENT_INDEX: u64 = 1 << 29;
+pub const MULTIPORT: u64 = 1 << 1;
 pub const VERSION_1: u64 = 1 << 32;
 pub const STATUS_FAILED: u8 = 128;
 pub const STATUS_NEEDS_RESET: u8 = 64;
@@ -39,7 +40,11 @@ pub struct State {
     pub status: u8,
     pub isr: u8,
     pub config_vector: u16,
-    pub queues: [Queue; 2],
+    pub queues: [Queue; 6],
+    /// Control messages that the device has for the driver: port, event, value.
+    to_say: VecDeque<(u32, u16, u16)>,
+    /// Port 1 was opened by the driver.
+    pub open: bool,
     /// Set by the device, cleared by whoever runs the driver.
     pub interrupt: bool,
     pub interrupts: u64,
@@ -104,7 +109,9 @@ impl Machine {
             status: 0x0f,
             isr: 0,
             config_vector: u16::MAX,
-            queues: [queue(), queue()],
+            queues: std::array::from_fn(|_| queue()),
+            to_say: VecDeque::new(),
+            open: false,
             interrupt: false,
             interrupts: 0,
             notifications: 0,
