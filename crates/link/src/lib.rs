@@ -1,7 +1,7 @@
 //! What the machine and the host's `selkis` command say to each other, over the one byte stream between them.
 //!
-//! A machine has one console: one stream of bytes in each direction, reliable and in order (virtio-console
-//! port 0 in QEMU). Standard input, output and error, cancelling, the runtime's own words and the exit status all
+//! A machine has one console: one stream of bytes in each direction, reliable and in order (a
+//! virtserialport in QEMU). Standard input, output and error, cancelling, the runtime's own words and the exit status all
 //! travel in it, so they are cut into frames. Both ends link this crate: it encodes, it decodes, it does
 //! no I/O, allocates nothing, and never waits. It is not a raw console: for that, leave the bytes as they are.
 //!
