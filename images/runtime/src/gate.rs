@@ -37,8 +37,13 @@ pub fn vcpu() -> Handle {
 
 /// Last words, if the kernel can be reached.
 pub fn print(text: &str) {
+    print_bytes(text.as_bytes());
+}
+
+/// The same for bytes that need not be text.
+pub fn print_bytes(bytes: &[u8]) {
     let Some(door) = DOOR.get() else { return };
-    for piece in text.as_bytes().chunks(Request::PRINT_BYTES_MAX as usize) {
+    for piece in bytes.chunks(Request::PRINT_BYTES_MAX as usize) {
         let text = abi::Span::new(piece.as_ptr() as u64, piece.len() as u64);
         let _ = door.call(Request::Print { space: Handle::from_raw(SPACE.load(Relaxed)), text });
     }

@@ -7,7 +7,7 @@ use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
-use bundle::{Bundle, Plan};
+use bundle::{Bundle, BundleError, Plan};
 use runtime::process::{self, Limits};
 use runtime::trap::{self, Stop};
 use runtime::{LoadError, Process, Program, System, program};
@@ -22,11 +22,7 @@ pub fn run<H: Host + 'static>(
     host: impl FnOnce(&Bundle<'static>) -> Result<H, String>,
     idle: impl FnMut(process::Wait) -> u64,
 ) -> Report {
-    // SAFETY: the boot module is mapped for ever, and read-only.
-    let module: &'static [u8] = unsafe {
-        core::slice::from_raw_parts(boot.module.base as usize as *const u8, boot.module.length as usize)
-    };
-    let bundle = match Bundle::parse(module) {
+    let bundle = match bundle(boot) {
         Ok(bundle) => bundle,
         Err(error) => return Report::not_started("the boot module", error),
     };
@@ -43,6 +39,15 @@ pub fn run<H: Host + 'static>(
         Ok(process) => Report::ended(&name, process.run(idle)),
         Err(error) => Report::not_started(&name, error),
     }
+}
+
+/// Reads the boot module.
+pub fn bundle(boot: &'static BootInfo) -> Result<Bundle<'static>, BundleError> {
+    // SAFETY: the boot module is mapped for ever, and read-only.
+    let module = unsafe {
+        core::slice::from_raw_parts(boot.module.base as usize as *const u8, boot.module.length as usize)
+    };
+    Bundle::parse(module)
 }
 
 fn load(
