@@ -71,7 +71,8 @@ mod tests {
     #[test]
     fn days_follow_each_other() {
         let lengths = |year: u16| {
-            let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+            let divides = |n: u16| year.is_multiple_of(n);
+            let leap = divides(4) && (!divides(100) || divides(400));
             [31, if leap { 29 } else { 28 }, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31]
         };
         let mut expected = at(1900, 1, 1).unix_seconds().unwrap();

@@ -91,7 +91,9 @@ impl<'a> PageTables<'a> {
 
     fn level_for(&self, alignment: u64, length: u64) -> PageLevel {
         let fits = |level: &PageLevel| {
-            *level <= self.largest && alignment % page_bytes(*level) == 0 && page_bytes(*level) <= length
+            *level <= self.largest
+                && alignment.is_multiple_of(page_bytes(*level))
+                && page_bytes(*level) <= length
         };
         [PageLevel::Huge, PageLevel::Large].into_iter().find(fits).unwrap_or(PageLevel::Small)
     }

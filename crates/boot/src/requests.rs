@@ -87,7 +87,7 @@ impl Requests {
             }
             let place = pointer.wrapping_sub(base) as usize;
             let inside = place.checked_add(REQUEST_BYTES).is_some_and(|end| end <= image.len());
-            if !inside || place % 8 != 0 {
+            if !inside || !place.is_multiple_of(8) {
                 return Err(RequestError::BadList);
             }
             requests.add(image, place)?;

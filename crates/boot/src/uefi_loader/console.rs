@@ -46,10 +46,10 @@ impl Console {
         self.write(self.serial, line);
     }
 
-    /// A line for the curious: only with `verbose: yes`.
+    /// A line for the curious, with the time-stamp counter: only with `verbose: yes`.
     pub fn tell_detail(&mut self, line: fmt::Arguments<'_>) {
         if self.verbose == Switch::On {
-            self.tell(line);
+            self.tell(format_args!("[{}] {line}", super::machine::time_stamp()));
         }
     }
 

@@ -59,9 +59,11 @@ pub const ENTER_BYTES: u64 = 512;
 /// Leaves for the executable.
 ///
 /// # Safety
-/// 1. Boot services are gone and interrupts are off. 2. `handover` lies in memory that `root` maps at `hhdm`, and so
-/// does this function. 3. `transition_root` maps the same and this function to itself. 4. `entry` is executable and
-/// `stack` writable under `root`. 5. `gdt` is [`GDT`] at an address that `root` maps writable.
+/// 1. Boot services are gone and interrupts are off.
+/// 2. `handover` lies in memory that `root` maps at `hhdm`, and so does this function.
+/// 3. `transition_root` maps the same, and this function to itself.
+/// 4. `entry` is executable and `stack` writable under `root`.
+/// 5. `gdt` is [`GDT`] at an address that `root` maps writable.
 #[unsafe(naked)]
 pub unsafe extern "sysv64" fn enter(handover: *const Handover) -> ! {
     naked_asm!(

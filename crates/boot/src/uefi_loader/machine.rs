@@ -73,6 +73,12 @@ pub fn disable_interrupts() {
     unsafe { asm!("cli", options(nomem, nostack)) };
 }
 
+/// The time-stamp counter, to tell how long things take.
+pub fn time_stamp() -> u64 {
+    // SAFETY: every 64-bit processor has it, and the firmware leaves it readable.
+    unsafe { core::arch::x86_64::_rdtsc() }
+}
+
 /// The largest page (CPUID 8000_0001h, EDX bit 26).
 pub fn largest_page() -> PageLevel {
     if extended_features() & 1 << 26 != 0 { PageLevel::Huge } else { PageLevel::Large }

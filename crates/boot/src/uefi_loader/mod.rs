@@ -19,8 +19,9 @@ const ERROR_SECONDS: u32 = 10;
 
 #[uefi::entry]
 fn main() -> Status {
+    let started = machine::time_stamp();
     let mut console = Console::new();
-    let error = match start(&mut console) {
+    let error = match start(&mut console, started) {
         Err(error) => error,
         Ok(never) => match never {},
     };
@@ -30,12 +31,13 @@ fn main() -> Status {
 }
 
 /// Loads and hands over.
-fn start(console: &mut Console) -> Result<core::convert::Infallible, BootError> {
+fn start(console: &mut Console, started: u64) -> Result<core::convert::Infallible, BootError> {
     let mut volume = files::Volume::of_this_image()?;
     let (path, file) = volume.read_config()?;
     let config = boot::config::parse(file.bytes()).map_err(|error| BootError::Config { path, error })?;
     drop(file);
     console.configure(&config);
+    console.tell_detail(format_args!("begun at [{started}], configured by {path}"));
     for (line, option) in &config.ignored {
         console.tell_detail(format_args!("{path} line {line}: {option} is not known to this loader"));
     }

@@ -89,7 +89,7 @@ pub fn image(kernel: Kernel, base_revision: u64, expect: &str) -> BootImage {
 
 /// Adds a module of `length` bytes, and tells the kernel what to expect.
 pub fn add_module(image: &mut BootImage, name: &str, length: usize) {
-    let mut state = 0x5e1c_15u64 + length as u64;
+    let mut state = 0x5e1c_0015 + length as u64;
     let bytes: Vec<u8> = std::iter::repeat_with(|| {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         state.to_le_bytes()

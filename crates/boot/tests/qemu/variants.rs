@@ -107,6 +107,21 @@ fn all_at_once() {
     expect_pass(&Machine { memory: "6G", ..Machine::default() }, &image);
 }
 
+/// Prints where the time goes: with `-icount shift=0` the time-stamp counter counts instructions.
+#[test]
+#[ignore = "needs OVMF and other builds: see main.rs"]
+fn seventy_megabytes() {
+    for icount in [false, true] {
+        let mut image = image(Kernel::Relocatable, 6, "");
+        option(&mut image, "verbose", "yes");
+        add_module(&mut image, "large", 70_000_000);
+        let extra = ["-icount", "shift=0,sleep=off"].map(str::to_owned);
+        let extra = if icount { extra.to_vec() } else { Vec::new() };
+        let outcome = expect_pass(&Machine { extra, ..Machine::default() }, &image);
+        println!("{:?} in all\n{}", outcome.took, outcome.said);
+    }
+}
+
 #[test]
 #[ignore = "needs OVMF and other builds: see main.rs"]
 fn little_memory() {

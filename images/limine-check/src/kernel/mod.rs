@@ -17,7 +17,7 @@ extern "C" fn run(state: &state::EntryState) -> ! {
     memory::check(&facts, &expected, state);
     responses::check(&facts, &expected);
     machine::check_interrupt_controllers(&facts);
-    machine::pass()
+    machine::pass(state.time_stamp)
 }
 
 #[panic_handler]

@@ -25,6 +25,7 @@ pub struct EntryState {
     padding_2: [u16; 3],
     idt: TableRegister,
     return_address: u64,
+    pub time_stamp: u64,
 }
 
 #[repr(C, packed(2))]
@@ -39,6 +40,7 @@ const _: () = {
     assert!(core::mem::offset_of!(EntryState, gdt) == 190);
     assert!(core::mem::offset_of!(EntryState, idt) == 206);
     assert!(core::mem::offset_of!(EntryState, return_address) == 216);
+    assert!(core::mem::offset_of!(EntryState, time_stamp) == 224);
 };
 
 impl EntryState {
@@ -60,6 +62,7 @@ impl EntryState {
             padding_2: [0; 3],
             idt: none,
             return_address: 0,
+            time_stamp: 0,
         }
     };
 
