@@ -43,12 +43,10 @@ pub fn with<T>(operation: impl FnOnce(&mut Channel) -> T) -> Option<T> {
 
 /// Whether somebody wants the program to end. Takes the event, so that the next one is told again.
 pub fn poll_cancel() -> bool {
-    with(|channel| {
-        channel.take_event();
-        channel.pump();
-        channel.cancelled()
-    })
-    .unwrap_or(false)
+    if let Some(system) = System::get() {
+        sleep(system, 0);
+    }
+    with(Channel::cancelled).unwrap_or(false)
 }
 
 /// Opens the channel that the plan asks for.
@@ -101,10 +99,15 @@ pub fn finish(system: &'static System, report: &Report) {
         return gate::print(&report.message);
     }
     while with(Channel::is_drained) == Some(false) {
-        let wait = Request::Wait { vcpu: gate::vcpu(), deadline_ns: Request::NEVER };
-        if system.kernel().call(wait).is_err() {
-            return;
-        }
+        sleep(system, Request::NEVER);
+    }
+}
+
+/// Sleeps in the kernel until something happens on the console, or until `deadline_ns` on the kernel's clock, and sees to
+/// what happened.
+pub fn sleep(system: &System, deadline_ns: u64) {
+    let wait = Request::Wait { vcpu: gate::vcpu(), deadline_ns };
+    if system.kernel().call(wait).is_ok_and(|events| events & 1 << EVENT != 0) {
         with(Channel::interrupted);
     }
 }
@@ -238,15 +241,6 @@ impl Channel {
             let _ = device.system.kernel().call(acknowledge);
         }
         self.pump();
-    }
-
-    /// Takes the pending event, if there is one.
-    fn take_event(&mut self) {
-        let Some(device) = &self.device else { return };
-        let take = Request::Wait { vcpu: gate::vcpu(), deadline_ns: 0 };
-        if device.system.kernel().call(take).is_ok_and(|events| events & 1 << EVENT != 0) {
-            self.interrupted();
-        }
     }
 
     /// Takes in what has come, as long as there is room for it.

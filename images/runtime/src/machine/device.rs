@@ -113,31 +113,35 @@ impl DmaMemory for Dma {
 
     fn copy_out(&self, offset: usize, into: &mut [u8]) {
         self.check(offset, into.len());
-        // SAFETY: both ranges are valid and apart. `rep movsb` reads memory that a device may write at the same time, which
-        // is no undefined behaviour for an instruction, as it would be for a slice.
-        unsafe {
-            asm!(
-                "rep movsb",
-                inout("rcx") into.len() => _, inout("rsi") self.base + offset => _,
-                inout("rdi") into.as_mut_ptr() => _, options(nostack, preserves_flags),
-            );
-        }
+        // SAFETY: both ranges are valid and apart.
+        unsafe { copy(into.as_mut_ptr() as usize, self.base + offset, into.len()) };
     }
 
     fn copy_in(&self, offset: usize, bytes: &[u8]) {
         self.check(offset, bytes.len());
-        // SAFETY: as for `copy_out`.
-        unsafe {
-            asm!(
-                "rep movsb",
-                inout("rcx") bytes.len() => _, inout("rsi") bytes.as_ptr() => _,
-                inout("rdi") self.base + offset => _, options(nostack, preserves_flags),
-            );
-        }
+        // SAFETY: both ranges are valid and apart.
+        unsafe { copy(self.base + offset, bytes.as_ptr() as usize, bytes.len()) };
     }
 
     fn barrier(&self) {
         fence(Ordering::SeqCst);
+    }
+}
+
+/// Copies by words, then the rest by bytes: an emulated CPU makes a step of each.
+///
+/// # Safety
+/// Both ranges are mapped and do not overlap. One may be memory that a device changes at the same time: that is no undefined
+/// behaviour for an instruction, as it would be for a slice.
+unsafe fn copy(to: usize, from: usize, bytes: usize) {
+    // SAFETY: the caller's.
+    unsafe {
+        asm!(
+            "rep movsq", "mov rcx, {rest}", "rep movsb",
+            rest = in(reg) bytes % 8,
+            inout("rcx") bytes / 8 => _, inout("rsi") from => _, inout("rdi") to => _,
+            options(nostack, preserves_flags),
+        );
     }
 }
 

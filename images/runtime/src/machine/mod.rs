@@ -5,15 +5,14 @@ mod console;
 mod device;
 
 use crate::report::Report;
-use crate::{cpu, entry, gate, run};
-use abi::{BootInfo, Request};
+use crate::{cpu, entry, run};
+use abi::BootInfo;
 use alloc::string::String;
 use alloc::vec::Vec;
 use alloc::{borrow::ToOwned, format};
 use bundle::{Bundle, DirectorySource};
 use console::Channel;
 use runtime::System;
-use runtime::process;
 use runtime::trap::{self, Stop};
 use wasi::entropy::Generator;
 use wasi::provider::{
@@ -34,7 +33,15 @@ pub fn main(system: &'static System, boot: &'static BootInfo) -> u8 {
     let report = match prepare(system, boot) {
         Ok(()) => {
             trap::set_poll_cancel(console::poll_cancel);
-            run::run(system, boot, |bundle| machine_host(boot, bundle), |wait| idle(system, wait))
+            run::run(
+                system,
+                boot,
+                |bundle| machine_host(boot, bundle),
+                |wait| {
+                    console::sleep(system, wait.deadline_ns);
+                    0
+                },
+            )
         }
         Err(reason) => Report::not_started("the machine", reason),
     };
@@ -67,14 +74,6 @@ fn machine_host(boot: &'static BootInfo, bundle: &Bundle<'static>) -> Result<Mac
         "there is no source of random numbers: the CPU has no RDRAND and nobody gave a seed".to_owned()
     })?;
     Ok(MachineHost { files, entropy })
-}
-
-/// Sleeps in the kernel until something happens on the console, or the deadline.
-fn idle(system: &System, wait: process::Wait) -> u64 {
-    let request = Request::Wait { vcpu: gate::vcpu(), deadline_ns: wait.deadline_ns };
-    // However the wait ends, the process looks why.
-    let _ = system.kernel().call(request);
-    0
 }
 
 struct MachineHost {
