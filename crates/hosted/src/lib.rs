@@ -3,16 +3,20 @@
 //! - [`launch`](launch()) maps the executable that bare metal boots as well (`elf`), puts a boot module together, and calls it.
 //! - `gate` serves the kernel boundary, `abi`, with memory mappings, a timer and an event descriptor; `signals`
 //!   makes upcalls of Linux's signals.
-//! - [`files`], [`streams`] and [`clock`] answer for what is not the kernel's: WASI's providers on Linux.
+//! - [`files`], [`streams`] and [`clock`], together a [`host`], answer for what is not the kernel's: WASI's providers on Linux.
 //!
 //! What it is not: a sandbox for the library OS itself, which runs in the caller's process with the caller's
 //! rights. WebAssembly and the grants keep the programs in.
 #![allow(unsafe_code)]
 
+pub mod clock;
 mod elf;
+pub mod files;
 mod gate;
+pub mod host;
 mod launch;
 mod signals;
+pub mod streams;
 
 pub use elf::ElfError;
 pub use gate::{EVENT_CANCEL, is_pending, now_ns, wake_descriptor};
