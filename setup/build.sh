@@ -42,6 +42,10 @@ describe_part() {
 		TITLE='the UEFI loader' NAME=selkis-boot.efi MADE=host/x86_64-unknown-uefi/release/selkis-boot.efi
 		CARGO_ARGS=(-p boot --target-dir "$TARGET/host" --target x86_64-unknown-uefi '-Zbuild-std=core,alloc')
 		;;
+	limine-check)
+		TITLE='the kernel that checks a loader' NAME='' MADE=host/x86_64-unknown-none/release/limine-check
+		CARGO_ARGS=(-p image-limine-check --target-dir "$TARGET/host" --target x86_64-unknown-none '-Zbuild-std=core,alloc')
+		;;
 	*) die "there is no part named $1" ;;
 	esac
 }

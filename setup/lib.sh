@@ -24,14 +24,17 @@ have() {
 	command -v "$1" >/dev/null 2>&1
 }
 
+# Is a person at the terminal? Where standard input goes does not matter: the program may be reading a file.
+person_present() {
+	[ -t 2 ] && (: </dev/tty) 2>/dev/null
+}
+
 # ask QUESTION: yes unless a person at the terminal says no. Nobody there: yes, without asking.
 ask() {
 	local answer
-	if ! [ -t 0 ] || ! [ -t 2 ]; then
-		return 0
-	fi
+	person_present || return 0
 	printf 'selkis: %s [Y/n] ' "$1" >&2
-	read -r answer || return 1
+	read -r answer </dev/tty || return 1
 	case $answer in
 	'' | [Yy]*) return 0 ;;
 	*) return 1 ;;
@@ -80,7 +83,7 @@ install_packages() {
 		have sudo || die "$why needs the Debian package(s) $*, and this user cannot install them (not root, no sudo)" \
 			"ask an administrator to run: apt-get install --no-install-recommends $*"
 		root=(sudo)
-		if ! [ -t 0 ]; then
+		if ! person_present; then
 			sudo --non-interactive true 2>/dev/null ||
 				die "$why needs the Debian package(s) $*, and sudo wants a password that nobody is here to type" \
 					"run: sudo apt-get install --no-install-recommends $*"

@@ -86,6 +86,7 @@ prepare_private_apt() {
 	PRIVATE_APT=$1
 	make_dir "$PRIVATE_APT/state/lists/partial"
 	make_dir "$PRIVATE_APT/cache/archives/partial"
+	make_dir "$PRIVATE_APT/no-parts"
 	: >"$PRIVATE_APT/status"
 	{
 		# The user's proxies and time-outs, not their hooks.
@@ -94,7 +95,7 @@ prepare_private_apt() {
 			Acquire::Languages "none";
 			APT::Sandbox::User "$(id -un)";
 			Debug::NoLocking "1";
-			Dir::Etc::Parts "/nonexistent";
+			Dir::Etc::Parts "$PRIVATE_APT/no-parts";
 			Dir::State "$PRIVATE_APT/state";
 			Dir::State::status "$PRIVATE_APT/status";
 			Dir::Cache "$PRIVATE_APT/cache";
