@@ -93,14 +93,22 @@ pub fn parse_header(artifact: &[u8]) -> Result<Origin, ArtifactError> {
     })
 }
 
+/// What a header says about the payload: its length in bytes and its [`checksum`]. For whoever reads it in pieces,
+/// after [`parse_header`].
+pub fn payload_facts(header: &[u8]) -> Result<(u64, u64), ArtifactError> {
+    let header = header.get(..PAYLOAD_OFFSET).ok_or(ArtifactError::NotAnArtifact)?;
+    Ok((word(header, 2), word(header, 3)))
+}
+
 /// Reads an artifact and checks all of it: its origin and its payload.
 pub fn parse(artifact: &[u8]) -> Result<(Origin, &[u8]), ArtifactError> {
     let origin = parse_header(artifact)?;
     let payload = &artifact[PAYLOAD_OFFSET..];
-    if word(artifact, 2) != payload.len() as u64 {
+    let (length, sum) = payload_facts(artifact)?;
+    if length != payload.len() as u64 {
         return Err(ArtifactError::Length);
     }
-    if word(artifact, 3) != checksum(payload) {
+    if sum != checksum(payload) {
         return Err(ArtifactError::Damaged);
     }
     Ok((origin, payload))

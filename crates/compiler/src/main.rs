@@ -1,10 +1,12 @@
 //! `selkis-compile`: WebAssembly to artifact, as a process of its own.
 
 use clap::{ArgGroup, Parser};
-use compiler::{Compiled, Compiler, Cpu, Interface};
+use compiler::{CompileError, Compiled, Compiler, Cpu, Interface, SetupError};
 use serde::Serialize;
+use std::fmt;
 use std::fs::{File, Permissions};
 use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -64,6 +66,28 @@ struct Report<'a> {
 struct Failure {
     kind: &'static str,
     message: String,
+    /// What the message is about, for a person who gave several names.
+    #[serde(skip)]
+    subject: Option<String>,
+}
+
+impl Failure {
+    fn new(kind: &'static str, message: String) -> Self {
+        Self { kind, message, subject: None }
+    }
+
+    fn of_program(name: &str, error: &CompileError) -> Self {
+        Self { kind: error.kind(), message: error.to_string(), subject: Some(name.to_owned()) }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.subject {
+            Some(subject) => write!(f, "{subject}: {}", self.message),
+            None => f.write_str(&self.message),
+        }
+    }
 }
 
 fn main() -> ExitCode {
@@ -75,7 +99,7 @@ fn main() -> ExitCode {
             if arguments.json {
                 write_report(&arguments, &serde_json::json!({ "error": failure }));
             } else {
-                eprintln!("selkis-compile: {}", failure.message);
+                eprintln!("selkis-compile: {failure}");
             }
             ExitCode::FAILURE
         }
@@ -83,7 +107,7 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let failed = |error| Failure { kind: "setup", message: format!("{error}") };
+    let failed = |error: SetupError| Failure::new("setup", error.to_string());
     let compiler = Compiler::new(arguments.cpu.clone()).map_err(failed)?;
     let Some(output) = &arguments.output else {
         identify(arguments, &compiler);
@@ -92,13 +116,11 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
     let start = Instant::now();
     let compiled = match &arguments.input {
         Some(input) => compile(arguments, &compiler, input)?,
-        None => compiler.trap_helper().map_err(|error| failure("the trap helper", &error))?,
+        None => compiler.trap_helper().map_err(|error| Failure::of_program("the trap helper", &error))?,
     };
     let compile_ms = start.elapsed().as_millis();
-    write_artifact(output, &compiled).map_err(|error| Failure {
-        kind: "output",
-        message: format!("cannot write {}: {error}", output.display()),
-    })?;
+    write_artifact(output, &compiled)
+        .map_err(|error| Failure::new("output", format!("cannot write {}: {error}", output.display())))?;
     say(arguments, || {
         let megabytes = compiled.payload.len() as f64 / 1e6;
         format!("wrote {} ({megabytes:.1} MB) after {:.1} s", output.display(), compile_ms as f64 / 1e3)
@@ -112,17 +134,13 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
 fn compile(arguments: &Arguments, compiler: &Compiler, input: &Path) -> Result<Compiled, Failure> {
     let name =
         if input == Path::new(STANDARD_STREAM) { "standard input".into() } else { input.to_string_lossy() };
-    let program = read(input)
-        .map_err(|error| Failure { kind: "input", message: format!("cannot read {name}: {error}") })?;
+    let unread = |error| Failure::new("input", format!("cannot read {name}: {error}"));
+    let program = read(input).map_err(unread)?;
     say(arguments, || {
         let megabytes = program.len() as f64 / 1e6;
-        format!("compiling {name} ({megabytes:.1} MB) for {}", compiler.cpu())
+        format!("compiling {name} ({megabytes:.1} MB) for {} …", arguments.cpu)
     });
-    compiler.compile(&program).map_err(|error| failure(&name, &error))
-}
-
-fn failure(name: &str, error: &compiler::CompileError) -> Failure {
-    Failure { kind: error.kind(), message: format!("{name}: {error}") }
+    compiler.compile(&program).map_err(|error| Failure::of_program(&name, &error))
 }
 
 fn read(input: &Path) -> io::Result<Vec<u8>> {
@@ -141,8 +159,11 @@ fn write_artifact(output: &Path, compiled: &Compiled) -> io::Result<()> {
     };
     if output == Path::new(STANDARD_STREAM) {
         // The descriptor itself: `std`'s buffer would look for line ends in machine code.
-        use std::os::fd::AsFd;
         return write(&File::from(io::stdout().as_fd().try_clone_to_owned()?));
+    }
+    // A device or a pipe is written to. Renaming would put a file in its place.
+    if output.metadata().is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir()) {
+        return write(&File::options().write(true).open(output)?);
     }
     let directory = match output.parent() {
         Some(parent) if parent != Path::new("") => parent,
