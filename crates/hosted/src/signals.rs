@@ -16,7 +16,7 @@ fn tick_signal() -> libc::c_int {
 }
 
 /// What a CPU does wrong, as signals, and what asks for an end.
-const FAULTS: [libc::c_int; 4] = [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE];
+const FAULTS: [libc::c_int; 5] = [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGTRAP];
 const ENDS: [libc::c_int; 2] = [libc::SIGINT, libc::SIGTERM];
 
 /// Signal frames with AVX-512 state take 3.5 KiB; the handler itself may walk a program's functions.

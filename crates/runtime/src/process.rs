@@ -114,6 +114,10 @@ impl Process {
     ) -> Result<Self, abi::Error> {
         let stack = Stack::new(system, engine::WASM_STACK_BYTES as u64 + HOST_STACK_BYTES)?;
         let usable = stack.usable();
+        if limits.deadline_ns != abi::Request::NEVER {
+            // So that it can be ended in whatever it is doing when its time is over.
+            program.functions();
+        }
         let thread = GreenThread::new(stack, move || {
             trap::enter(program, usable, limits.deadline_ns);
             system.set_timer(limits.deadline_ns);

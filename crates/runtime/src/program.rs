@@ -7,6 +7,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use bundle::artifact::{self, ArtifactError};
 use core::ptr::NonNull;
+use spin::Once;
 use wasmtime::{CustomCodeMemory, Engine, Instance, Module, Store};
 
 /// Why an artifact cannot be run.
@@ -84,6 +85,7 @@ pub struct Program {
     module: Module,
     /// Where its code lies.
     text: Span,
+    functions: Once<Span>,
 }
 
 impl Program {
@@ -100,7 +102,7 @@ impl Program {
         let module = unsafe { Module::deserialize_raw(engine, NonNull::from(payload)) }.map_err(refused)?;
         let text = module.text();
         let text = Span::new(text.as_ptr() as u64, text.len() as u64);
-        Ok(Self { module, text })
+        Ok(Self { module, text, functions: Once::new() })
     }
 
     /// The module.
@@ -114,12 +116,19 @@ impl Program {
     }
 
     /// Where its own functions lie, without trampolines: the only code that may be ended between any two
-    /// instructions. Walks all functions, so it is asked for when it is needed.
+    /// instructions. The first time this walks all functions, and allocates.
     pub fn functions(&self) -> Span {
-        let end = self.module.functions().map(|function| function.offset + function.len).max();
-        let start = self.module.functions().map(|function| function.offset).min();
-        let (start, end) = (start.unwrap_or(0) as u64, end.unwrap_or(0) as u64);
-        Span::new(self.text.base + start, end - start)
+        *self.functions.call_once(|| {
+            let ends = |function: wasmtime::ModuleFunction| (function.offset, function.offset + function.len);
+            let all = self.module.functions().map(ends);
+            let (start, end) = all.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1))).unwrap_or_default();
+            Span::new(self.text.base + start as u64, (end - start) as u64)
+        })
+    }
+
+    /// The same, if it has been asked for before: for where nothing may be allocated.
+    pub fn functions_if_known(&self) -> Option<Span> {
+        self.functions.get().copied()
     }
 
     /// What to call the function at code address `ip` in a message.

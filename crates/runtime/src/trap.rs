@@ -6,8 +6,9 @@
 //! - A fault in a program's code is a trap of the program, if the engine knows the instruction.
 //! - To end a program that is running, the thunk is handed a trap site that the engine knows: that of the trap helper, a
 //!   module that was made to trap once. The engine then leaves the frames of whatever was running. This is sound only
-//!   where the instruction pointer lies in a function of the program; in trampolines and in our own code the end waits,
-//!   for the next tick or for the host function's own check.
+//!   where the instruction pointer lies in a function of the program; in trampolines and in our own code the upcall lets
+//!   single steps go on until it does, or until the host function's own check ends the process. A copy or a fill
+//!   of the program's memory on the way is cut short: nobody will look at it.
 
 use crate::{Program, System};
 use abi::upcall::{Area, Kind};
@@ -21,10 +22,18 @@ use core::sync::atomic::{
 /// How long until an end that had to wait is tried again, in nanoseconds.
 const RETRY_NS: u64 = 1_000_000;
 
+/// How many instructions are stepped over before the end waits for another tick: enough for the way out of the
+/// engine's own functions, and at most some milliseconds.
+const STEPS_MAX: u64 = 2_000;
+
 /// The most frames that a backtrace keeps.
 pub const FRAMES_MAX: usize = 48;
 
+/// The trap flag, which makes each instruction raise a debug exception (Intel SDM volume 1, 3.4.3.3).
+const FLAG_TRAP: u64 = 1 << 8;
+
 /// Exception vectors (Intel SDM volume 3, table 6-1).
+const VECTOR_DEBUG: u64 = 1;
 const VECTOR_GENERAL_PROTECTION: u64 = 13;
 const VECTOR_PAGE_FAULT: u64 = 14;
 
@@ -62,6 +71,8 @@ struct Running {
     stack_top: AtomicU64,
     frames: [AtomicU64; FRAMES_MAX],
     frame_count: AtomicU64,
+    /// Instructions that may still be stepped over.
+    steps: AtomicU64,
 }
 
 static RUNNING: Running = Running {
@@ -73,6 +84,7 @@ static RUNNING: Running = Running {
     stack_top: AtomicU64::new(0),
     frames: [const { AtomicU64::new(0) }; FRAMES_MAX],
     frame_count: AtomicU64::new(0),
+    steps: AtomicU64::new(0),
 };
 
 type EngineHandler = extern "C" fn(ip: usize, fp: usize, has_address: bool, address: usize);
@@ -161,6 +173,10 @@ pub const fn area(kind: Kind) -> Area {
 fn fault(context: &mut Context) -> Verdict {
     let helper = Span::new(HELPER_TEXT[0].load(Relaxed), HELPER_TEXT[1].load(Acquire));
     let at = Span::new(context.rip, 1);
+    if context.vector == VECTOR_DEBUG && context.rflags & FLAG_TRAP != 0 {
+        step(context);
+        return Verdict::Resume;
+    }
     if helper.contains(at) {
         HELPER_SITE.store(context.rip, Release);
         enter_trap(context, context.rip);
@@ -193,11 +209,55 @@ fn interrupt(context: &mut Context) {
         want_stop(Stop::Cancelled);
     }
     match stop_wanted() {
-        Some(_) if in_program && program.functions().contains(Span::new(context.rip, 1)) => {
-            enter_trap(context, HELPER_SITE.load(Acquire));
-        }
         None if in_program => system.set_timer(deadline_ns()),
-        _ => system.set_timer(now_ns + RETRY_NS),
+        None => system.set_timer(now_ns + RETRY_NS),
+        Some(_) => {
+            if in_program {
+                // The heap is not in use: the program's code does not use it. From here on steps can ask.
+                program.functions();
+            }
+            RUNNING.steps.store(STEPS_MAX, Relaxed);
+            step(context);
+        }
+    }
+}
+
+/// Ends the program if it is in one of its functions, or goes one instruction on.
+fn step(context: &mut Context) {
+    context.rflags &= !FLAG_TRAP;
+    let (Some(program), Some(system), Some(_)) = (running_program(), System::get(), stop_wanted()) else {
+        // It has ended meanwhile.
+        return;
+    };
+    let functions = program.functions_if_known();
+    if functions.is_some_and(|functions| functions.contains(Span::new(context.rip, 1))) {
+        return enter_trap(context, HELPER_SITE.load(Acquire));
+    }
+    let left = RUNNING.steps.load(Relaxed);
+    if left == 0 || functions.is_none() {
+        return system.set_timer(system.now_ns() + RETRY_NS);
+    }
+    RUNNING.steps.store(left - 1, Relaxed);
+    cut_short(system, context);
+    context.rflags |= FLAG_TRAP;
+}
+
+/// If the context is in a repeated copy or fill of a linear memory, this makes it the last repetition.
+fn cut_short(system: &System, context: &mut Context) {
+    // F3, perhaps REX.W (48), then MOVS (A4, A5) or STOS (AA, AB): Intel SDM volume 2.
+    const REPEAT: u8 = 0xf3;
+    const REX_W: u8 = 0x48;
+    const STRING_OPERATIONS: [u8; 4] = [0xa4, 0xa5, 0xaa, 0xab];
+    // SAFETY: the context was about to execute what is there, and code is mapped so that it can be read; a byte is
+    // looked at only if the ones before it make it part of the instruction.
+    let byte = |offset: u64| unsafe { ((context.rip + offset) as usize as *const u8).read() };
+    if byte(0) != REPEAT {
+        return;
+    }
+    let operation = if byte(1) == REX_W { byte(2) } else { byte(1) };
+    let in_memory = || system.slots().try_lock().is_some_and(|slots| slots.contain(context.rdi));
+    if STRING_OPERATIONS.contains(&operation) && context.rcx > 1 && in_memory() {
+        context.rcx = 1;
     }
 }
 
@@ -222,6 +282,7 @@ fn cancel_polled() -> bool {
 /// Makes the context go on in [`thunk`], below everything that is on its stack.
 fn enter_trap(context: &mut Context, site: u64) {
     let has_address = matches!(context.vector, VECTOR_PAGE_FAULT | VECTOR_GENERAL_PROTECTION);
+    context.rflags &= !FLAG_TRAP;
     context.rdi = site;
     context.rsi = context.rbp;
     context.rdx = u64::from(has_address);
