@@ -63,6 +63,8 @@ pub enum Interrupt {
 pub const PAGE_FAULT: u8 = 14;
 /// Error code of a page fault: the access was a write (Intel SDM volume 3, figure 4-12).
 const FAULT_WRITE: u64 = 1 << 1;
+/// The access was made as ring 3. One that was not, but came from there, was the CPU's own, to its tables.
+const FAULT_USER: u64 = 1 << 2;
 /// A reserved bit was set in a page table entry: never the domain's doing.
 const FAULT_RESERVED: u64 = 1 << 3;
 /// The access was an instruction fetch.
@@ -98,7 +100,7 @@ impl<M: Machine> Kernel<M> {
     /// An exception in ring 3.
     pub fn fault(&mut self, fault: Fault, context: &mut Context) -> Next {
         let mut out_of_memory = false;
-        if fault.vector == PAGE_FAULT && fault.error & FAULT_RESERVED == 0 {
+        if fault.vector == PAGE_FAULT && fault.error & (FAULT_USER | FAULT_RESERVED) == FAULT_USER {
             let access = match fault.error {
                 error if error & FAULT_FETCH != 0 => Access::Execute,
                 error if error & FAULT_WRITE != 0 => Access::Write,

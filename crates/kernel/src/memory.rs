@@ -1,7 +1,7 @@
 //! A domain's memory: regions over its address space, frames against its quota.
 
 use crate::machine::{Access, Cache, Frame, Machine, Mapping, Owner, Page};
-use crate::region::{Region, Regions, Source};
+use crate::region::{Edit, Region, Regions, Source};
 use abi::{Commit, Error, PAGE_SIZE, Protection, Span};
 use alloc::vec::Vec;
 
@@ -46,7 +46,7 @@ impl Space {
     pub fn map<M: Machine>(&mut self, machine: &mut M, region: Region) -> Result<(), Error> {
         let Region { first, end, .. } = region;
         self.check_unpinned(first, end)?;
-        self.regions.admit(first, end)?;
+        self.regions.admit(first, end, Edit::Replace)?;
         self.clear(machine, first, end);
         self.regions.remove(first, end);
         let charge = region.charge(region.pages());
@@ -88,7 +88,7 @@ impl Space {
         {
             return Err(Error::Protection);
         }
-        self.regions.admit(first, end)?;
+        self.regions.admit(first, end, Edit::Protect)?;
         self.regions.protect(first, end, protection);
         let mut at = first;
         while let Some((page, mapping)) = machine.next_mapping(at, end) {
@@ -108,7 +108,7 @@ impl Space {
     /// Ends what is mapped in `first..end`.
     pub fn unmap<M: Machine>(&mut self, machine: &mut M, first: Page, end: Page) -> Result<(), Error> {
         self.check_unpinned(first, end)?;
-        self.regions.admit(first, end)?;
+        self.regions.admit(first, end, Edit::Remove)?;
         self.clear(machine, first, end);
         self.regions.remove(first, end);
         self.remove_tables(machine, first);

@@ -73,6 +73,17 @@ impl Region {
     }
 }
 
+/// What is to be done to a part of the address space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Edit {
+    /// A new region takes the place of what is there.
+    Replace,
+    /// What is there goes.
+    Remove,
+    /// What is there changes.
+    Protect,
+}
+
 /// Regions that do not overlap, in order of address. Takes all its memory when it is made.
 #[derive(Debug)]
 pub(crate) struct Regions {
@@ -82,7 +93,8 @@ pub(crate) struct Regions {
 impl Regions {
     pub fn new() -> Result<Self, Error> {
         let mut sorted = Vec::new();
-        sorted.try_reserve_exact(REGIONS_MAX).map_err(|_| Error::NoMemory)?;
+        // Two more while regions are split, before what lies between is taken out.
+        sorted.try_reserve_exact(REGIONS_MAX + 2).map_err(|_| Error::NoMemory)?;
         Ok(Self { sorted })
     }
 
@@ -122,11 +134,17 @@ impl Regions {
         (first, end)
     }
 
-    /// Makes sure that `insert` or `remove` or `protect` of `first..end` has room in the table.
-    pub fn admit(&self, first: Page, end: Page) -> Result<(), Error> {
+    /// Makes sure that an edit of `first..end` has room in the table.
+    pub fn admit(&self, first: Page, end: Page, edit: Edit) -> Result<(), Error> {
         let split = |page: Page| usize::from(self.find(page).is_some_and(|region| region.first < page));
-        let needed = 1 + split(first) + split(end);
-        if self.sorted.len() + needed <= REGIONS_MAX { Ok(()) } else { Err(Error::TableFull) }
+        let (from, to) = self.between(first, end);
+        let (added, removed) = match edit {
+            Edit::Replace => (1, to - from),
+            Edit::Remove => (0, to - from),
+            Edit::Protect => (0, 0),
+        };
+        let after = self.sorted.len() + split(first) + split(end) + added - removed;
+        if after <= REGIONS_MAX { Ok(()) } else { Err(Error::TableFull) }
     }
 
     /// Takes `first..end` out of every region. Needs [`Regions::admit`].
@@ -159,6 +177,11 @@ impl Regions {
     fn isolate(&mut self, first: Page, end: Page) -> (usize, usize) {
         self.split(first);
         self.split(end);
+        self.between(first, end)
+    }
+
+    /// Which regions have pages in `first..end`.
+    fn between(&self, first: Page, end: Page) -> (usize, usize) {
         (self.first_ending_after(first), self.sorted.partition_point(|region| region.first < end))
     }
 

@@ -11,7 +11,7 @@
 //!
 //! The order of things at the start is that of [`start`]. Options on the kernel's command line: `log=info` (say what
 //! happens), `exit=isa-debug` (QEMU's device is there to stop with a status), `selftest` (walk the page tables before ring 3 starts
-//! and before the machine stops), and the `virtio_mmio.device=` that QEMU and Firecracker add.
+//! and before the machine stops, check the table of names), `selftest=panic` (panic), and the `virtio_mmio.device=` that QEMU and Firecracker add.
 #![no_std]
 #![cfg(target_os = "none")]
 

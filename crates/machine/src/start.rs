@@ -182,6 +182,7 @@ extern "C" fn on_own_tables(start: &'static mut Option<Start>) -> ! {
 }
 
 /// Starts the domain and enters it.
+#[inline(never)]
 fn run(mut machine: X86, boot: &'static Boot) -> ! {
     let devices = devices::find(&mut machine, boot);
     log!("kernel: {} frames free, {} devices", machine.free_count(), devices.len());
@@ -209,10 +210,19 @@ fn run(mut machine: X86, boot: &'static Boot) -> ! {
         place.write(Some(kernel));
         let Some(kernel) = (*place).as_mut() else { unreachable!() };
         if kernel.machine.self_test {
+            let this = run as *const () as u64;
+            if symbols::name_of(this)
+                .is_none_or(|(name, offset)| name != "machine::start::run" || offset != 0)
+            {
+                stop_with(format_args!("the names of functions are wrong: {:?}", symbols::name_of(this)));
+            }
             match kernel.machine.check_tables() {
                 Ok(pages) => log!("kernel: {pages} pages are mapped as they should be"),
                 Err(wrong) => stop_with(format_args!("the page tables are wrong: {wrong}")),
             }
+        }
+        if boot.arguments().any(|argument| argument == "selftest=panic") {
+            panic!("asked for by the command line");
         }
         kernel.machine.flush();
         let cpu = crate::percpu::this();

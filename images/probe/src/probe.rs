@@ -1,0 +1,150 @@
+//! The entry, the system call, and the way to fail.
+
+use crate::{abuse, devices, faults, memory, time, upcalls};
+use abi::{BootInfo, Error, Registers, Request, Span};
+use core::arch::{asm, global_asm};
+use core::fmt::{self, Write};
+
+global_asm!(
+    ".global probe_entry",
+    "probe_entry:",
+    "xor ebp, ebp",
+    "call {main}",
+    "ud2",
+    main = sym main,
+);
+
+/// What scenarios are given.
+#[derive(Clone, Copy)]
+pub struct Probe {
+    pub info: &'static BootInfo,
+}
+
+extern "C" fn main(info: &'static BootInfo) -> ! {
+    let probe = Probe { info };
+    check(info.magic == BootInfo::MAGIC && info.version == BootInfo::VERSION, "boot info");
+    check(info.gate == 0 && info.services == 0, "bare metal has no gate");
+    // SAFETY: the module is mapped where the boot info says, and is longer than its header and this word.
+    let scenario = unsafe { (info.module.base as *const u64).add(4).read() };
+    match scenario {
+        0 => {
+            upcalls::start(&probe);
+            memory::run(&probe);
+            faults::run(&probe);
+            time::run(&probe);
+            devices::run(&probe);
+            memory::run(&probe);
+        }
+        1 => faults::masked(&probe),
+        2 => faults::without_upcalls(),
+        3 => {
+            upcalls::start(&probe);
+            abuse::run(&probe);
+            memory::run(&probe);
+        }
+        4 => probe.stop(77),
+        5 => {
+            upcalls::start(&probe);
+            memory::exhaust(&probe);
+        }
+        6 => faults::stack_overflow(),
+        _ => check(false, "there is such a scenario"),
+    }
+    probe.stop(0)
+}
+
+impl Probe {
+    /// Makes a request.
+    pub fn call(&self, request: Request) -> Result<u64, Error> {
+        raw_call(request.encode())
+    }
+
+    /// Makes a request that must be served.
+    #[track_caller]
+    pub fn must(&self, request: Request) -> u64 {
+        match self.call(request) {
+            Ok(value) => value,
+            Err(error) => fail(format_args!("{request:?} answered {error:?}")),
+        }
+    }
+
+    /// Makes a request that must be refused with this error.
+    #[track_caller]
+    pub fn refused(&self, request: Request, expected: Error) {
+        let answer = self.call(request);
+        if answer != Err(expected) {
+            fail(format_args!("{request:?} answered {answer:?}, not {expected:?}"));
+        }
+    }
+
+    /// Ends the machine.
+    pub fn stop(&self, status: u8) -> ! {
+        let _ = self.call(Request::Stop { machine: self.info.machine, status });
+        fail(format_args!("the machine did not stop"))
+    }
+
+    /// Nanoseconds on the kernel's clock.
+    pub fn now(&self) -> u64 {
+        self.must(Request::Now { vcpu: self.info.vcpu })
+    }
+}
+
+/// Makes a system call with any registers.
+pub fn raw_call(registers: Registers) -> Result<u64, Error> {
+    let Registers { number, arguments: [a, b, c, d, e, f] } = registers;
+    let (code, value): (u64, u64);
+    // SAFETY: the kernel keeps all registers but these. What a request does to memory is to pages that no Rust object lies in.
+    unsafe {
+        asm!("syscall", inlateout("rax") number => code, in("rdi") a, in("rsi") b, inlateout("rdx") c => value,
+            in("r10") d, in("r8") e, in("r9") f, out("rcx") _, out("r11") _);
+    }
+    match code {
+        0 => Ok(value),
+        code => Err(Error::from_code(code).unwrap_or_else(|| fail(format_args!("error code {code:#x}")))),
+    }
+}
+
+/// Fails unless `truth`.
+#[track_caller]
+pub fn check(truth: bool, what: &str) {
+    if !truth {
+        fail(format_args!("{what}"));
+    }
+}
+
+/// Says what is wrong and stops the machine with status 1.
+#[track_caller]
+pub fn fail(what: fmt::Arguments<'_>) -> ! {
+    let place = core::panic::Location::caller();
+    let mut text = Text { bytes: [0; 512], length: 0 };
+    let _ = writeln!(text, "probe: {place}: {what}");
+    // The handles of a first domain: fixed by the order in which the kernel makes them.
+    let (space, machine) = (abi::Handle::new(0, 1), abi::Handle::new(2, 1));
+    let span = Span::new(text.bytes.as_ptr() as u64, text.length as u64);
+    for request in [Request::Print { space, text: span }, Request::Stop { machine, status: 1 }] {
+        let _ = raw_call(request.encode());
+    }
+    loop {
+        core::hint::spin_loop();
+    }
+}
+
+struct Text {
+    bytes: [u8; 512],
+    length: usize,
+}
+
+impl Write for Text {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let room = &mut self.bytes[self.length..];
+        let count = text.len().min(room.len());
+        room[..count].copy_from_slice(&text.as_bytes()[..count]);
+        self.length += count;
+        Ok(())
+    }
+}
+
+#[panic_handler]
+fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
+    fail(format_args!("{info}"))
+}

@@ -1,0 +1,249 @@
+//! Boots the kernel in QEMU with the probe in ring 3, on each machine and with several sizes of memory; the exit status says how it
+//! went. The environment names the files: `SELKIS_KERNEL` and `SELKIS_PROBE`.
+#![cfg(target_os = "linux")]
+
+use abi::boot::{ModuleHeader, status};
+use abi::{PAGE_SIZE, Span};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+const PAGE: usize = PAGE_SIZE as usize;
+/// Far more than any scenario takes, on a machine that is busy with others.
+const TIME_LIMIT: Duration = Duration::from_secs(240);
+
+/// The scenarios of the probe, by number (`src/probe.rs`).
+#[derive(Clone, Copy, Debug)]
+#[repr(u64)]
+enum Scenario {
+    Everything = 0,
+    FaultMasked = 1,
+    FaultWithoutUpcalls = 2,
+    RandomCalls = 3,
+    StopAtOnce = 4,
+    UseAllMemory = 5,
+    StackOverflow = 6,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Machine {
+    MicroVm,
+    Q35,
+}
+
+const MACHINES: [Machine; 2] = [Machine::MicroVm, Machine::Q35];
+
+fn file(variable: &str) -> PathBuf {
+    PathBuf::from(std::env::var_os(variable).unwrap_or_else(|| panic!("{variable} must name an ELF file")))
+}
+
+/// A boot module with the probe in it.
+fn module(scenario: Scenario) -> Vec<u8> {
+    let path = file("SELKIS_PROBE");
+    let image = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    // Some pages behind the image, to be mapped.
+    let length = PAGE + image.len() + 3 * PAGE;
+    let header = ModuleHeader {
+        magic: ModuleHeader::MAGIC,
+        length: length as u64,
+        image: Span::new(PAGE_SIZE, image.len() as u64),
+    };
+    let mut module = header.to_bytes().to_vec();
+    module.extend((scenario as u64).to_le_bytes());
+    module.resize(PAGE, 0);
+    module.extend(image);
+    module.resize(length, 0x5a);
+    module
+}
+
+/// A file that goes away with it.
+struct Temporary(PathBuf);
+
+impl Temporary {
+    fn new(name: &str, bytes: &[u8]) -> Self {
+        let path = std::env::temp_dir().join(format!("selkis-probe-{}-{name}", std::process::id()));
+        std::fs::write(&path, bytes).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        Self(path)
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+fn qemu(machine: Machine, memory: &str, module: Option<&Path>, line: &str) -> Command {
+    let mut command = Command::new("qemu-system-x86_64");
+    command.args([
+        "-cpu",
+        "max",
+        "-m",
+        memory,
+        "-display",
+        "none",
+        "-nodefaults",
+        "-no-reboot",
+        "-serial",
+        "stdio",
+    ]);
+    command.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=4"]);
+    match machine {
+        Machine::MicroVm => command
+            .args(["-M", "microvm,acpi=off", "-global", "virtio-mmio.force-legacy=false"])
+            .args(["-device", "virtio-rng-device,max-bytes=64,period=20"]),
+        Machine::Q35 => command.args(["-M", "q35", "-device", "virtio-rng-pci,max-bytes=64,period=20"]),
+    };
+    command.arg("-kernel").arg(file("SELKIS_KERNEL"));
+    if let Some(module) = module {
+        command.arg("-initrd").arg(module);
+    }
+    command.args(["-append", &format!("exit=isa-debug {line}")]);
+    command.stdin(Stdio::null()).stdout(Stdio::piped());
+    command
+}
+
+/// Runs it to its end, and answers with the status that the machine stopped with.
+#[track_caller]
+fn status_of(mut command: Command) -> u8 {
+    let mut child = command.spawn().unwrap_or_else(|error| panic!("qemu-system-x86_64: {error}"));
+    let begin = Instant::now();
+    let exit = loop {
+        match child.try_wait().expect("a child can be waited for") {
+            Some(exit) => break Some(exit),
+            None if begin.elapsed() > TIME_LIMIT => break None,
+            None => std::thread::sleep(Duration::from_millis(10)),
+        }
+    };
+    if exit.is_none() {
+        child.kill().expect("a child can be ended");
+    }
+    let mut said = String::new();
+    let _ = child.stdout.take().expect("a pipe").read_to_string(&mut said);
+    println!("{command:?}\n{said}");
+    let code = exit.expect("the machine did not stop in time").code().expect("QEMU exits by itself");
+    assert!(code & 1 == 1, "QEMU itself failed: {code}");
+    (code >> 1) as u8
+}
+
+#[track_caller]
+fn boot(machine: Machine, memory: &str, scenario: Scenario, expected: u8) {
+    let module = Temporary::new(&format!("{machine:?}-{memory}-{scenario:?}"), &module(scenario));
+    let got = status_of(qemu(machine, memory, Some(&module.0), "selftest"));
+    assert_eq!(got, expected, "{machine:?} with {memory}: {scenario:?}");
+}
+
+#[test]
+fn every_request_and_every_abuse() {
+    for machine in MACHINES {
+        for memory in ["64", "256", "5G"] {
+            boot(machine, memory, Scenario::Everything, 0);
+        }
+    }
+}
+
+#[test]
+fn a_hundred_thousand_random_calls() {
+    for machine in MACHINES {
+        for memory in ["64", "5G"] {
+            boot(machine, memory, Scenario::RandomCalls, 0);
+        }
+    }
+}
+
+#[test]
+fn all_memory_can_be_used_and_comes_back() {
+    boot(Machine::MicroVm, "64", Scenario::UseAllMemory, 0);
+    boot(Machine::Q35, "256", Scenario::UseAllMemory, 0);
+}
+
+#[test]
+fn memory_above_4_gib_can_be_used() {
+    boot(Machine::MicroVm, "5G", Scenario::UseAllMemory, 0);
+}
+
+#[test]
+fn faults_that_cannot_be_told_end_the_domain() {
+    for scenario in [Scenario::FaultMasked, Scenario::FaultWithoutUpcalls, Scenario::StackOverflow] {
+        boot(Machine::MicroVm, "64", scenario, status::DOMAIN_ENDED);
+    }
+}
+
+#[test]
+fn the_status_is_the_domains() {
+    for machine in MACHINES {
+        boot(machine, "64", Scenario::StopAtOnce, 77);
+    }
+}
+
+#[test]
+fn a_panic_is_told() {
+    let module = Temporary::new("panic", &module(Scenario::StopAtOnce));
+    assert_eq!(status_of(qemu(Machine::Q35, "64", Some(&module.0), "selftest=panic")), status::PANIC);
+}
+
+#[test]
+fn a_missing_or_damaged_module_is_refused() {
+    let whole = module(Scenario::StopAtOnce);
+    assert_eq!(status_of(qemu(Machine::MicroVm, "64", None, "")), status::START_FAILED, "no module");
+    let with = |at: usize, value: u8| {
+        let mut module = whole.clone();
+        module[at] = value;
+        module
+    };
+    let elf = PAGE;
+    let damaged = [
+        ("empty page", vec![0; PAGE]),
+        ("short", whole[..20].to_vec()),
+        ("cut", whole[..whole.len() - 1].to_vec()),
+        ("magic", with(0, b'X')),
+        ("image place", with(16, 1)),
+        ("ELF magic", with(elf, 0)),
+        ("ELF type", with(elf + 16, 3)),
+        ("ELF machine", with(elf + 18, 3)),
+        ("ELF entry", with(elf + 27, 0xff)),
+        ("ELF headers", with(elf + 39, 0xff)),
+        // The first program header: its flags, offset, address, sizes.
+        ("writable code", with(elf + 64 + 4, 7)),
+        ("offset", with(elf + 64 + 15, 0xff)),
+        ("address", with(elf + 64 + 23, 0xff)),
+        ("file size", with(elf + 64 + 38, 0xff)),
+        ("memory size", with(elf + 64 + 46, 0xff)),
+    ];
+    for (name, bytes) in damaged {
+        let module = Temporary::new(&format!("damaged-{}", name.replace(' ', "-")), &bytes);
+        assert_eq!(
+            status_of(qemu(Machine::MicroVm, "64", Some(&module.0), "")),
+            status::START_FAILED,
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn too_little_memory_is_told() {
+    // The module takes all of it but what the kernel needs for itself.
+    let mut big = module(Scenario::StopAtOnce);
+    let length = 12 << 20;
+    big.resize(length, 0);
+    big[8..16].copy_from_slice(&(length as u64).to_le_bytes());
+    let module = Temporary::new("big", &big);
+    assert_eq!(status_of(qemu(Machine::MicroVm, "16", Some(&module.0), "")), status::START_FAILED);
+}
+
+/// From the first instruction of the firmware to the stop of a domain that does nothing else. QEMU writes a line for each.
+#[test]
+fn starting_takes_few_instructions() {
+    const INSTRUCTIONS_MAX: usize = 200_000;
+    let module = Temporary::new("count", &module(Scenario::StopAtOnce));
+    let log = Temporary::new("count-log", &[]);
+    let mut command = qemu(Machine::MicroVm, "256", Some(&module.0), "");
+    command.args(["-icount", "shift=0,sleep=off", "-singlestep", "-d", "nochain,exec", "-D"]).arg(&log.0);
+    assert_eq!(status_of(command), 77);
+    let log = std::fs::read_to_string(&log.0).expect("QEMU writes its log");
+    let count = log.lines().filter(|line| line.starts_with("Trace ")).count();
+    println!("{count} instructions");
+    assert!(count > 10_000, "QEMU counted {count} instructions: it does not write one line for each");
+    assert!(count <= INSTRUCTIONS_MAX, "starting took {count} instructions");
+}
