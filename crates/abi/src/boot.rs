@@ -80,7 +80,7 @@ impl ClockParameters {
     /// The first counter value at or after `ns`.
     pub const fn ticks(&self, ns: u64) -> u64 {
         let since = ns.saturating_sub(self.base_ns) as u128;
-        let ticks = ((since << self.shift) + self.multiplier as u128 - 1) / self.multiplier as u128;
+        let ticks = (since << self.shift).div_ceil(self.multiplier as u128);
         let ticks = if ticks > u64::MAX as u128 { u64::MAX } else { ticks as u64 };
         self.base_tsc.saturating_add(ticks)
     }
@@ -172,7 +172,7 @@ impl ModuleHeader {
         let sound = header.magic == Self::MAGIC
             && header.length <= module.len() as u64
             && header.length >= Self::BYTES as u64
-            && (header.image.length == 0 || header.image.base % crate::PAGE_SIZE == 0)
+            && (header.image.length == 0 || header.image.base.is_multiple_of(crate::PAGE_SIZE))
             && whole.contains(header.image);
         sound.then_some(header)
     }

@@ -26,7 +26,10 @@ impl Span {
 
     /// Whether the span is whole pages, not empty, and does not wrap.
     pub const fn is_pages(self) -> bool {
-        self.base % PAGE_SIZE == 0 && self.length % PAGE_SIZE == 0 && self.length != 0 && self.end().is_some()
+        self.base.is_multiple_of(PAGE_SIZE)
+            && self.length.is_multiple_of(PAGE_SIZE)
+            && self.length != 0
+            && self.end().is_some()
     }
 
     /// Whether all of `inner` lies in this span.

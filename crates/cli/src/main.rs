@@ -1,2 +1,49 @@
-//! To be written.
-fn main() {}
+//! The `selkis` command: runs a program hosted or in a machine, and makes disk images.
+//!
+//! It knows what the user wants, where files are and how to start QEMU; how programs run is the library OS's business.
+#![deny(unsafe_code)]
+
+mod arguments;
+mod bundle_file;
+mod catalogue;
+mod compiled;
+mod environment;
+mod exit;
+mod failure;
+mod grants;
+mod image;
+mod leash;
+mod lists;
+mod machine_bundle;
+mod parts;
+mod plan;
+mod report;
+mod run;
+mod tree;
+mod units;
+mod vm;
+
+use arguments::{Command, CommandLine};
+use clap::Parser;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let ended = match CommandLine::parse().command {
+        Command::Run(arguments) => run::run(&arguments),
+        Command::Image(arguments) => image::image(&arguments).map(|()| 0),
+        Command::Programs(arguments) => lists::programs(&arguments).map(|()| 0),
+        Command::Cache(arguments) => lists::cache(&arguments).map(|()| 0),
+        Command::Leash(arguments) => {
+            let error = leash::become_leashed(arguments.holder, &arguments.command);
+            eprintln!("cannot start {}: {error}", arguments.command[0].display());
+            Ok(exit::status::FAILED)
+        }
+    };
+    match ended {
+        Ok(status) => ExitCode::from(status),
+        Err(failure) => {
+            report::say_error(&failure);
+            ExitCode::from(failure.status())
+        }
+    }
+}

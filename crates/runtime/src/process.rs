@@ -166,7 +166,7 @@ fn run<T: 'static>(
         Err(error) => {
             if let Some(bytes) = store.data().limiter.refused_bytes {
                 return Ending::NotStarted(alloc::format!(
-                    "it wants {} MiB of memory and may have {} MiB",
+                    "it wants {} MiB of memory and may have {} MiB (--memory)",
                     bytes.div_ceil(1 << 20),
                     limits.memory_bytes_max >> 20
                 ));

@@ -1,0 +1,190 @@
+//! The command line.
+
+use crate::environment::Variable;
+use crate::exit;
+use crate::grants::Grant;
+use crate::units::{ByteCount, parse_duration};
+use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  selkis run python.wasm -- -c 'print(6*7)'
+  selkis run --vm python.wasm -- -c 'print(6*7)'        the same on the bare machine, in QEMU
+  selkis run rg.wasm --dir docs:ro -- -c wasm docs      may read docs, and nothing else
+  selkis run app.wasm --dir /srv/data::/data --env HOME=/data --timeout 10s";
+
+const IMAGE_EXAMPLES: &str = "\
+Examples:
+  selkis image python.wasm -o selkis.img -- -c 'print(6*7)'
+  selkis image app.wasm -o app.img --dir data           a copy of data travels in the image
+  selkis image app.wasm -o app.img --loader BOOTX64.EFI with the stock Limine loader";
+
+const CACHE_EXAMPLES: &str = "\
+Examples:
+  selkis cache                 what is there, and where
+  selkis cache list --json
+  selkis cache prune           remove all of it; it is made again when it is needed";
+
+/// A WebAssembly-native operating system: runs WASI programs as Linux processes, or on its own kernel.
+#[derive(Debug, Parser)]
+#[command(
+    name = "selkis",
+    version,
+    propagate_version = true,
+    max_term_width = 100,
+    after_help = "\
+In a checkout, `./selkis build`, `./selkis test` and `./selkis bench` build the parts, run every test, and measure."
+)]
+pub struct CommandLine {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a program, hosted or in a virtual machine
+    #[command(after_help = format!("{RUN_EXAMPLES}\n\n{}", exit::HELP))]
+    #[command(override_usage = "selkis run [OPTIONS] <PROGRAM> [OPTIONS] [-- <ARGS>...]")]
+    Run(RunArguments),
+    /// Make a bootable UEFI disk image of a program
+    #[command(after_help = IMAGE_EXAMPLES)]
+    #[command(override_usage = "selkis image [OPTIONS] <PROGRAM> -o <FILE> [OPTIONS] [-- <ARGS>...]")]
+    Image(ImageArguments),
+    /// List the programs that can be run by name alone
+    #[command(after_help = "Example:\n  selkis programs && selkis run quickjs.wasm -- -e 'console.log(6*7)'")]
+    Programs(ListArguments),
+    /// Look at the compiled programs that are kept, or remove them
+    #[command(after_help = CACHE_EXAMPLES)]
+    Cache(CacheArguments),
+    /// Start a command that ends when this process does; used by `run --vm` itself
+    #[command(hide = true)]
+    Leash(LeashArguments),
+}
+
+/// What a program is run with, wherever it runs.
+#[derive(Args, Debug)]
+pub struct ProgramArguments {
+    /// A WebAssembly file (binary or text), or a name from `selkis programs`
+    pub program: PathBuf,
+
+    /// Let the program use a directory, under the same name or as GUEST; `:ro` only to read.
+    /// May be given several times. In a VM it works on a copy, and what it changes ends with the VM
+    #[arg(long = "dir", value_name = "HOST[::GUEST][:ro]", value_parser = OsStringValueParser::new().try_map(Grant::parse))]
+    pub directories: Vec<Grant>,
+
+    /// Set an environment variable, or pass on the one that is set here. None is passed on unasked
+    #[arg(long = "env", value_name = "NAME[=VALUE]", value_parser = OsStringValueParser::new().try_map(Variable::parse))]
+    pub environment: Vec<Variable>,
+
+    /// How much memory the program may use
+    #[arg(long, value_name = "SIZE", default_value = "256MiB")]
+    pub memory: ByteCount,
+
+    /// End the program when this time is up, counted from its first instruction: 500ms, 10s, 2m
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub timeout: Option<Duration>,
+
+    /// Tell the program another name for itself than its file's
+    #[arg(long, value_name = "NAME")]
+    pub argv0: Option<OsString>,
+
+    /// The program's own arguments
+    #[arg(last = true, value_name = "ARGS")]
+    pub arguments: Vec<OsString>,
+}
+
+/// `selkis run`
+#[derive(Args, Debug)]
+pub struct RunArguments {
+    #[command(flatten)]
+    pub program: ProgramArguments,
+
+    /// Boot a machine in QEMU and run the program there, on Selkis' own kernel
+    #[arg(long)]
+    pub vm: bool,
+
+    /// The machine's memory [default: what the program may use, its code and files, and some for the system]
+    #[arg(long, value_name = "SIZE", requires = "vm")]
+    pub vm_memory: Option<ByteCount>,
+
+    /// Which CPU to compile for; in a VM always x86-64-v2
+    #[arg(long, value_enum, default_value_t = Cpu::Native, conflicts_with = "vm")]
+    pub cpu: Cpu,
+
+    /// Say on standard error what is being done; with --vm also what the kernel says
+    #[arg(short, long)]
+    pub verbose: bool,
+}
+
+/// `selkis image`
+#[derive(Args, Debug)]
+pub struct ImageArguments {
+    #[command(flatten)]
+    pub program: ProgramArguments,
+
+    /// Where to write the image
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+
+    /// Another UEFI loader that speaks the Limine protocol, such as Limine's own BOOTX64.EFI
+    #[arg(long, value_name = "PATH")]
+    pub loader: Option<PathBuf>,
+
+    /// Say on standard error what is being done
+    #[arg(short, long)]
+    pub verbose: bool,
+}
+
+/// Which instructions compiled code may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Cpu {
+    /// All that this machine has.
+    Native,
+    /// Those that every x86-64 CPU since 2009 has.
+    #[value(name = "x86-64-v2")]
+    X86_64V2,
+}
+
+/// A list for a person or for a script.
+#[derive(Args, Debug)]
+pub struct ListArguments {
+    /// Write JSON, for a script
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `selkis cache`
+#[derive(Args, Debug)]
+pub struct CacheArguments {
+    /// What to do with it
+    #[arg(value_enum, default_value_t = CacheAction::List)]
+    pub action: CacheAction,
+
+    #[command(flatten)]
+    pub list: ListArguments,
+}
+
+/// What to do with the cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CacheAction {
+    /// Show each compiled program and its size.
+    List,
+    /// Remove them.
+    Prune,
+}
+
+/// `selkis leash`
+#[derive(Args, Debug)]
+pub struct LeashArguments {
+    /// The process that holds the leash.
+    pub holder: i32,
+    /// The command and its arguments.
+    #[arg(last = true, required = true)]
+    pub command: Vec<OsString>,
+}

@@ -1,0 +1,20 @@
+//! What the shell sees when `selkis` ends.
+
+/// The program's own exit status is passed on (0 to 255). These are for the other ends; `--help` lists them.
+pub mod status {
+    /// Selkis could not run the program, as `env(1)` and `docker run` have it.
+    pub const FAILED: u8 = 125;
+    /// Ended by Ctrl-C, second press: 128 + SIGINT.
+    pub const INTERRUPTED: u8 = 130;
+}
+
+/// The table for `--help`.
+pub const HELP: &str = "\
+Exit status:
+  The program's own, 0 to 255, or
+  124  the program's time was up (--timeout)
+  125  Selkis could not run it: the message says why
+  130  ended by Ctrl-C or SIGTERM
+  134  the program trapped: a backtrace is on standard error
+  137  the system ran out of memory
+    2  the command line was wrong";

@@ -1,0 +1,151 @@
+//! Sizes and durations as people write them.
+
+use std::time::Duration;
+
+/// A number of bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ByteCount(pub u64);
+
+/// Why a size or a duration was not understood.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UnitError {
+    /// A size without a number, with an unknown unit, or beyond 64 bits.
+    #[error("not a size: write a number of bytes, or one with KiB, MiB or GiB, as in 256MiB")]
+    Size,
+    /// A duration without a number or with an unknown unit.
+    #[error("not a duration: write a number with its unit, as in 500ms, 10s, 2m or 1h")]
+    Duration,
+    /// Zero, where nothing could happen.
+    #[error("zero is no limit that anything could keep")]
+    Zero,
+}
+
+const SIZE_UNITS: [(&str, u64); 10] = [
+    ("KiB", 1 << 10),
+    ("MiB", 1 << 20),
+    ("GiB", 1 << 30),
+    ("K", 1 << 10),
+    ("M", 1 << 20),
+    ("G", 1 << 30),
+    ("kB", 1_000),
+    ("MB", 1_000_000),
+    ("GB", 1_000_000_000),
+    ("B", 1),
+];
+
+const DURATION_UNITS: [(&str, u64); 6] = [
+    ("ns", 1),
+    ("us", 1_000),
+    ("ms", 1_000_000),
+    ("s", 1_000_000_000),
+    ("m", 60_000_000_000),
+    ("h", 3_600_000_000_000),
+];
+
+impl std::str::FromStr for ByteCount {
+    type Err = UnitError;
+
+    fn from_str(text: &str) -> Result<Self, UnitError> {
+        let (number, unit) = split(text);
+        let factor = match unit {
+            "" => 1,
+            unit => factor(&SIZE_UNITS, unit).ok_or(UnitError::Size)?,
+        };
+        match scale(number, factor).ok_or(UnitError::Size)? {
+            0 => Err(UnitError::Zero),
+            bytes => Ok(Self(bytes)),
+        }
+    }
+}
+
+impl std::fmt::Display for ByteCount {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (unit, name) = match self.0 {
+            0x4000_0000.. => (1u64 << 30, "GiB"),
+            0x10_0000.. => (1 << 20, "MiB"),
+            0x400.. => (1 << 10, "KiB"),
+            _ => (1, "bytes"),
+        };
+        match self.0 % unit {
+            0 => write!(f, "{} {name}", self.0 / unit),
+            _ => write!(f, "{:.1} {name}", self.0 as f64 / unit as f64),
+        }
+    }
+}
+
+/// Reads a duration with a unit: `10s`, `1.5m`.
+pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
+    let (number, unit) = split(text);
+    let factor = factor(&DURATION_UNITS, unit).ok_or(UnitError::Duration)?;
+    match scale(number, factor).ok_or(UnitError::Duration)? {
+        0 => Err(UnitError::Zero),
+        nanoseconds => Ok(Duration::from_nanos(nanoseconds)),
+    }
+}
+
+fn split(text: &str) -> (&str, &str) {
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    (&text[..end], text[end..].trim_start())
+}
+
+fn factor(units: &[(&str, u64)], name: &str) -> Option<u64> {
+    units.iter().find(|(unit, _)| *unit == name).map(|(_, factor)| *factor)
+}
+
+/// `number`, a decimal fraction, times `factor`, exactly, rounded down.
+fn scale(number: &str, factor: u64) -> Option<u64> {
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
+    let whole = whole.parse::<u64>().ok()?.checked_mul(factor)?;
+    let digits = u32::try_from(fraction.len()).ok().filter(|digits| *digits <= 9)?;
+    let part = u128::from(fraction.parse::<u64>().ok()?) * u128::from(factor) / 10u128.pow(digits);
+    whole.checked_add(u64::try_from(part).ok()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read() {
+        for (text, bytes) in [
+            ("1", 1),
+            ("256MiB", 256 << 20),
+            ("256 MiB", 256 << 20),
+            ("1.5GiB", 3 << 29),
+            ("64K", 64 << 10),
+            ("2MB", 2_000_000),
+            ("18446744073709551615", u64::MAX),
+        ] {
+            assert_eq!(text.parse(), Ok(ByteCount(bytes)), "{text}");
+        }
+    }
+
+    #[test]
+    fn other_text_is_no_size() {
+        for text in ["", "MiB", "-1", "1.MiB", "1..2", "1XiB", "1mib", "99999999999GiB", "٣"] {
+            assert_eq!(text.parse::<ByteCount>(), Err(UnitError::Size), "{text}");
+        }
+        assert_eq!("0".parse::<ByteCount>(), Err(UnitError::Zero));
+    }
+
+    #[test]
+    fn durations_are_read() {
+        for (text, ms) in
+            [("500ms", 500), ("10s", 10_000), ("2m", 120_000), ("1.5s", 1500), ("1h", 3_600_000)]
+        {
+            assert_eq!(parse_duration(text), Ok(Duration::from_millis(ms)), "{text}");
+        }
+        for text in ["", "10", "s", "-1s", "1 day", "1e3s"] {
+            assert_eq!(parse_duration(text), Err(UnitError::Duration), "{text}");
+        }
+        assert_eq!(parse_duration("0s"), Err(UnitError::Zero));
+    }
+
+    #[test]
+    fn sizes_are_written() {
+        for (bytes, text) in [(5, "5 bytes"), (64 << 20, "64 MiB"), (3 << 29, "1.5 GiB"), (1 << 30, "1 GiB")]
+        {
+            assert_eq!(ByteCount(bytes).to_string(), text);
+        }
+    }
+}

@@ -1,0 +1,4 @@
+;; Wants a function that nobody serves, and one of WASI's namespace that WASI does not have.
+(module
+  (import "env" "launch_missiles" (func $launch_missiles (param i32)))
+  (func (export "_start") (call $launch_missiles (i32.const 1))))

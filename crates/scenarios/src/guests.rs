@@ -1,0 +1,54 @@
+//! The guests' sources, which travel in this executable.
+
+use crate::verdict::{Failed, Verdict};
+
+macro_rules! guests {
+    ($($name:literal),* $(,)?) => {
+        const GUESTS: &[(&str, &str)] = &[$(($name, include_str!(concat!("../guests/", $name, ".wat")))),*];
+    };
+}
+
+guests![
+    "arguments",
+    "cat",
+    "clock",
+    "closes-stdout",
+    "count",
+    "exit",
+    "files",
+    "four-gib",
+    "grow",
+    "random",
+    "ready-spin",
+    "recursion",
+    "sleep",
+    "spin",
+    "spin-exports",
+    "spin-host",
+    "spin-start",
+    "strange-import",
+    "streams",
+    "traps",
+    "yes",
+];
+
+/// The text of the guest called `name`.
+pub fn text(name: &str) -> Verdict<&'static str> {
+    let guest = GUESTS.iter().find(|(guest, _)| *guest == name);
+    guest.map(|(_, text)| *text).ok_or_else(|| Failed(format!("there is no guest {name}")))
+}
+
+/// The guest called `name` in the binary format.
+pub fn binary(name: &str) -> Verdict<Vec<u8>> {
+    Ok(wat::parse_str(text(name)?)?)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn every_guest_is_webassembly() {
+        for (name, _) in super::GUESTS {
+            assert!(super::binary(name).is_ok(), "{name}");
+        }
+    }
+}

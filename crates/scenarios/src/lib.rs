@@ -1,0 +1,62 @@
+//! The scenario tests: what a user does with the `selkis` command, with the same assertions hosted and in QEMU.
+//!
+//! ```text
+//! cargo test -p scenarios --test scenarios -- [--platform hosted|vm] [--soak] [FILTER]…
+//! ```
+//! Each prints a line; the last line says how many passed and failed, and so does the exit status. The command to test is
+//! `$SELKIS_BIN`, or the one in `$SELKIS_LIB`; real programs come from `$SELKIS_FETCH`. `$SELKIS_SOAK` is as `--soak`.
+#![deny(unsafe_code)]
+
+mod damage;
+mod fetch;
+mod guests;
+mod runner;
+mod scenarios;
+mod selkis;
+mod verdict;
+
+use clap::Parser;
+use runner::{Depth, Platform, Selection};
+use std::env;
+use std::process::ExitCode;
+
+/// Runs the scenario tests of Selkis
+#[derive(Parser)]
+#[command(name = "scenarios", version)]
+struct Arguments {
+    /// Only on this platform; may be given for each
+    #[arg(long, value_enum)]
+    platform: Vec<Platform>,
+    /// Everything, where the ordinary run takes a part: all 1,000 damaged modules and artifacts
+    #[arg(long)]
+    soak: bool,
+    /// Show what would run
+    #[arg(long)]
+    list: bool,
+    /// How many run at the same time
+    #[arg(long, default_value_t = 2)]
+    jobs: usize,
+    /// Only scenarios whose names contain one of these
+    filter: Vec<String>,
+}
+
+/// What the test executable does.
+pub fn main() -> ExitCode {
+    // Started under QEMU's name, this is what stands before QEMU and damages its boot module.
+    if let Some(ended) = damage::stand_in_for_qemu() {
+        return ended;
+    }
+    let arguments = Arguments::parse();
+    let platforms = match arguments.platform.as_slice() {
+        [] => vec![Platform::Hosted, Platform::Vm],
+        chosen => chosen.to_vec(),
+    };
+    let soak = arguments.soak || env::var_os("SELKIS_SOAK").is_some();
+    let depth = if soak { Depth::Soak } else { Depth::Ordinary };
+    let selection = Selection { platforms, filter: arguments.filter, depth };
+    if arguments.list {
+        runner::list(&scenarios::all(), &selection);
+        return ExitCode::SUCCESS;
+    }
+    runner::run(&scenarios::all(), &selection, arguments.jobs.max(1))
+}

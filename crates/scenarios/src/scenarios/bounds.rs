@@ -1,0 +1,69 @@
+//! Memory: what a program may have, what a stream may take, what a machine holds.
+
+use crate::fetch::fetch;
+use crate::runner::{On, Platform, Scenario};
+use crate::selkis::{Context, Input, pattern};
+use crate::verdict::{Verdict, check, check_eq};
+
+pub const SCENARIOS: &[Scenario] = &[
+    Scenario { name: "large-stdin", on: On::Both, run: large_stdin },
+    Scenario { name: "memory-limit", on: On::Both, run: memory_limit },
+    Scenario { name: "four-gib", on: On::Both, run: four_gib },
+    Scenario { name: "small-machine", on: On::Only(Platform::Vm), run: small_machine },
+    Scenario { name: "exhausted-machine", on: On::Only(Platform::Vm), run: exhausted_machine },
+];
+
+/// 1 GiB hosted, 64 MiB into the machine; the command itself needs no more memory for it.
+fn large_stdin(context: &Context) -> Verdict {
+    const COMMAND_BYTES_MAX: u64 = 64 << 20;
+    let length: u64 = context.on(1 << 30, 64 << 20);
+    let output = context.guest("count")?.input(Input::Pattern(length)).patience(5).run()?;
+    output.exits(0)?.ends_well()?;
+    let sum = pattern()
+        .take((length / 8) as usize)
+        .enumerate()
+        .fold(0u64, |sum, (index, word)| sum.wrapping_add(word.rotate_left((index % 64) as u32)));
+    let expected = [length.to_le_bytes(), sum.to_le_bytes()].concat();
+    check_eq("length and sum", &output.stdout, &expected)?;
+    let peak = output.peak_bytes;
+    check(peak > 0 && peak < COMMAND_BYTES_MAX, || format!("the command used {} MiB of memory", peak >> 20))
+}
+
+fn memory_limit(context: &Context) -> Verdict {
+    for (option, pages) in [("16MiB", 256u32), ("1MiB", 16), ("64KiB", 1), ("40000KiB", 625)] {
+        let output = context.guest("grow")?.options(["--memory", option]).run()?;
+        output.exits(0)?.writes(pages.to_le_bytes())?;
+    }
+    Ok(())
+}
+
+fn four_gib(context: &Context) -> Verdict {
+    let output = context.guest("four-gib")?.run()?;
+    output.exits(125)?.ends_well()?.says(&["four-gib.wat", "memory", "--memory"])?;
+    Ok(())
+}
+
+/// 64 MiB hold QuickJS and its heap; they do not hold CPython, and that is said.
+fn small_machine(context: &Context) -> Verdict {
+    let small = ["--vm-memory", "64MiB"];
+    let quickjs = context.program(fetch("quickjs.wasm")?).options(small);
+    quickjs.arguments(["-e", "console.log(6 * 7)"]).patience(3).run()?.exits(0)?.writes("42\n")?;
+    let python = context.program(fetch("python.wasm")?).options(small);
+    let output = python.arguments(["-c", "print(6 * 7)"]).patience(3).run()?;
+    output.exits(125)?.writes("")?.says(&["64 MiB", "--vm-memory"])?;
+    Ok(())
+}
+
+/// The program may have more than the machine has: it is told no, or it is ended, and the machine stops in order.
+fn exhausted_machine(context: &Context) -> Verdict {
+    let output = context.guest("grow")?.options(["--memory", "512MiB", "--vm-memory", "64MiB"]).run()?;
+    output.ends_well()?;
+    match output.code() {
+        Some(137) => output.says(&["memory"]).map(|_| ()),
+        _ => {
+            output.exits(0)?;
+            let pages = u32::from_le_bytes(output.stdout.as_slice().try_into()?);
+            check((16..1024).contains(&pages), || format!("the program got {pages} pages"))
+        }
+    }
+}

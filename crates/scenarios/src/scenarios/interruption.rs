@@ -1,0 +1,108 @@
+//! Programs that do not end by themselves: time limits, Ctrl-C, readers that go away.
+
+use crate::runner::{On, Platform, Scenario};
+use crate::selkis::{Context, Input, Run};
+use crate::verdict::{Failed, Verdict, check, check_eq};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
+use std::fs;
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+pub const SCENARIOS: &[Scenario] = &[
+    Scenario { name: "timeout", on: On::Both, run: timeout },
+    Scenario { name: "timeout-while-waiting", on: On::Both, run: timeout_while_waiting },
+    Scenario { name: "timeout-not-reached", on: On::Both, run: timeout_not_reached },
+    Scenario { name: "ctrl-c-in-a-loop", on: On::Both, run: ctrl_c_in_a_loop },
+    Scenario { name: "ctrl-c-while-reading", on: On::Both, run: ctrl_c_while_reading },
+    Scenario { name: "sigterm", on: On::Both, run: sigterm },
+    Scenario { name: "reader-goes-away", on: On::Both, run: reader_goes_away },
+    Scenario { name: "closes-stdout", on: On::Both, run: closes_stdout },
+    Scenario { name: "nothing-left-behind", on: On::Only(Platform::Vm), run: nothing_left_behind },
+];
+
+const EBADF: i32 = 8;
+const EPIPE: i32 = 64;
+
+fn times_out(run: Run) -> Verdict {
+    run.run()?.exits(124)?.ends_well()?.says(&["time"])?;
+    Ok(())
+}
+
+fn timeout(context: &Context) -> Verdict {
+    for guest in ["spin", "spin-exports", "spin-start", "spin-host"] {
+        times_out(context.guest(guest)?.options(["--timeout", "300ms"]))?;
+    }
+    Ok(())
+}
+
+fn timeout_while_waiting(context: &Context) -> Verdict {
+    times_out(context.guest("cat")?.options(["--timeout", "300ms"]).input(Input::Open))?;
+    times_out(context.guest("sleep")?.options(["--timeout", "300ms"]))
+}
+
+fn timeout_not_reached(context: &Context) -> Verdict {
+    context.guest("exit")?.options(["--timeout", "50s"]).arguments(["5"]).run()?.exits(5)?;
+    Ok(())
+}
+
+fn ctrl_c_in_a_loop(context: &Context) -> Verdict {
+    let mut running = context.guest("ready-spin")?.start()?;
+    check_eq("output", running.read_output(6)?, b"ready\n")?;
+    running.signal(Signal::INT)?;
+    running.finish()?.exits(130)?.ends_well()?.says(&["interrupted"])?;
+    Ok(())
+}
+
+fn ctrl_c_while_reading(context: &Context) -> Verdict {
+    let mut running = context.guest("cat")?.input(Input::Open).start()?;
+    running.stdin()?.write_all(b"there?")?;
+    check_eq("output", running.read_output(6)?, b"there?")?;
+    running.signal(Signal::INT)?;
+    running.finish()?.exits(130)?.ends_well()?;
+    Ok(())
+}
+
+fn sigterm(context: &Context) -> Verdict {
+    let mut running = context.guest("ready-spin")?.start()?;
+    running.read_output(6)?;
+    running.signal(Signal::TERM)?;
+    running.finish()?.exits(130)?.ends_well()?;
+    Ok(())
+}
+
+/// As in `selkis run yes.wat | head`: the program sees EPIPE.
+fn reader_goes_away(context: &Context) -> Verdict {
+    let mut running = context.guest("yes")?.start()?;
+    check_eq("output", running.read_output(4)?, b"y\ny\n")?;
+    running.close_output();
+    running.finish()?.exits(EPIPE)?.ends_well()?;
+    Ok(())
+}
+
+fn closes_stdout(context: &Context) -> Verdict {
+    context.guest("closes-stdout")?.run()?.exits(EBADF)?.writes("")?.says(&["still here"])?;
+    Ok(())
+}
+
+/// Killed with no chance to clean up, the command takes QEMU with it.
+fn nothing_left_behind(context: &Context) -> Verdict {
+    let temporary = context.folder().join("temporary");
+    fs::create_dir(&temporary)?;
+    let mut running = context.guest("ready-spin")?.variable("TMPDIR", &temporary).start()?;
+    running.read_output(6)?;
+    let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", running.pid()))?;
+    let number = children.trim().parse().map_err(|_| Failed(format!("children: {children:?}")))?;
+    let pid = Pid::from_raw(number).ok_or_else(|| Failed("no child".into()))?;
+    let qemu = pidfd_open(pid, PidfdFlags::empty())?;
+    running.signal(Signal::KILL)?;
+    let output = running.finish()?;
+    check(output.code().is_none(), || output.failed("expected that SIGKILL ends it").0)?;
+    let started = Instant::now();
+    let mut poll = [rustix::event::PollFd::new(&qemu, rustix::event::PollFlags::IN)];
+    let limit = rustix::event::Timespec { tv_sec: 10, tv_nsec: 0 };
+    check(rustix::event::poll(&mut poll, Some(&limit))? == 1, || {
+        format!("QEMU {number} outlived the command")
+    })?;
+    check(started.elapsed() < Duration::from_secs(10), || "QEMU took too long to end".into())?;
+    check_eq("files left behind", fs::read_dir(&temporary)?.count(), 0)
+}

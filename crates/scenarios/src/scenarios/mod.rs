@@ -1,0 +1,23 @@
+//! What is tried.
+
+mod basics;
+mod bounds;
+mod broken;
+mod grants;
+mod interruption;
+mod real;
+
+use crate::runner::Scenario;
+
+/// All scenarios, in the order in which they run: the long ones first, so that they do not end up alone at the end.
+pub fn all() -> Vec<Scenario> {
+    [
+        real::SCENARIOS,
+        broken::SCENARIOS,
+        bounds::SCENARIOS,
+        basics::SCENARIOS,
+        grants::SCENARIOS,
+        interruption::SCENARIOS,
+    ]
+    .concat()
+}
