@@ -100,7 +100,7 @@ install_packages() {
 	"${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends --no-remove \
 		-o DPkg::Lock::Timeout=300 "$@" >>"$log" 2>&1 </dev/null || {
 		tail_of "$log"
-		die "apt-get could not install $*" "see $log; is the network up, is the disk full?"
+		die "apt-get could not install $*" "$(likely_cause "$log")"
 	}
 }
 
@@ -109,4 +109,15 @@ need() {
 	local command=$1
 	shift
 	have "$command" || install_packages "$@"
+}
+
+# likely_cause LOG: what a person should look at first, from the words of the tool that failed.
+likely_cause() {
+	if grep -qiE 'no space left|disk quota' "$1"; then
+		printf 'the disk is full: %s needs about 5 GB' "$CACHE"
+	elif grep -qiE 'failure (in name )?resol|could not resolve|getaddrinfo|network is unreachable|connection (refused|timed)' "$1"; then
+		printf 'the network is out of reach; run the same command again when it is back'
+	else
+		printf 'the whole output is in %s' "$1"
+	fi
 }

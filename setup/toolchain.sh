@@ -68,7 +68,7 @@ unpack_toolchain() {
 	# shellcheck disable=SC2086 # a list of words
 	(cd "$work/debs" && private_apt get download $packages) >>"$APT_LOG" 2>&1 || {
 		tail_of "$APT_LOG" 8
-		die "the toolchain's packages could not be downloaded" "see $APT_LOG; run the same command again to go on"
+		die "the toolchain's packages could not be downloaded" "$(likely_cause "$APT_LOG")"
 	}
 	unpack_debs "$work" "$version"
 	say "toolchain ready after $((SECONDS - started)) s"
@@ -104,9 +104,9 @@ prepare_private_apt() {
 	private_apt get update >>"$APT_LOG" 2>&1 || true # judged by what can be had afterwards
 	[ -n "$(rust_version)" ] || add_security_archive
 	[ -n "$(rust_version)" ] || {
-		tail_of "$APT_LOG" 8
-		die "no Debian source offers rustc-web $RUST_OLDEST or newer" \
-			"is the network up? Debian 12's security archive (suite bookworm-security) carries it; see $APT_LOG"
+		tail_of "$APT_LOG" 4
+		die "no Debian source offers rustc-web $RUST_OLDEST or newer (Debian 12's security archive carries it)" \
+			"$(likely_cause "$APT_LOG")"
 	}
 }
 
@@ -164,7 +164,7 @@ unpack_debs() {
 		dpkg-deb --extract "$deb" "$work/root" 2>>"$APT_LOG" || {
 			rm -f "$deb"
 			tail_of "$APT_LOG" 4
-			die "$(basename "$deb") could not be unpacked" "is the disk full? Run the same command again to go on"
+			die "$(basename "$deb") could not be unpacked" "$(likely_cause "$APT_LOG")"
 		}
 	done
 	TOOLCHAIN=$work/root
