@@ -46,6 +46,10 @@ describe_part() {
 		TITLE='the kernel that checks a loader' NAME='' MADE=host/x86_64-unknown-none/release/limine-check
 		CARGO_ARGS=(-p image-limine-check --target-dir "$TARGET/host" --target x86_64-unknown-none '-Zbuild-std=core,alloc')
 		;;
+	probe)
+		TITLE='the domain that checks the kernel' NAME='' MADE=host/x86_64-unknown-none/release/image-probe
+		CARGO_ARGS=(-p image-probe --target-dir "$TARGET/host" --target x86_64-unknown-none '-Zbuild-std=core,alloc')
+		;;
 	*) die "there is no part named $1" ;;
 	esac
 }
@@ -105,11 +109,21 @@ build_part() {
 	describe_part "$part"
 	: >"$DIST/.$part.stamp" # what changes while cargo runs is newer than this
 	cargo_logged "$part" "building $TITLE" "$ROOT" build --release "${CARGO_ARGS[@]}"
+	[ "$part" != kernel ] || name_kernel_functions
 	[ -e "$TARGET/$MADE" ] || die "cargo made no ${MADE##*/} for $TITLE" "is the binary still named so in its Cargo.toml?"
 	cp "$TARGET/$MADE" "$DIST/.$NAME.new" || die "cannot write $DIST/$NAME" "is the disk full?"
 	mv -f "$DIST/.$NAME.new" "$DIST/$NAME"
 	mv -f "$DIST/.$part.stamp" "$DIST/$part.stamp"
 	say "built ${TITLE%% (*} in $((SECONDS - started)) s"
+}
+
+# The names in the kernel's backtraces are a table in its file, made from the file of a build before (its build.rs).
+name_kernel_functions() {
+	local first=$TARGET/kernel-without-names
+	cp "$TARGET/$MADE" "$first" || die "cannot write $first" "is the disk full?"
+	export SELKIS_KERNEL_SYMBOLS=$first
+	cargo_logged kernel "naming the kernel's functions" "$ROOT" build --release "${CARGO_ARGS[@]}"
+	unset SELKIS_KERNEL_SYMBOLS
 }
 
 # cargo_logged LOG TITLE FOLDER ARGUMENT...: runs cargo in the folder; says the title, at a terminal also what is being

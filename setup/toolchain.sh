@@ -54,19 +54,20 @@ enter_toolchain() {
 
 unpack_toolchain() {
 	find_toolchain && return # another run made it while this one waited
-	local started=$SECONDS work=$CACHE/toolchain/.partial version packages
-	make_dir "$work/debs"
+	local started=$SECONDS work=$CACHE/toolchain/.partial version debs packages
 	make_dir "$CACHE/log"
 	APT_LOG=$CACHE/log/toolchain.log
 	: >"$APT_LOG"
 	say "this machine has no Selkis toolchain yet; unpacking Debian's Rust into $CACHE/toolchain (your own Rust, if any, is left alone)"
 	prepare_private_apt "$work/apt"
 	version=$(rust_version)
+	debs=$work/debs-$version # the archive may have moved on since a run that was interrupted
+	make_dir "$debs"
 	packages=$(packages_to_unpack)
 	say "downloading $(wc -w <<<"$packages") packages, about 230 MB (rustc $version)"
 	# apt-get download verifies signatures and checksums, and skips what an interrupted run already has.
 	# shellcheck disable=SC2086 # a list of words
-	(cd "$work/debs" && private_apt get download $packages) >>"$APT_LOG" 2>&1 || {
+	(cd "$debs" && private_apt get download $packages) >>"$APT_LOG" 2>&1 || {
 		tail_of "$APT_LOG" 8
 		die "the toolchain's packages could not be downloaded" "$(likely_cause "$APT_LOG")"
 	}
@@ -160,7 +161,7 @@ unpack_debs() {
 	local work=$1 version=$2 deb missing
 	rm -rf "$work/root"
 	make_dir "$work/root"
-	for deb in "$work"/debs/*.deb; do
+	for deb in "$work/debs-$version"/*.deb; do
 		dpkg-deb --extract "$deb" "$work/root" 2>>"$APT_LOG" || {
 			rm -f "$deb"
 			tail_of "$APT_LOG" 4
