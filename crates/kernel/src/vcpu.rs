@@ -137,7 +137,9 @@ impl Vcpu {
             return Err(Error::BadRange);
         }
         machine.write_words(upcall.frame, MASKED, &[0]);
-        Ok(Context { rflags: context.rflags & FLAGS_TAKEN | FLAGS_SET, ..context })
+        let rflags = context.rflags & FLAGS_TAKEN | FLAGS_SET;
+        // What a fault said is said: a tick that comes at once must not seem to be one.
+        Ok(Context { rflags, vector: 0, error: 0, address: 0, out_of_memory: 0, ..context })
     }
 
     fn show_pending<M: Machine>(&self, machine: &mut M) {
