@@ -86,7 +86,7 @@ const RULES: &[Rule] = &[
 
 /// What is not part of the system: tools and tests, which may look at anything.
 const OUTSIDE: &[&str] =
-    &["checks", "scenarios", "bench", "image-bench-runtime", "image-limine-check", "image-probe"];
+    &["checks", "scenarios", "bench", "image-bench-runtime", "image-limine-check", "image-probe", "peer"];
 
 #[test]
 fn every_arrow_points_the_right_way() {
