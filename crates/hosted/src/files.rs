@@ -118,6 +118,9 @@ impl LinuxFiles {
     /// The directory that the last component of `path` is in, and that component, with the slashes behind it.
     fn parent<'p>(&self, directory: Handle, path: Path<'p>) -> Result<(Parent<'_>, &'p str), Errno> {
         let held = self.held(directory)?;
+        if held.kind != FileKind::Directory {
+            return Err(Errno::Notdir);
+        }
         let text = path.as_str();
         let end = text.trim_end_matches('/').len();
         let begin = text[..end].rfind('/').map_or(0, |slash| slash + 1);
@@ -209,10 +212,7 @@ fn linux_open(directory: &File, path: Path<'_>, open: Open) -> Result<File, Errn
         .truncate(open.truncate == Truncate::Empty)
         .custom_flags(flags.bits().cast_signed())
         .nonblock(true)
-        .follow(match open.follow {
-            Follow::Yes => FollowSymlinks::Yes,
-            Follow::No => FollowSymlinks::No,
-        });
+        .follow(follow_how(path, open.follow));
     unbroken(|| cap_primitives::fs::open(directory, path.as_str().as_ref(), &options))
 }
 
@@ -330,11 +330,11 @@ impl Files for LinuxFiles {
             stat_below(&held.file, path, follow)?;
             return Err(errno.into());
         }
-        let path = path.as_str().as_ref();
-        let set = match follow {
-            Follow::Yes => cap_primitives::fs::set_times,
-            Follow::No => cap_primitives::fs::set_times_nofollow,
+        let set = match follow_how(path, follow) {
+            FollowSymlinks::Yes => cap_primitives::fs::set_times,
+            FollowSymlinks::No => cap_primitives::fs::set_times_nofollow,
         };
+        let path = path.as_str().as_ref();
         Ok(unbroken(|| set(&held.file, path, time_spec(times.accessed), time_spec(times.modified)))?)
     }
 
@@ -398,6 +398,18 @@ impl Files for LinuxFiles {
         to_directory: Handle,
         to: Path<'_>,
     ) -> Result<()> {
+        if from.names_directory() {
+            // Linux would follow a symbolic link before the slash, wherever it leads; and a directory cannot be linked.
+            stat_below(&self.held(directory)?.file, from, Follow::Yes)?;
+            let (to_parent, to) = self.parent_to_change(to_directory, to)?;
+            let to_name = to.trim_end_matches('/');
+            return Err(match linux(|| rustix::fs::statat(&to_parent, to_name, AtFlags::SYMLINK_NOFOLLOW)) {
+                Ok(_) => Errno::Exist,
+                Err(Errno::Noent) if to_name.len() < to.len() => Errno::Noent,
+                Err(_) => Errno::Perm,
+            }
+            .into());
+        }
         let (from_parent, from) = self.parent_to_change(directory, from)?;
         let (to_parent, to) = self.parent_to_change(to_directory, to)?;
         Ok(linux(|| rustix::fs::linkat(&from_parent, from, &to_parent, to, AtFlags::empty()))?)
@@ -422,12 +434,17 @@ impl Files for LinuxFiles {
 }
 
 fn stat_below(directory: &File, path: Path<'_>, follow: Follow) -> Result<Stat, Errno> {
-    let follow = match follow {
-        Follow::Yes => FollowSymlinks::Yes,
-        Follow::No => FollowSymlinks::No,
-    };
+    let follow = follow_how(path, follow);
     let metadata = unbroken(|| cap_primitives::fs::stat(directory, path.as_str().as_ref(), follow))?;
     Ok(describe(&metadata))
+}
+
+/// A slash behind a symbolic link makes Linux follow it, whatever else is asked for.
+fn follow_how(path: Path<'_>, follow: Follow) -> FollowSymlinks {
+    match follow {
+        Follow::No if !path.names_directory() => FollowSymlinks::No,
+        Follow::No | Follow::Yes => FollowSymlinks::Yes,
+    }
 }
 
 fn describe(metadata: &cap_primitives::fs::Metadata) -> Stat {

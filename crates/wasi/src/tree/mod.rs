@@ -280,10 +280,19 @@ impl Files for Tree<'_> {
     }
 
     fn open_at(&mut self, directory: Handle, path: Path<'_>, open: Open) -> Result<Opened> {
-        let at_end = if open.create == Create::Exclusively { AtEnd::Keep } else { open.follow.into() };
+        let at_end = match (open.create, open.follow) {
+            (Create::Never, follow) => follow.into(),
+            (Create::IfMissing, Follow::Yes) => AtEnd::FollowBeforeNothing,
+            (Create::IfMissing, Follow::No) | (Create::Exclusively, _) => AtEnd::Keep,
+        };
         let (held, place) = self.walk(directory, path, at_end)?;
         let (parent, name) = match place {
-            _ if open.create != Create::Never && path.names_directory() => return Err(Errno::Isdir.into()),
+            Place::Unnamed { .. } if open.create == Create::Exclusively => return Err(Errno::Exist.into()),
+            Place::Unnamed { .. } | Place::Entry { slash: Slash::Trailing, .. }
+                if open.create != Create::Never =>
+            {
+                return Err(Errno::Isdir.into());
+            }
             Place::Entry { node: Some(_), .. } if open.create == Create::Exclusively => {
                 return Err(Errno::Exist.into());
             }

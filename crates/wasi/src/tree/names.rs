@@ -65,7 +65,8 @@ impl<'b> Tree<'b> {
     }
 
     pub(super) fn create_directory(&mut self, directory: Handle, path: Path<'_>) -> Result<(), Errno> {
-        let Vacancy { held, directory, name } = self.vacancy(directory, path, Slash::Trailing)?;
+        let Vacancy { held, directory, name } =
+            vacancy(self.walk(directory, path, AtEnd::Keep)?, Slash::Trailing)?;
         self.writable(held)?;
         self.make(directory, &name, Kind::Directory(Directory::new(Some(directory)))).map(|_| ())
     }
@@ -77,7 +78,8 @@ impl<'b> Tree<'b> {
             _ if text.starts_with('/') => return Err(Errno::Perm),
             _ => {}
         }
-        let Vacancy { held, directory, name } = self.vacancy(directory, path, Slash::None)?;
+        let Vacancy { held, directory, name } =
+            vacancy(self.walk(directory, path, AtEnd::Keep)?, Slash::None)?;
         self.writable(held)?;
         let charge = text.len() as u64;
         self.budget.take(charge)?;
@@ -92,9 +94,13 @@ impl<'b> Tree<'b> {
         to_directory: Handle,
         to: Path<'_>,
     ) -> Result<(), Errno> {
-        let (from_held, place) = self.walk(from_directory, from, Follow::No)?;
-        let node = place.existing(&self.nodes)?;
-        let Vacancy { held, directory, name } = self.vacancy(to_directory, to, Slash::None)?;
+        let (from_held, from_place) = self.walk(from_directory, from, Follow::No)?;
+        if from.names_directory() {
+            from_place.existing(&self.nodes)?;
+        }
+        let to_place = self.walk(to_directory, to, AtEnd::Keep)?;
+        let node = from_place.existing(&self.nodes)?;
+        let Vacancy { held, directory, name } = vacancy(to_place, Slash::None)?;
         self.writable(from_held)?;
         self.writable(held)?;
         if let Kind::Directory(_) = self.nodes.get(node)?.kind {
@@ -219,16 +225,6 @@ impl<'b> Tree<'b> {
         if is_root || self.nodes.get(directory)?.links > 0 { Ok(()) } else { Err(Errno::Noent) }
     }
 
-    /// The place for a new name. `slash` says what may stand behind it: only a directory's name can have a slash.
-    fn vacancy(&self, directory: Handle, path: Path<'_>, slash: Slash) -> Result<Vacancy, Errno> {
-        let (held, place) = self.walk(directory, path, AtEnd::Keep)?;
-        match place {
-            Place::Unnamed { .. } | Place::Entry { node: Some(_), .. } => Err(Errno::Exist),
-            Place::Entry { slash: Slash::Trailing, .. } if slash == Slash::None => Err(Errno::Noent),
-            Place::Entry { directory, name, .. } => Ok(Vacancy { held, directory, name: Box::from(name) }),
-        }
-    }
-
     /// Gives a node a name; the name is free.
     fn enter_name(&mut self, directory: NodeId, name: &str, node: NodeId) -> Result<(), Errno> {
         let links = self.nodes.get(node)?.links.checked_add(1).ok_or(Errno::Mlink)?;
@@ -259,6 +255,15 @@ impl<'b> Tree<'b> {
         self.leave_name(name)?;
         self.collect(name.node);
         Ok(())
+    }
+}
+
+/// The place for a new name. `slash` says what may stand behind it: only a directory's name can have a slash.
+fn vacancy((held, place): (Held, Place<'_>), slash: Slash) -> Result<Vacancy, Errno> {
+    match place {
+        Place::Unnamed { .. } | Place::Entry { node: Some(_), .. } => Err(Errno::Exist),
+        Place::Entry { slash: Slash::Trailing, .. } if slash == Slash::None => Err(Errno::Noent),
+        Place::Entry { directory, name, .. } => Ok(Vacancy { held, directory, name: Box::from(name) }),
     }
 }
 

@@ -30,6 +30,8 @@ pub(super) enum AtEnd {
     Follow,
     /// Follow it only if there is a slash behind it.
     FollowBeforeSlash,
+    /// Follow it only if there is no slash behind it.
+    FollowBeforeNothing,
     /// Keep it: this is about the name.
     Keep,
 }
@@ -156,8 +158,8 @@ pub(super) fn walk<'w>(
                 };
                 let follow = match rest {
                     Rest::Components => true,
-                    Rest::Slash => at_end != AtEnd::Keep,
-                    Rest::Nothing => at_end == AtEnd::Follow,
+                    Rest::Slash => matches!(at_end, AtEnd::Follow | AtEnd::FollowBeforeSlash),
+                    Rest::Nothing => matches!(at_end, AtEnd::Follow | AtEnd::FollowBeforeNothing),
                 };
                 match (link, rest) {
                     (Some(text), _) if follow => pending.push_link(text)?,
