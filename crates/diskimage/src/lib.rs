@@ -104,12 +104,7 @@ fn write_device<D: Read + Write + Seek + std::fmt::Debug>(
 ) -> Result<D, DeviceError> {
     write_partition_table(&mut device, contents, geometry)?;
     let mut volume = Window::new(device, PARTITION_START, geometry.volume_bytes());
-    let options = FormatVolumeOptions::new()
-        .fat_type(geometry.fat_type())
-        .bytes_per_cluster(geometry.cluster_bytes())
-        .volume_id(contents.volume_id())
-        .volume_label(*b"SELKIS     ");
-    fatfs::format_volume(&mut volume, options)?;
+    format(&mut volume, contents, geometry)?;
     {
         let file_system = FileSystem::new(&mut volume, FsOptions::new().time_provider(&NoClock))?;
         for file in contents.files() {
@@ -119,6 +114,19 @@ fn write_device<D: Read + Write + Seek + std::fmt::Debug>(
     }
     volume.flush()?;
     Ok(volume.into_inner())
+}
+
+fn format<D: Read + Write + Seek>(
+    volume: &mut Window<D>,
+    contents: &Contents<'_>,
+    geometry: &Geometry,
+) -> io::Result<()> {
+    let options = FormatVolumeOptions::new()
+        .fat_type(geometry.fat_type())
+        .bytes_per_cluster(geometry.cluster_bytes())
+        .volume_id(contents.volume_id())
+        .volume_label(*b"SELKIS     ");
+    fatfs::format_volume(volume, options)
 }
 
 fn write_partition_table<D: Read + Write + Seek + std::fmt::Debug>(

@@ -64,6 +64,12 @@ impl<'a> Contents<'a> {
         Ok(Self { files: checked, digest: digest.finalize().into() })
     }
 
+    /// Contents of which only the size is real: to measure, not to write.
+    #[cfg(test)]
+    pub fn of_size(size: u64, source: &'a Source) -> Self {
+        Self { files: vec![Checked { path: "large".to_owned(), size, source }], digest: [7; 32] }
+    }
+
     /// In the order in which they were given.
     pub fn files(&self) -> &[Checked<'a>] {
         &self.files

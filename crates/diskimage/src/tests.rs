@@ -105,25 +105,27 @@ fn a_file_from_disk_is_the_same_as_its_bytes() {
 }
 
 #[test]
-fn sizes_at_the_limits_of_cluster_sizes() {
-    // 65,000 clusters of 4 KiB: the next size of cluster must be taken. Sparse, so the test stays small.
+fn volumes_of_every_size_have_room_for_their_contents() {
     let scratch = Scratch::new("limits");
-    for mib in [250u64, 256, 300] {
-        let path = scratch.0.join("large");
-        File::create(&path).unwrap().set_len(mib << 20).unwrap();
-        let files = [("/large", Source::File(path))];
-        let contents = Contents::collect(&files).unwrap();
+    let source = Source::Bytes(Vec::new());
+    // Around each size at which another kind of volume is chosen; the volume's file is sparse.
+    for mib in [0u64, 1, 254, 255, 256, 257, 510, 512, 1023, 1025, 2046, 2050, 3000, 4095] {
+        let size = mib << 20;
+        let contents = Contents::of_size(size, &source);
         let geometry = Geometry::for_contents(&contents).unwrap();
         let device = tempfile(&scratch, geometry.bytes());
-        let mut device = write_device(device, &contents, &geometry).unwrap();
-        device.seek(SeekFrom::Start(0)).unwrap();
-        let volume = Window::new(device, PARTITION_START, geometry.volume_bytes());
+        let mut volume = Window::new(device, PARTITION_START, geometry.volume_bytes());
+        format(&mut volume, &contents, &geometry).unwrap();
         let file_system = FileSystem::new(volume, FsOptions::new()).unwrap();
-        assert_eq!(file_system.fat_type(), geometry.fat_type());
+        assert_eq!(file_system.fat_type(), geometry.fat_type(), "{mib} MiB");
         assert_eq!(file_system.cluster_size(), geometry.cluster_bytes());
-        let mut file = file_system.root_dir().open_file("large").unwrap();
-        assert_eq!(file.seek(SeekFrom::End(0)).unwrap(), mib << 20);
+        let stats = file_system.stats().unwrap();
+        let free = u64::from(stats.free_clusters()) * u64::from(stats.cluster_size());
+        assert!(free >= size + (64 << 10), "{mib} MiB: {free} bytes are free");
+        assert!(free <= size + size / 8 + (20 << 20), "{mib} MiB: {free} bytes are free");
     }
+    let too_large = Contents::of_size(16 << 40, &source);
+    assert!(matches!(Geometry::for_contents(&too_large), Err(ImageError::TooLarge { .. })));
 }
 
 fn tempfile(scratch: &Scratch, length: u64) -> File {

@@ -5,10 +5,12 @@ use alloc::borrow::ToOwned;
 use boot::config::Placement;
 use boot::error::{BootError, Firmware, Purpose, Role};
 use boot::response::Origin;
+use uefi::boot::{OpenProtocolAttributes, OpenProtocolParams, ScopedProtocol};
+use uefi::proto::ProtocolPointer;
 use uefi::proto::device_path::{DevicePath, DeviceSubType, DeviceType};
 use uefi::proto::loaded_image::LoadedImage;
 use uefi::proto::media::file::{Directory, File, FileAttribute, FileInfo, FileMode, RegularFile};
-use uefi::{CString16, Status, boot as services};
+use uefi::{CString16, Handle, Status, boot as services};
 
 use super::memory::Pages;
 
@@ -115,9 +117,16 @@ impl Volume {
 
 /// The partition that the running image came from; `None` for other media.
 fn origin() -> Option<Origin> {
-    let image = services::open_protocol_exclusive::<LoadedImage>(services::image_handle()).ok()?;
-    let device = services::open_protocol_exclusive::<DevicePath>(image.device()?).ok()?;
+    let image = look_at::<LoadedImage>(services::image_handle())?;
+    let device = look_at::<DevicePath>(image.device()?)?;
     let kind = (DeviceType::MEDIA, DeviceSubType::MEDIA_HARD_DRIVE);
     let node = device.node_iter().find(|node| node.full_type() == kind)?;
     boot::device_path::hard_drive(node.data())
+}
+
+/// A protocol that is only read. Opened without claiming it: a claim would make the firmware disconnect drivers.
+pub fn look_at<P: ProtocolPointer + ?Sized>(handle: Handle) -> Option<ScopedProtocol<P>> {
+    let parameters = OpenProtocolParams { handle, agent: services::image_handle(), controller: None };
+    // SAFETY: nothing that the loader does removes the protocol while the result is in use.
+    unsafe { services::open_protocol(parameters, OpenProtocolAttributes::GetProtocol) }.ok()
 }

@@ -9,7 +9,7 @@ use uefi::proto::rng::Rng;
 use uefi::table::cfg::ConfigTableEntry;
 use uefi::{boot as services, runtime, system, table};
 
-use super::machine;
+use super::{files, machine};
 
 /// Physical memory, which the firmware maps to itself.
 pub struct IdentityMapped;
@@ -120,7 +120,7 @@ pub fn entropy(count: usize) -> Vec<u64> {
 
 fn firmware_entropy(count: usize) -> Option<Vec<u64>> {
     let handle = services::get_handle_for_protocol::<Rng>().ok()?;
-    let mut generator = services::open_protocol_exclusive::<Rng>(handle).ok()?;
+    let mut generator = files::look_at::<Rng>(handle)?;
     let mut bytes = alloc::vec![0; 8 * count];
     generator.get_rng(None, &mut bytes).ok()?;
     let words = bytes.chunks_exact(8).map(|bytes| u64::from_le_bytes(core::array::from_fn(|i| bytes[i])));
