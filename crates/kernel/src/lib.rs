@@ -8,6 +8,8 @@
 #![no_std]
 
 extern crate alloc;
+#[cfg(test)]
+extern crate std;
 
 mod capability;
 mod device;
@@ -18,6 +20,11 @@ mod memory;
 mod region;
 mod start;
 mod vcpu;
+
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod tests;
 
 pub use device::{ByteRange, Device};
 pub use elf::ElfError;

@@ -1,0 +1,568 @@
+//! The kernel on a fake machine, against a simple model where there is one.
+
+use crate::device::{ByteRange, Device};
+use crate::fake::Fake;
+use crate::kernel::{Fault, Interrupt, Kernel, Next, PAGE_FAULT};
+use crate::machine::{Access, Machine, Owner, Page};
+use crate::memory::Touch;
+use crate::start::{BootModule, StartError, start};
+use abi::boot::{BootInfo, ClockParameters, DeviceKind, DeviceRecord, ModuleHeader, status};
+use abi::upcall::{Area, Kind};
+use abi::{Backing, Commit, Context, Error, Handle, PAGE_SIZE, Protection, Registers, Request, Span};
+use std::collections::BTreeMap;
+use std::vec::Vec;
+
+const WINDOW: u64 = 0x1_0000_0000;
+const BASE: u64 = 0x3_0000_0000;
+const UPCALL_PAGE: u64 = 0x2_0000_0000;
+const MODULE_PAGES: u64 = 16;
+
+/// An executable with a page of code, and data of which the last part is zeros.
+fn executable() -> Vec<u8> {
+    let mut file = std::vec![0; 2 * 4096 + 100];
+    file[..7].copy_from_slice(&[0x7f, b'E', b'L', b'F', 2, 1, 1]);
+    let mut put = |at: usize, bytes: &[u8]| file[at..at + bytes.len()].copy_from_slice(bytes);
+    put(16, &2u16.to_le_bytes());
+    put(18, &62u16.to_le_bytes());
+    put(24, &0x1000_1000u64.to_le_bytes());
+    put(32, &64u64.to_le_bytes());
+    put(54, &56u16.to_le_bytes());
+    put(56, &2u16.to_le_bytes());
+    for (index, (flags, offset, address, file_bytes, memory_bytes)) in
+        [(5u32, 0x1000u64, 0x1000_1000u64, 0x1000u64, 0x1000u64), (6, 0x2000, 0x1000_2000, 100, 0x2800)]
+            .into_iter()
+            .enumerate()
+    {
+        let at = 64 + index * 56;
+        put(at, &1u32.to_le_bytes());
+        put(at + 4, &flags.to_le_bytes());
+        for (field, value) in
+            [(8, offset), (16, address), (24, address), (32, file_bytes), (40, memory_bytes)]
+        {
+            put(at + field, &value.to_le_bytes());
+        }
+    }
+    put(0x2000, &[7; 100]);
+    file
+}
+
+fn module() -> Vec<u8> {
+    let image = executable();
+    let length = MODULE_PAGES * PAGE_SIZE;
+    let span = Span::new(PAGE_SIZE, image.len() as u64);
+    let mut module = ModuleHeader { magic: ModuleHeader::MAGIC, length, image: span }.to_bytes().to_vec();
+    module.resize(4096, 1);
+    module.extend(image);
+    module.resize(length as usize, 0xee);
+    module
+}
+
+fn devices() -> Vec<Device> {
+    let mut pci = DeviceRecord { kind: DeviceKind::Pci, interrupt_count: 3, ..DeviceRecord::default() };
+    pci.windows[1] = Span::new(0xfe00_0000, 0x4000);
+    let clock = DeviceRecord { kind: DeviceKind::RealTimeClock, ..DeviceRecord::default() };
+    let locked = std::vec![ByteRange { first: 0x40, count: 12 }];
+    let sealed = Some(Span::new(0xfe00_1000, 0x1000));
+    std::vec![
+        Device { number: 4, record: pci, locked, sealed },
+        Device { number: 9, record: clock, locked: Vec::new(), sealed: None },
+    ]
+}
+
+struct Domain {
+    kernel: Kernel<Fake>,
+    info: BootInfo,
+}
+
+impl Domain {
+    fn new(frames: u64) -> Self {
+        let module = module();
+        let fake = Fake::new(frames, &module);
+        let given = BootModule { address: 0, bytes: &module };
+        let (kernel, context) =
+            start(fake, Some(given), devices(), ClockParameters::default()).expect("it starts");
+        assert_eq!(context.rip, 0x1000_1000);
+        let info = kernel.machine.info.expect("it was published");
+        Self { kernel, info }
+    }
+
+    fn with_upcalls(frames: u64) -> Self {
+        let mut domain = Self::new(frames);
+        domain.must(domain.zero(UPCALL_PAGE, 1));
+        let vcpu = domain.info.vcpu;
+        domain.must(Request::SetUpcall { vcpu, page: UPCALL_PAGE, entry: 0x1000_1100, stack: 0x5000_0000 });
+        domain
+    }
+
+    fn call(&mut self, request: Request) -> Result<u64, Error> {
+        let mut context = self.context(request.encode());
+        let next = self.kernel.system_call(&mut context);
+        assert_eq!(next, Next::Return);
+        match Error::from_code(context.rax) {
+            Some(error) => Err(error),
+            None => Ok(context.rdx),
+        }
+    }
+
+    fn context(&self, registers: Registers) -> Context {
+        let [rdi, rsi, rdx, r10, r8, r9] = registers.arguments;
+        Context {
+            rax: registers.number,
+            rdi,
+            rsi,
+            rdx,
+            r10,
+            r8,
+            r9,
+            rip: 0x1000_1500,
+            rsp: 0x4000,
+            ..Context::default()
+        }
+    }
+
+    #[track_caller]
+    fn must(&mut self, request: Request) -> u64 {
+        self.call(request).unwrap_or_else(|error| panic!("{request:?}: {error:?}"))
+    }
+
+    fn map(
+        &self,
+        base: u64,
+        pages: u64,
+        backing: Backing,
+        protection: Protection,
+        commit: Commit,
+    ) -> Request {
+        let span = Span::new(base, pages * PAGE_SIZE);
+        Request::Map { space: self.info.space, span, backing, protection, commit }
+    }
+
+    fn zero(&self, base: u64, pages: u64) -> Request {
+        self.map(base, pages, Backing::Zero, Protection::ReadWrite, Commit::OnTouch)
+    }
+
+    fn touch(&mut self, address: u64, access: Access) -> Touch {
+        self.kernel.space.touch(&mut self.kernel.machine, Page::containing(address), access)
+    }
+
+    fn read(&mut self, address: u64) -> Option<u8> {
+        let Touch::Resolved(mapping) = self.touch(address, Access::Read) else { return None };
+        let mut byte = [0];
+        self.kernel.machine.read(mapping.frame, (address % PAGE_SIZE) as usize, &mut byte);
+        Some(byte[0])
+    }
+
+    fn write(&mut self, address: u64, byte: u8) -> bool {
+        let Touch::Resolved(mapping) = self.touch(address, Access::Write) else { return false };
+        self.kernel.machine.write(mapping.frame, (address % PAGE_SIZE) as usize, &[byte]);
+        true
+    }
+
+    /// Sums up what the domain should be charged, from the mappings and regions, and compares.
+    #[track_caller]
+    fn check_accounts(&self, before: u64) {
+        let Kernel { machine, space, .. } = &self.kernel;
+        let regions = || space.regions.iter();
+        let declared: u64 = regions().map(|region| region.charge(region.pages())).sum();
+        let owned = machine.pages().filter(|(_, mapping)| mapping.owner == Owner::Page);
+        let (mut touched, mut private) = (0, 0);
+        for (page, _) in owned {
+            let region = space.regions.find(page).expect("every page lies in a region");
+            private += 1;
+            touched += u64::from(region.commit == Commit::OnTouch);
+        }
+        assert_eq!(space.used, declared + touched + machine.table_count());
+        assert!(space.used <= space.quota);
+        let is_dma = |region: &&crate::region::Region| matches!(region.source, crate::region::Source::Dma(_));
+        let contiguous: u64 = regions().filter(is_dma).map(crate::region::Region::pages).sum();
+        assert_eq!(
+            machine.free_count(),
+            before - private - contiguous - machine.table_count(),
+            "frames are lost"
+        );
+    }
+}
+
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, end: u64) -> u64 {
+        // xorshift64* (Vigna 2016).
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) % end
+    }
+}
+
+#[test]
+fn the_domain_finds_its_image() {
+    let mut domain = Domain::new(1000);
+    assert_eq!(domain.read(0x1000_2000), Some(7));
+    assert_eq!(domain.read(0x1000_2000 + 99), Some(7));
+    for zero in [100, 4095, 4096, 0x27ff] {
+        assert_eq!(domain.read(0x1000_2000 + zero), Some(0), "zeros follow the data");
+    }
+    assert!(!domain.write(0x1000_1000, 1) && domain.touch(0x1000_1000, Access::Execute) != Touch::Denied);
+    assert!(domain.write(0x1000_2000, 9));
+    assert_eq!(domain.touch(0x1000_2000, Access::Execute), Touch::Denied);
+    assert_eq!(domain.read(domain.info.module.base + 0x3000), Some(7), "the module is as it was");
+    assert!(domain.write(0x0900_0000 - 1, 1) && !domain.write(0x0900_0000 - BootInfo::STACK_BYTES - 1, 1));
+    assert_eq!(domain.info.device_count, 2);
+}
+
+#[test]
+fn a_domain_that_ends_leaves_nothing() {
+    let mut domain = Domain::with_upcalls(4000);
+    let all = 4000;
+    domain.must(domain.map(BASE, 100, Backing::Zero, Protection::ReadWrite, Commit::Now));
+    let device = domain.info.devices[0].handle;
+    domain.must(domain.map(
+        BASE + (1 << 33),
+        10,
+        Backing::Dma { device },
+        Protection::ReadWrite,
+        Commit::Now,
+    ));
+    (0..100).for_each(|page| assert!(domain.write(BASE + page * PAGE_SIZE, 1)));
+    domain.check_accounts(all);
+    domain.kernel.machine.write_words(domain.kernel.vcpu.upcall.expect("set").frame, 0, &[1]);
+    let mut context = Context::default();
+    let next = domain.kernel.fault(Fault { vector: 6, error: 0, address: 0 }, &mut context);
+    assert_eq!(next, Next::Stop(status::DOMAIN_ENDED));
+    assert_eq!(domain.kernel.machine.free_count(), all);
+    assert_eq!(domain.kernel.space.used, 0);
+    assert_eq!(domain.kernel.machine.pages().count(), 0);
+    assert!(domain.kernel.machine.printed.starts_with(b"kernel: the domain ended: exception 6"));
+    let vcpu = domain.info.vcpu;
+    assert_eq!(domain.call(Request::Now { vcpu }), Err(Error::StaleHandle));
+}
+
+/// What a page of the model holds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Cell {
+    first: u8,
+    now: u8,
+    protection: Protection,
+    resets: bool,
+}
+
+/// Random maps, unmaps, protections, resets and accesses over a small range, beside an array.
+#[test]
+fn memory_behaves_as_the_model_and_counts_balance() {
+    const PAGES: u64 = 1200;
+    for seed in 1..=20 {
+        let frames = if seed % 2 == 0 { 700 } else { 5000 };
+        let mut domain = Domain::with_upcalls(frames);
+        let mut model: BTreeMap<u64, Cell> = BTreeMap::new();
+        let mut random = Random(seed);
+        for _ in 0..1500 {
+            let first = random.below(PAGES);
+            let most = if random.below(8) == 0 { PAGES - first } else { 12.min(PAGES - first) };
+            let count = 1 + random.below(most);
+            let pages = first..first + count;
+            // Spread over three tables.
+            let at = |page: u64| BASE + page * PAGE_SIZE;
+            let span = Span::new(at(first), count * PAGE_SIZE);
+            let space = domain.info.space;
+            let protections =
+                [Protection::None, Protection::Read, Protection::ReadWrite, Protection::ReadExecute];
+            let protection = protections[random.below(4) as usize];
+            match random.below(6) {
+                0 => {
+                    let device = domain.info.devices[0].handle;
+                    let kind = random.below(4);
+                    let backing = match kind {
+                        0 | 1 => Backing::Zero,
+                        2 if count <= MODULE_PAGES - 6 => {
+                            Backing::Image { source: domain.info.module.base + 6 * PAGE_SIZE }
+                        }
+                        2 => Backing::Zero,
+                        _ => Backing::Dma { device },
+                    };
+                    let first_byte = if matches!(backing, Backing::Image { .. }) { 0xee } else { 0 };
+                    let commit = if random.below(3) == 0 { Commit::Now } else { Commit::OnTouch };
+                    let dma = matches!(backing, Backing::Dma { .. });
+                    let request = Request::Map { space, span, backing, protection, commit };
+                    let cell = Cell { first: first_byte, now: first_byte, protection, resets: !dma };
+                    match domain.call(request) {
+                        Ok(_) => model.extend(pages.map(|page| (page, cell))),
+                        Err(Error::Protection) => assert!(dma && protection == Protection::ReadExecute),
+                        // Taken away whole, or (when no contiguous frames were found) left as it was.
+                        Err(Error::NoMemory) => {
+                            let regions = &domain.kernel.space.regions;
+                            let left = |page: &u64| regions.find(Page::containing(at(*page))).is_some();
+                            let count = pages.clone().filter(left).count();
+                            if count == 0 {
+                                model.retain(|page, _| !pages.contains(page));
+                            }
+                            assert_eq!(count, model.range(pages).count());
+                        }
+                        Err(error) => panic!("{request:?}: {error:?}"),
+                    }
+                }
+                1 => {
+                    domain.must(Request::Unmap { space, span });
+                    model.retain(|page, _| !pages.contains(page));
+                }
+                2 => {
+                    let mapped = pages.clone().all(|page| model.contains_key(&page));
+                    let fits = protection != Protection::ReadExecute
+                        || pages.clone().all(|page| model.get(&page).is_some_and(|cell| cell.resets));
+                    let expected = match (mapped, fits) {
+                        (false, _) => Err(Error::NotMapped),
+                        (true, false) => Err(Error::Protection),
+                        (true, true) => Ok(0),
+                    };
+                    assert_eq!(domain.call(Request::Protect { space, span, protection }), expected);
+                    if expected.is_ok() {
+                        pages.for_each(|page| model.get_mut(&page).expect("mapped").protection = protection);
+                    }
+                }
+                3 => {
+                    domain.must(Request::Reset { space, span });
+                    let cells = model.range_mut(pages).filter(|(_, cell)| cell.resets);
+                    cells.for_each(|(_, cell)| cell.now = cell.first);
+                }
+                _ => {
+                    let byte = random.below(256) as u8;
+                    for page in pages {
+                        let cell = model.get(&page).copied();
+                        let readable =
+                            cell.filter(|cell| cell.protection != Protection::None).map(|cell| cell.now);
+                        match domain.touch(at(page), Access::Read) {
+                            Touch::OutOfMemory => assert!(readable.is_some() && frames < 1000),
+                            Touch::Denied => assert_eq!(readable, None),
+                            Touch::Resolved(_) => assert_eq!(domain.read(at(page)), readable),
+                        }
+                        let writable = cell.is_some_and(|cell| cell.protection == Protection::ReadWrite);
+                        match domain.touch(at(page), Access::Write) {
+                            Touch::OutOfMemory => assert!(writable && frames < 1000),
+                            Touch::Denied => assert!(!writable),
+                            Touch::Resolved(_) => {
+                                assert!(writable && domain.write(at(page), byte));
+                                model.get_mut(&page).expect("mapped").now = byte;
+                            }
+                        }
+                    }
+                }
+            }
+            domain.check_accounts(frames);
+        }
+        domain.kernel.space.pinned = None;
+        domain.kernel.space.end(&mut domain.kernel.machine);
+        assert_eq!(domain.kernel.machine.free_count(), frames, "seed {seed}");
+    }
+}
+
+#[test]
+fn committed_memory_never_fails() {
+    let mut domain = Domain::new(1000);
+    let quota = domain.kernel.space.quota - domain.kernel.space.used;
+    let pages = quota - 10;
+    domain.must(domain.map(BASE, pages, Backing::Zero, Protection::ReadWrite, Commit::Now));
+    domain.must(domain.zero(BASE + (1 << 32), 100));
+    let refused = (0..100).find(|page| !domain.write(BASE + (1 << 32) + page * PAGE_SIZE, 1));
+    assert!(refused.is_some(), "the rest of the quota is used up");
+    for page in 0..pages {
+        assert!(domain.write(BASE + page * PAGE_SIZE, 1), "page {page} of {pages}");
+    }
+    domain.check_accounts(1000);
+}
+
+#[test]
+fn upcalls_are_masked_told_and_resumed() {
+    let mut domain = Domain::with_upcalls(1000);
+    let vcpu = domain.info.vcpu;
+    let frame = domain.kernel.vcpu.upcall.expect("set").frame;
+    let before = Context { rip: 0x1234, rsp: 0x5678, rbx: 3, rflags: 0x202, ..Context::default() };
+    domain.must(Request::SetTimer { vcpu, deadline_ns: 50 });
+    assert_eq!(domain.kernel.machine.alarm_ns, 50);
+    domain.kernel.machine.now_ns = 60;
+    let mut context = before;
+    assert_eq!(domain.kernel.interrupt(Interrupt::Alarm, &mut context), Next::Enter);
+    assert_eq!((context.rip, context.rsp, context.rdi), (0x1000_1100, 0x5000_0000, Kind::Tick as u64));
+    assert_eq!(context.rsi, UPCALL_PAGE + 16);
+    let mut saved = [0; Context::WORDS];
+    domain.kernel.machine.read_words(frame, 2, &mut saved);
+    assert_eq!(Context::from_words(saved), before);
+    // Masked: an event waits. It comes with the resume, over the context that is resumed.
+    let device = domain.info.devices[0].handle;
+    domain.kernel.vcpu.raise(&mut domain.kernel.machine, 5);
+    let mut again = context;
+    assert_eq!(domain.kernel.interrupt(Interrupt::Alarm, &mut again), Next::Enter);
+    assert_eq!(again, context, "masked");
+    let request = Request::Resume { vcpu, area: Area::Tick };
+    let mut context = domain.context(request.encode());
+    assert_eq!(domain.kernel.system_call(&mut context), Next::Enter);
+    assert_eq!(context.rdi, Kind::Event as u64);
+    let mut context = domain.context(request.encode());
+    assert_eq!(domain.kernel.system_call(&mut context), Next::Enter);
+    assert_eq!(context, before, "an event is told once");
+    assert_eq!(domain.must(Request::Wait { vcpu, deadline_ns: 0 }), 1 << 5);
+    // A fault while masked ends it; unmasked it is told in the other area.
+    let mut context = before;
+    assert_eq!(domain.kernel.fault(Fault { vector: 13, error: 8, address: 0 }, &mut context), Next::Enter);
+    assert_eq!(context.rdi, Kind::Fault as u64);
+    assert_eq!(
+        domain.kernel.fault(Fault { vector: 13, error: 8, address: 0 }, &mut context),
+        Next::Stop(status::DOMAIN_ENDED)
+    );
+    assert_eq!(domain.call(Request::Acknowledge { device, index: 0 }), Err(Error::StaleHandle));
+}
+
+#[test]
+fn what_is_resumed_is_sanitised() {
+    let mut domain = Domain::with_upcalls(1000);
+    let frame = domain.kernel.vcpu.upcall.expect("set").frame;
+    let request = Request::Resume { vcpu: domain.info.vcpu, area: Area::Fault };
+    let place = 2 + Context::WORDS;
+    for (rip, rsp) in [(1 << 47, 0), (0, u64::MAX), ((1 << 47) - 4096, 0)] {
+        let words = Context { rip, rsp, ..Context::default() }.to_words();
+        domain.kernel.machine.write_words(frame, place, &words);
+        assert_eq!(domain.call(request), Err(Error::BadRange));
+    }
+    let words = Context { rip: 1, rsp: 2, rflags: u64::MAX, vector: 14, ..Context::default() }.to_words();
+    domain.kernel.machine.write_words(frame, place, &words);
+    let mut context = domain.context(request.encode());
+    assert_eq!(domain.kernel.system_call(&mut context), Next::Enter);
+    assert_eq!(context, Context { rip: 1, rsp: 2, rflags: 0xfd7, ..Context::default() });
+}
+
+#[test]
+fn interrupts_are_masked_until_acknowledged_and_end_waits() {
+    let mut domain = Domain::with_upcalls(1000);
+    let (device, vcpu) = (domain.info.devices[0].handle, domain.info.vcpu);
+    assert_eq!(domain.call(Request::Acknowledge { device, index: 1 }), Err(Error::Malformed));
+    domain.must(Request::Listen { device, index: 1, vcpu, event: 9 });
+    assert!(domain.kernel.machine.connected.contains(&(4, 1)));
+    let mut context = domain.context(Request::Wait { vcpu, deadline_ns: 1000 }.encode());
+    assert_eq!(domain.kernel.system_call(&mut context), Next::Sleep);
+    assert_eq!(domain.kernel.machine.alarm_ns, 1000);
+    domain.kernel.note(Interrupt::Device { number: 7, line: 0 });
+    domain.kernel.note(Interrupt::Device { number: 4, line: 2 });
+    assert_eq!(domain.kernel.awake(&mut context), Next::Sleep, "nobody listens to those");
+    domain.kernel.note(Interrupt::Device { number: 4, line: 1 });
+    assert!(domain.kernel.machine.masked.contains(&(4, 1)));
+    assert_eq!(domain.kernel.awake(&mut context), Next::Return);
+    assert_eq!((context.rax, context.rdx), (0, 1 << 9));
+    domain.kernel.note(Interrupt::Device { number: 4, line: 1 });
+    assert_eq!(domain.kernel.vcpu.pending, 0, "pending already");
+    domain.must(Request::Acknowledge { device, index: 1 });
+    assert!(!domain.kernel.machine.masked.contains(&(4, 1)));
+    let mut context = domain.context(Request::Wait { vcpu, deadline_ns: 1000 }.encode());
+    assert_eq!(domain.kernel.system_call(&mut context), Next::Sleep);
+    domain.kernel.machine.now_ns = 1000;
+    domain.kernel.note(Interrupt::Alarm);
+    assert_eq!(domain.kernel.awake(&mut context), Next::Return);
+    assert_eq!((context.rax, context.rdx), (0, 0));
+}
+
+#[test]
+fn devices_are_guarded() {
+    let mut domain = Domain::new(1000);
+    let (device, clock) = (domain.info.devices[0].handle, domain.info.devices[1].handle);
+    for (offset, expected) in [
+        (0x10, Err(Error::NoRight)),
+        (0x40, Err(Error::NoRight)),
+        (0x48, Err(Error::NoRight)),
+        (0x4c, Ok(0)),
+        (4, Ok(0)),
+    ] {
+        assert_eq!(domain.call(Request::WriteConfig { device, offset, value: 5 }), expected, "{offset:#x}");
+    }
+    assert_eq!(domain.call(Request::ReadConfig { device: clock, offset: 0 }), Err(Error::Unsupported));
+    assert_eq!(domain.call(Request::OpenPorts { device }), Err(Error::Unsupported));
+    domain.must(Request::OpenPorts { device: clock });
+    assert_eq!(domain.kernel.machine.open_ports, 1);
+    let window = |domain: &Domain, window, pages| {
+        domain.map(BASE, pages, Backing::Device { device, window }, Protection::ReadWrite, Commit::OnTouch)
+    };
+    assert_eq!(domain.call(window(&domain, 1, 5)), Err(Error::BadRange));
+    assert_eq!(domain.call(window(&domain, 0, 1)), Err(Error::BadRange));
+    domain.must(window(&domain, 1, 4));
+    for page in 0..4 {
+        let sealed = page == 1;
+        assert_eq!(
+            domain.touch(BASE + page * PAGE_SIZE, Access::Write) == Touch::Denied,
+            sealed,
+            "the MSI-X table is read-only"
+        );
+        assert_ne!(domain.touch(BASE + page * PAGE_SIZE, Access::Read), Touch::Denied);
+    }
+}
+
+#[test]
+fn no_registers_panic_the_kernel() {
+    let mut domain = Domain::with_upcalls(3000);
+    let mut random = Random(0x5eed);
+    for _ in 0..200_000 {
+        let info = &domain.info;
+        let handles = [
+            info.space,
+            info.vcpu,
+            info.machine,
+            info.devices[0].handle,
+            info.devices[1].handle,
+            Handle::NONE,
+        ];
+        let mut word = || match random.below(7) {
+            0 => random.below(u64::MAX),
+            1 => handles[random.below(6) as usize].raw(),
+            2 => WINDOW + random.below(1 << 14) * PAGE_SIZE,
+            3 => info.module.base + random.below(20) * PAGE_SIZE,
+            4 => random.below(80),
+            5 => 1 << random.below(64),
+            _ => random.below(300) * PAGE_SIZE,
+        };
+        let arguments = [word(), word(), word(), word(), word(), word()];
+        let registers = Registers { number: random.below(18), arguments };
+        let mut context = domain.context(registers);
+        match domain.kernel.system_call(&mut context) {
+            Next::Sleep => {
+                domain.kernel.machine.now_ns = domain.kernel.vcpu.alarm_ns().min(1 << 62);
+                domain.kernel.vcpu.waiting = None;
+            }
+            Next::Return | Next::Enter | Next::Stop(_) => (),
+        }
+        let error = random.below(32);
+        let address = WINDOW + random.below(1 << 26);
+        if domain.kernel.vcpu.is_open(&domain.kernel.machine) {
+            domain.kernel.fault(Fault { vector: PAGE_FAULT, error, address }, &mut context);
+        }
+        // As a handler does.
+        let frame = domain.kernel.vcpu.upcall.expect("set").frame;
+        domain.kernel.machine.write_words(frame, 0, &[0]);
+    }
+    domain.check_accounts(3000);
+}
+
+#[test]
+fn damaged_modules_are_refused() {
+    let good = module();
+    let try_start = |frames, address, bytes: &[u8]| {
+        let fake = Fake::new(frames, bytes);
+        start(fake, Some(BootModule { address, bytes }), Vec::new(), ClockParameters::default()).map(|_| ())
+    };
+    assert_eq!(try_start(1000, 0, &good), Ok(()));
+    assert_eq!(try_start(1000, 8, &good), Err(StartError::UnalignedModule));
+    assert_eq!(try_start(30, 0, &good), Err(StartError::NoMemory));
+    let cut = StartError::DamagedModule {
+        expected_bytes: Some(good.len() as u64),
+        found_bytes: good.len() as u64 - 1,
+    };
+    assert_eq!(try_start(1000, 0, &good[..good.len() - 1]), Err(cut));
+    let fake = Fake::new(1000, &good);
+    assert!(matches!(start(fake, None, Vec::new(), ClockParameters::default()), Err(StartError::NoModule)));
+    // Any bit of the header or of the executable's headers: refused or started, and never a panic.
+    for byte in (0..32).chain(4096..4096 + 64 + 2 * 56) {
+        for bit in 0..8 {
+            let mut damaged = good.clone();
+            damaged[byte] ^= 1 << bit;
+            let _ = try_start(1000, 0, &damaged);
+        }
+    }
+    for length in 0..200 {
+        assert!(try_start(1000, 0, &good[..length]).is_err());
+    }
+}
