@@ -257,7 +257,7 @@ mod tests {
     use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 
     fn artifact() -> Vec<u8> {
-        let payload: Vec<u8> = (0..10_000u32).map(|index| (index * 31 >> 3) as u8).collect();
+        let payload: Vec<u8> = (0..10_000u32).map(|index| (index * 31 / 8) as u8).collect();
         let text = |text| String::from(text);
         let origin = Origin {
             program: [9; 32],

@@ -150,7 +150,7 @@ fn get(store: &Store, program: &[u8], cpu: &str) -> (Artifact, Vec<String>) {
 }
 
 fn make(program: &str, cpu: &str, compiler: &str, payload_bytes: usize) -> Vec<u8> {
-    let payload: Vec<u8> = (0..payload_bytes).map(|index| (index * 31 >> 3) as u8).collect();
+    let payload: Vec<u8> = (0..payload_bytes).map(|index| (index * 31 / 8) as u8).collect();
     let origin = Origin {
         program: digest(program.as_bytes()),
         compiler: String::from(compiler),
