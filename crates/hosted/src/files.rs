@@ -1,11 +1,12 @@
 //! Directories of this machine, granted to a program.
 //!
-//! Confinement is `cap-primitives`' work: a path is opened by `openat2` with `RESOLVE_BENEATH` (or, where Linux does not
-//! allow that, component by component), so that neither `..` nor a symbolic link nor a race with a rename leads
-//! out of the directory. Names are made and removed in the directory that such a path leads to, by the last component alone.
+//! Confinement is `cap-primitives`' work: a path is opened by `openat2` with `RESOLVE_BENEATH` (or, where
+//! Linux does not allow that, component by component), so that neither `..` nor a symbolic link nor a race
+//! with a rename leads out of the directory. Names are made and removed in the directory that such a path
+//! leads to, by the last component alone.
 //!
-//! What differs from a file system that knows only WASI: names that are not UTF-8 are not listed; terminals, pipes and
-//! the like in a granted directory are opened without blocking and answer `EAGAIN`.
+//! What differs from a file system that knows only WASI: names that are not UTF-8 are not listed; terminals,
+//! pipes and the like in a granted directory are opened without blocking and answer `EAGAIN`.
 
 use crate::clock::nanoseconds;
 use bundle::Access;
@@ -197,7 +198,8 @@ fn open_read_only(directory: &File, path: Path<'_>, open: Open) -> Result<File, 
 }
 
 fn linux_open(directory: &File, path: Path<'_>, open: Open) -> Result<File, Errno> {
-    // Linux makes and empties files for those only who open them to write; the program is still held to `access`.
+    // Linux makes and empties files for those only who open them to write; the program is still held to
+    // `access`.
     let changes = open.create != Create::Never || open.truncate == Truncate::Empty;
     let mut flags = OFlags::NOCTTY;
     if open.expect == Expect::Directory {
@@ -399,7 +401,8 @@ impl Files for LinuxFiles {
         to: Path<'_>,
     ) -> Result<()> {
         if from.names_directory() {
-            // Linux would follow a symbolic link before the slash, wherever it leads; and a directory cannot be linked.
+            // Linux would follow a symbolic link before the slash, wherever it leads; and a directory cannot
+            // be linked.
             stat_below(&self.held(directory)?.file, from, Follow::Yes)?;
             let (to_parent, to) = self.parent_to_change(to_directory, to)?;
             let to_name = to.trim_end_matches('/');

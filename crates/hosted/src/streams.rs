@@ -121,8 +121,8 @@ fn poll_streams(streams: StreamSet, left_ns: Option<u64>) -> StreamSet {
     entries.extend(asked().map(entry));
     let wake = gate::wake_descriptor();
     if wake >= 0 {
-        // SAFETY: the event descriptor stays open for as long as the library OS runs, and only a running library OS
-        // waits.
+        // SAFETY: the event descriptor stays open for as long as the library OS runs, and only a running
+        // library OS waits.
         let wake = unsafe { BorrowedFd::borrow_raw(wake) };
         entries.push(PollFd::from_borrowed_fd(wake, PollFlags::IN));
     }
@@ -157,8 +157,8 @@ fn entry(stream: Stream) -> PollFd<'static> {
 }
 
 fn descriptor(stream: Stream) -> BorrowedFd<'static> {
-    // SAFETY: Rust's runtime sees to it that 0, 1 and 2 are open when the process starts, and nobody here closes
-    // them.
+    // SAFETY: Rust's runtime sees to it that 0, 1 and 2 are open when the process starts, and nobody here
+    // closes them.
     unsafe { BorrowedFd::borrow_raw(stream as i32) }
 }
 

@@ -6,8 +6,8 @@ use chacha20::ChaCha20Rng;
 use chacha20::rand_core::{Rng, SeedableRng};
 use sha2::{Digest, Sha256};
 
-/// How many samples of the hardware's generator make a key without any other source. RDRAND promises 128 bits of
-/// strength for any amount (Intel SDM volume 1, section 7.3.17); eight words are four times that.
+/// How many samples of the hardware's generator make a key without any other source: 512 bits of RDRAND, to
+/// which Intel's software guide for its random number generator gives a strength of 128 bits, or of RDSEED.
 pub const HARDWARE_SAMPLES_MIN: usize = 8;
 
 /// Sets the key apart from any other use of the same seed.
@@ -33,12 +33,12 @@ impl core::fmt::Display for NoSource {
 impl core::error::Error for NoSource {}
 
 impl Generator {
-    /// A generator keyed by the seed, which nobody else has seen or will use again, and by samples of RDSEED or
-    /// RDRAND; either suffices.
+    /// A generator keyed by the seed, which nobody else has seen or will use again, and by samples of RDSEED
+    /// or RDRAND; either suffices.
     ///
     /// # Errors
-    /// If there is no seed and no good set of samples: fewer than [`HARDWARE_SAMPLES_MIN`], or all the same, as a broken
-    /// RDRAND is known to answer.
+    /// If there is no seed and no good set of samples: fewer than [`HARDWARE_SAMPLES_MIN`], or all the same,
+    /// as a broken RDRAND is known to answer.
     pub fn new(seed: Option<&[u8; 32]>, hardware: &[u64]) -> core::result::Result<Self, NoSource> {
         let varied = hardware.windows(2).any(|pair| pair[0] != pair[1]);
         if seed.is_none() && (hardware.len() < HARDWARE_SAMPLES_MIN || !varied) {

@@ -120,8 +120,8 @@ impl From<Stopped> for Error {
 /// What a provider answers.
 pub type Result<T, E = Error> = core::result::Result<T, E>;
 
-/// The process is being ended from outside (a kill, a time-out, Ctrl-C). A host function that meets this leaves
-/// the program with it as a `wasmtime::Error`; whoever called the program finds it by `downcast_ref`.
+/// The process is being ended from outside (a kill, a time-out, Ctrl-C). A host function that meets this
+/// leaves the program with it as a `wasmtime::Error`; whoever called the program finds it by `downcast_ref`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stopped;
 
@@ -133,10 +133,11 @@ impl core::fmt::Display for Stopped {
 
 impl core::error::Error for Stopped {}
 
-/// The program called `proc_exit` with this status. Leaves the program as a `wasmtime::Error`, like [`Stopped`].
+/// The program called `proc_exit` with this status. Leaves the program as a `wasmtime::Error`, like
+/// [`Stopped`].
 ///
-/// Any 32-bit status is passed on whole; how much of it the outside sees (Linux: the low 8 bits) is not decided
-/// here.
+/// Any 32-bit status is passed on whole; how much of it the outside sees (Linux: the low 8 bits) is not
+/// decided here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exit(pub u32);
 

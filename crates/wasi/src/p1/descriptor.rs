@@ -27,7 +27,8 @@ impl<H: Host> State<H> {
         }
     }
 
-    /// Rights are told as the C library expects them; they are not a second system of permissions beside the grants.
+    /// Rights are told as the C library expects them; they are not a second system of permissions beside the
+    /// grants.
     pub(super) fn fd_fdstat_get(&mut self, memory: &mut Memory<'_>, fd: u32, fdstat: u32) -> Result<()> {
         let place = memory.place(fdstat, 8)?;
         let (kind, flags, base, inheriting) = match self.table.get(fd)? {

@@ -34,7 +34,8 @@ impl<H: Host> State<H> {
     fn list(&mut self, directory: Handle, mut cookie: u64, page: &mut Page<'_>) -> Result<()> {
         if cookie < COOKIES_BEFORE {
             let inode = self.host.files().stat(directory)?.inode;
-            // The parent of a granted directory is not the program's business: `..` shows the directory itself.
+            // The parent of a granted directory is not the program's business: `..` shows the directory
+            // itself.
             for (next, name) in (1..).zip([".", ".."]).skip(cookie as usize) {
                 let entry = Entry { next, inode, kind: FileKind::Directory, name };
                 if page.put(entry).is_break() {
@@ -61,7 +62,8 @@ impl<H: Host> State<H> {
     }
 }
 
-/// The program's buffer, as it fills. The last entry may be cut: that is how a program sees that there is more.
+/// The program's buffer, as it fills. The last entry may be cut: that is how a program sees that there is
+/// more.
 struct Page<'a> {
     into: &'a mut [u8],
     used: usize,

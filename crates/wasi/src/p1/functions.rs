@@ -1,7 +1,7 @@
 //! The list of all functions: names, parameters, order, as `wasi_snapshot_preview1.witx` lowers them.
 
-/// Hands the list to `$use_list!`. Every parameter is a core value: `u32` is an `i32`, `u64` and `i64` are an `i64`. All
-/// answer an errno, except `proc_exit`, which does not answer and is not listed.
+/// Hands the list to `$use_list!`. Every parameter is a core value: `u32` is an `i32`, `u64` and `i64` are an
+/// `i64`. All answer an errno, except `proc_exit`, which does not answer and is not listed.
 macro_rules! for_each_function {
     ($use_list:ident) => {
         $use_list! {

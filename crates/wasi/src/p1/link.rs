@@ -11,8 +11,8 @@ const MODULE: &str = "wasi_snapshot_preview1";
 
 macro_rules! link_functions {
     ($($name:ident($($parameter:ident: $type:ty),*);)*) => {
-        /// Defines all functions of `wasi_snapshot_preview1` for programs whose store data holds a [`State`], which
-        /// `access` finds.
+        /// Defines all functions of `wasi_snapshot_preview1` for programs whose store data holds a [`State`],
+        /// which `access` finds.
         ///
         /// A call leaves the program with an error only as [`Stopped`] or [`Exit`].
         ///
@@ -45,8 +45,8 @@ macro_rules! link_functions {
 
 for_each_function!(link_functions);
 
-/// Runs one function on the caller's memory and state. A program that exports no memory has an empty one: every
-/// pointer of it is bad.
+/// Runs one function on the caller's memory and state. A program that exports no memory has an empty one:
+/// every pointer of it is bad.
 fn enter<T: 'static, H: Host>(
     caller: &mut Caller<'_, T>,
     access: impl Fn(&mut T) -> &mut State<H>,

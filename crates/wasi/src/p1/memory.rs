@@ -5,8 +5,9 @@ use core::ops::Range;
 
 /// A linear memory, borrowed for one call.
 ///
-/// Preview 1's documentation lets a bad pointer trap. Here it is an errno, as most other engines do it: `EFAULT` for a range
-/// that does not lie in the memory, `EINVAL` for a pointer that is not aligned as its type is.
+/// Preview 1's documentation lets a bad pointer trap. Here it is an errno, as most other engines do it:
+/// `EFAULT` for a range that does not lie in the memory, `EINVAL` for a pointer that is not aligned as its
+/// type is.
 #[derive(Debug)]
 pub struct Memory<'a> {
     bytes: &'a mut [u8],
@@ -89,8 +90,8 @@ impl<'a> Memory<'a> {
         Ok(buffers)
     }
 
-    /// Address and length of a buffer, as they stand in memory now: the program may have pointed a buffer at the
-    /// list itself, so both are allegations again.
+    /// Address and length of a buffer, as they stand in memory now: the program may have pointed a buffer at
+    /// the list itself, so both are allegations again.
     pub(super) fn buffer(&self, buffers: Buffers, index: u32) -> Result<(u32, u32), Errno> {
         let record: &[u8; BUFFER_BYTES as usize] = self.record(buffers.at + index * BUFFER_BYTES, 4)?;
         Ok((u32_at(record, 0), u32_at(record, 4)))

@@ -1,8 +1,8 @@
 //! WASI preview 1: the functions of `wasi_snapshot_preview1`.
 //!
-//! Each function is a method of [`State`] over the program's [`Memory`], so that it runs without an engine; `link`
-//! (cargo feature `engine`) gives them all to a wasmtime linker. Answers are an [`Errno`] for the program, or [`Error::Stopped`](crate::Error::Stopped), which
-//! ends it.
+//! Each function is a method of [`State`] over the program's [`Memory`], so that it runs without an engine;
+//! `link` (cargo feature `engine`) gives them all to a wasmtime linker. Answers are an [`Errno`] for the
+//! program, or [`Error::Stopped`](crate::Error::Stopped), which ends it.
 
 // The functions take what preview 1 says that they take.
 #![allow(clippy::too_many_arguments)]

@@ -10,7 +10,7 @@ use crate::provider::{
 use crate::{Errno, Result};
 
 impl<H: Host> State<H> {
-    pub(super) fn path_open(
+    pub(crate) fn path_open(
         &mut self,
         memory: &mut Memory<'_>,
         fd: u32,

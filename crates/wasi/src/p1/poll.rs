@@ -1,7 +1,7 @@
 //! `poll_oneoff`: waiting for several things at once.
 //!
-//! The subscriptions stay where they are, in the program's memory, and are read twice: to find out what to wait
-//! for, and to tell what has happened. So the host needs no memory for them, however many there are.
+//! The subscriptions stay where they are, in the program's memory, and are read twice: to find out what to
+//! wait for, and to tell what has happened. So the host needs no memory for them, however many there are.
 
 use super::memory::{u32_at, u64_at};
 use super::process::clock_kind;
@@ -176,8 +176,8 @@ impl<H: Host> State<H> {
     }
 }
 
-/// When a clock subscription happens, on the monotonic clock. Nobody can wait for CPU time that is not used while
-/// waiting: `ENOTSUP`.
+/// When a clock subscription happens, on the monotonic clock. Nobody can wait for CPU time that is not used
+/// while waiting: `ENOTSUP`.
 fn time(record: &[u8; SUBSCRIPTION_BYTES as usize], begin: Begin) -> Result<u64, Errno> {
     let timeout_ns = u64_at(record, 24);
     let wait_ns = match (clock_kind(u32_at(record, 16))?, u16::from_le_bytes([record[40], record[41]])) {

@@ -49,7 +49,7 @@ impl<H: Host> State<H> {
         self.read(memory, fd, (buffers, count), At::Offset(offset), done)
     }
 
-    pub(super) fn fd_write(
+    pub(crate) fn fd_write(
         &mut self,
         memory: &mut Memory<'_>,
         fd: u32,
@@ -216,7 +216,8 @@ impl<H: Host> State<H> {
         }
     }
 
-    /// Writes all of it, waiting as often as it takes; a program that said not to wait gets what goes at once.
+    /// Writes all of it, waiting as often as it takes; a program that said not to wait gets what goes at
+    /// once.
     fn write_output(&mut self, to: OutputStream, bytes: &[u8], flags: u16, total: u32) -> Result<Piece> {
         let mut written = 0;
         while written < bytes.len() {

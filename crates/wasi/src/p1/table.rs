@@ -163,8 +163,8 @@ impl Table {
         Ok(descriptor)
     }
 
-    /// Gives `from` the number `to`, which is open as well, and answers what had that number; `None` if they are
-    /// the same.
+    /// Gives `from` the number `to`, which is open as well, and answers what had that number; `None` if they
+    /// are the same.
     pub fn renumber(&mut self, from: u32, to: u32) -> Result<Option<Descriptor>, Errno> {
         self.get(from)?;
         self.get(to)?;

@@ -5,22 +5,23 @@ use serde::{Deserialize, Serialize};
 
 /// Files, below granted directories.
 ///
-/// Each call is one message: handles and plain data in, plain data out, bulk bytes in a borrowed buffer. A path
-/// is taken relative to a directory handle, and **the provider confines it**: no component, no `..` and no symbolic link leads
-/// out of the granted directory that the handle descends from, whatever others do to the tree meanwhile. A path that would: `EPERM`.
+/// Each call is one message: handles and plain data in, plain data out, bulk bytes in a borrowed buffer. A
+/// path is taken relative to a directory handle, and **the provider confines it**: no component, no `..` and
+/// no symbolic link leads out of that directory, whatever others do to the tree meanwhile. A path that would:
+/// `EPERM`.
 ///
 /// A grant that can only be read answers every change with `EROFS`.
 pub trait Files {
     /// Opens granted directory number `grant`. `ENOENT` if there is none.
     fn open_grant(&mut self, grant: u32) -> Result<Handle>;
-    /// Opens, and perhaps makes, what `path` names. The last component, if it is a symbolic link that is not to be followed:
-    /// `ELOOP`.
+    /// Opens, and perhaps makes, what `path` names. The last component, if it is a symbolic link that is not
+    /// to be followed: `ELOOP`.
     fn open_at(&mut self, directory: Handle, path: Path<'_>, open: Open) -> Result<Opened>;
     /// Gives a handle back. What was unlinked and is open nowhere else is gone after this.
     fn close(&mut self, handle: Handle) -> Result<()>;
 
-    /// Reads at most `into.len()` bytes from `offset`; 0 only at the end of the file (or if `into` is empty). Things
-    /// that have no positions (a terminal in a granted directory) ignore `offset`.
+    /// Reads at most `into.len()` bytes from `offset`; 0 only at the end of the file (or if `into` is empty).
+    /// Things that have no positions (a terminal in a granted directory) ignore `offset`.
     fn read_at(&mut self, file: Handle, offset: u64, into: &mut [u8]) -> Result<usize>;
     /// Writes some bytes of `bytes` from `offset`; what lies between the old end and `offset` becomes zeros.
     fn write_at(&mut self, file: Handle, offset: u64, bytes: &[u8]) -> Result<usize>;
@@ -43,9 +44,10 @@ pub trait Files {
     fn set_times_at(&mut self, directory: Handle, path: Path<'_>, follow: Follow, times: Times)
     -> Result<()>;
 
-    /// Shows entries of a directory to `visit`, from the one after `cookie` (0: from the first), until it breaks or there are no more;
-    /// `.` and `..` are not shown. Entries made or removed meanwhile may be shown or not; every other one is shown once.
-    /// A call may stop early after at least one entry: it is the end only if no entry was shown.
+    /// Shows entries of a directory to `visit`, from the one after `cookie` (0: from the first), until it
+    /// breaks or there are no more; `.` and `..` are not shown. Entries made or removed meanwhile may be
+    /// shown or not; every other one is shown once. A call may stop early after at least one entry: it is the
+    /// end only if no entry was shown.
     fn read_directory(&mut self, directory: Handle, cookie: u64, visit: Visit<'_>) -> Result<()>;
     /// Makes an empty directory.
     fn create_directory_at(&mut self, directory: Handle, path: Path<'_>) -> Result<()>;
@@ -69,8 +71,9 @@ pub trait Files {
         to_directory: Handle,
         to: Path<'_>,
     ) -> Result<()>;
-    /// Makes a symbolic link that says `text` (of at most [`LINK_BYTES_MAX`](super::LINK_BYTES_MAX) bytes, not empty, no NUL). Where that leads is checked when it
-    /// is followed; an absolute one is `EPERM` at once.
+    /// Makes a symbolic link that says `text` (of at most [`LINK_BYTES_MAX`](super::LINK_BYTES_MAX) bytes,
+    /// not empty, no NUL). Where that leads is checked when it is followed; an absolute one is `EPERM` at
+    /// once.
     fn symlink_at(&mut self, text: &str, directory: Handle, path: Path<'_>) -> Result<()>;
     /// Copies the text of a symbolic link, cut to `into.len()`; answers how many bytes that is.
     fn read_link_at(&mut self, directory: Handle, path: Path<'_>, into: &mut [u8]) -> Result<usize>;

@@ -171,10 +171,10 @@ impl StreamSet {
 
 /// How a process waits. It never spins.
 pub trait Wait {
-    /// Sleeps until a stream of `streams` is ready or the monotonic clock has come to `deadline_ns` (`None`: never), and
-    /// answers with those that are ready: reading, or writing, would not say `NotReady`. A stream whose other end is
-    /// closed is ready. An empty answer means that the deadline has passed; one that has passed already asks
-    /// which are ready now.
+    /// Sleeps until a stream of `streams` is ready or the monotonic clock has come to `deadline_ns` (`None`:
+    /// never), and answers with those that are ready: reading, or writing, would not say `NotReady`. A stream
+    /// whose other end is closed is ready. An empty answer means that the deadline has passed; one that has
+    /// passed already asks which are ready now.
     fn wait(&mut self, streams: StreamSet, deadline_ns: Option<u64>) -> Result<StreamSet, Stopped>;
     /// Called when a program enters any WASI function, and between the pieces of a long one. Returns at once.
     fn checkpoint(&mut self) -> Result<(), Stopped>;

@@ -9,8 +9,8 @@ pub const LINK_BYTES_MAX: usize = PATH_BYTES_MAX;
 
 /// A path below a directory handle: UTF-8, not empty, not absolute, without NUL, of bounded length.
 ///
-/// It may hold `.` and `..`: where they lead, with symbolic links on the way, only the provider can tell, and it
-/// is the provider that keeps every step inside of the grant.
+/// It may hold `.` and `..`: where they lead, with symbolic links on the way, only the provider can tell, and
+/// it is the provider that keeps every step inside of the grant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Path<'a>(&'a str);
 
@@ -18,8 +18,8 @@ impl<'a> Path<'a> {
     /// Checks a path that a program gave.
     ///
     /// # Errors
-    /// `EILSEQ` if it is not UTF-8, `ENOENT` if it is empty, `EINVAL` if it holds a NUL, `ENAMETOOLONG`, and `EPERM` if it begins
-    /// with a slash.
+    /// `EILSEQ` if it is not UTF-8, `ENOENT` if it is empty, `EINVAL` if it holds a NUL, `ENAMETOOLONG`, and
+    /// `EPERM` if it begins with a slash.
     pub fn new(bytes: &'a [u8]) -> Result<Self, Errno> {
         if bytes.len() > PATH_BYTES_MAX {
             return Err(Errno::Nametoolong);

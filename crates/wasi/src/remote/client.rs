@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 /// Providers at the other side of a [`Transport`].
 #[derive(Debug)]
 pub struct Remote<T> {
-    transport: T,
+    pub(super) transport: T,
 }
 
 impl<T: Transport> Remote<T> {

@@ -1,11 +1,12 @@
 //! The providers carried over one function.
 //!
-//! Somebody without files of their own (the library OS, hosted) uses a [`Remote`] as its [`Host`](crate::provider::Host); every call
-//! becomes one [`Exchange`] that a [`Transport`] carries to somebody who has them, and who [`serve`]s it from a
-//! host of their own. Both sides are compiled from the same source, so the encoding is nobody else's business:
-//! postcard for small fixed data, and bytes in bulk (contents, paths) beside it, borrowed, not copied.
+//! Somebody without files of their own (the library OS, hosted) uses a [`Remote`] as its
+//! [`Host`](crate::provider::Host); every call becomes one [`Exchange`] that a [`Transport`] carries to
+//! somebody who has them, and who [`serve`]s it from a host of their own. Both sides are compiled from the
+//! same source, so the encoding is nobody else's business: postcard for small fixed data, and bytes in bulk
+//! (contents, paths) beside it, borrowed, not copied.
 //!
-//! No call allocates, on either side.
+//! Carrying a call allocates nothing, on either side.
 
 mod client;
 mod message;
@@ -23,7 +24,8 @@ pub const REQUEST_BYTES_MAX: usize = 64;
 /// The most bytes that go into [`Exchange::reply`].
 pub const REPLY_BYTES_MAX: usize = 128;
 
-/// One call: four buffers. The one who answers reads `request` and `outgoing`, and fills `reply` and `incoming`.
+/// One call: four buffers. The one who answers reads `request` and `outgoing`, and fills `reply` and
+/// `incoming`.
 #[derive(Debug)]
 pub struct Exchange<'a> {
     /// What is asked: encoded, at most [`REQUEST_BYTES_MAX`].
@@ -38,7 +40,7 @@ pub struct Exchange<'a> {
 
 /// The way to the other side.
 pub trait Transport {
-    /// Carries one call there and back; answers how many bytes of `reply` were filled. It fails only where there
-    /// is no answer: what the other side could not do is part of the reply.
+    /// Carries one call there and back; answers how many bytes of `reply` were filled. It fails only where
+    /// there is no answer: what the other side could not do is part of the reply.
     fn call(&mut self, exchange: Exchange<'_>) -> Result<usize>;
 }

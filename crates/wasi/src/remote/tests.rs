@@ -231,6 +231,35 @@ fn a_long_directory_crosses_in_pages() {
     assert!(pages > 1, "this was to take several pages");
 }
 
+/// The other side is here, and what it is asked is kept.
+struct Noting(Far, Vec<Request>);
+
+impl Transport for Noting {
+    fn call(&mut self, exchange: Exchange<'_>) -> Result<usize> {
+        self.1.push(postcard::from_bytes(exchange.request).unwrap());
+        Ok(serve(&mut self.0, exchange))
+    }
+}
+
+#[test]
+fn a_synchronous_write_is_brought_to_the_storage_and_others_are_not() {
+    use crate::p1::{Memory, Preopen, Start, State};
+    let mut remote = Remote::new(Noting(Far::new(), Vec::new()));
+    let handle = remote.open_grant(0).unwrap();
+    let directories = vec![Preopen { guest: "/".into(), handle }];
+    let start = Start { arguments: Vec::new(), environment: Vec::new(), directories, descriptors_max: 9 };
+    let mut state = State::new(remote, start).unwrap();
+    // A path at 0, a buffer over it at 8, room for an answer at 16.
+    let mut bytes = [b'f', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0];
+    let mut memory = Memory::new(&mut bytes);
+    for (fd, fdflags, synchronous) in [(4, 0, false), (5, 2, true), (6, 16, true)] {
+        state.path_open(&mut memory, 3, 0, 0, 1, 1, 1 << 6, 0, fdflags, 16).unwrap();
+        state.fd_write(&mut memory, fd, 8, 1, 16).unwrap();
+        let last = state.host().transport.1.last().copied();
+        assert_eq!(matches!(last, Some(Request::Sync { what: Sync::All, .. })), synchronous, "{fdflags}");
+    }
+}
+
 /// A side that answers what it likes.
 struct Liar(Vec<u8>);
 

@@ -62,7 +62,8 @@ impl<'b> Contents<'b> {
         length
     }
 
-    /// Writes from `offset`; less than all of it only if `budget` is used up meanwhile, `ENOSPC` if it was before.
+    /// Writes from `offset`; less than all of it only if `budget` is used up meanwhile, `ENOSPC` if it was
+    /// before.
     pub fn write(&mut self, offset: u64, bytes: &[u8], budget: &mut Budget) -> Result<usize, Errno> {
         offset
             .checked_add(bytes.len() as u64)

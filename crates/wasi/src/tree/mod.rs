@@ -1,8 +1,8 @@
 //! A file system in memory, made from the copies of directories that travel in a bundle.
 //!
-//! Contents stay in the bundle until they are written; then a chunk at a time is copied. Memory for what programs
-//! make and write comes out of a [budget](Limits), so that it ends in `ENOSPC`. Each file's checksum is verified when the file
-//! is opened for the first time: a damaged one answers `EIO`.
+//! Contents stay in the bundle until they are written; then a chunk at a time is copied. Memory for what
+//! programs make and write comes out of a budget, so that it ends in `ENOSPC`. Each file's checksum is
+//! verified when the file is opened for the first time: a damaged one answers `EIO`.
 //!
 //! Times of access are kept as they were set; reading does not change them.
 
@@ -62,8 +62,8 @@ pub struct Tree<'b> {
     wall_ns: fn() -> u64,
 }
 
-/// How much memory a tree may still take, in bytes. What came with the bundle was not charged; the memory that
-/// removing it frees is added.
+/// How much memory a tree may still take, in bytes. What came with the bundle was not charged; the memory
+/// that removing it frees is added.
 #[derive(Debug)]
 struct Budget {
     left: u64,
@@ -105,7 +105,8 @@ struct Held {
 }
 
 impl<'b> Tree<'b> {
-    /// The file system of `grants`, whose contents lie in `files`. What programs make and write may take `bytes_max` bytes.
+    /// The file system of `grants`, whose contents lie in `files`. What programs make and write may take
+    /// `bytes_max` bytes.
     ///
     /// # Errors
     /// If the grants do not describe files in `files`.

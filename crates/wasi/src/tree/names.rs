@@ -178,7 +178,8 @@ impl<'b> Tree<'b> {
                 slash,
             })?;
         }
-        // The old name's charge is given back before the new one's is taken; if that does not fit, the old name returns.
+        // The old name's charge is given back before the new one's is taken; if that does not fit, the old
+        // name returns.
         self.leave_name(&source)?;
         if let Err(errno) = self.enter_name(to_parent, &to_name, source.node) {
             self.enter_name(source.directory, &source.name, source.node)?;

@@ -10,7 +10,8 @@ const LINKS_MAX: usize = 40;
 /// Where a walk ended.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Place<'w> {
-    /// At a directory that the path does not name by an entry: the beginning itself, or what `.` or `..` leads to.
+    /// At a directory that the path does not name by an entry: the beginning itself, or what `.` or `..`
+    /// leads to.
     Unnamed { node: NodeId, last: Last },
     /// At an entry of a directory, which may not be there yet.
     Entry { directory: NodeId, name: &'w str, node: Option<NodeId>, slash: Slash },
@@ -66,8 +67,8 @@ impl Place<'_> {
     }
 }
 
-/// Texts that are yet to be walked: the path, and the symbolic links that were met, the last one on top. What is
-/// left of each is nothing, one slash (the text ended in some), or begins with a component.
+/// Texts that are yet to be walked: the path, and the symbolic links that were met, the last one on top. What
+/// is left of each is nothing, one slash (the text ended in some), or begins with a component.
 struct Pending<'w> {
     texts: [&'w str; LINKS_MAX + 1],
     depth: usize,
@@ -114,7 +115,8 @@ impl<'w> Pending<'w> {
             return Err(Errno::Loop);
         }
         self.links += 1;
-        // A link follows a component, whose own text may be used up: there is always room for as many as links.
+        // A link follows a component, whose own text may be used up: there is always room for as many as
+        // links.
         self.texts[self.depth] = text;
         self.depth += 1;
         Ok(())
@@ -128,8 +130,8 @@ enum Rest {
     Components,
 }
 
-/// Walks from `begin`. Symbolic links on the way are followed, one at the end as `at_end` says. `EPERM` for a step
-/// above `begin`.
+/// Walks from `begin`. Symbolic links on the way are followed, one at the end as `at_end` says. `EPERM` for a
+/// step above `begin`.
 pub(super) fn walk<'w>(
     nodes: &'w Nodes<'_>,
     begin: NodeId,
