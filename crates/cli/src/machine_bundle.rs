@@ -3,13 +3,14 @@
 use crate::arguments::ProgramArguments;
 use crate::bundle_file::{BundleFile, BundleWriter};
 use crate::compiled::Compiled;
+use crate::executable;
 use crate::failure::Failure;
 use crate::grants;
 use crate::parts::{self, Part};
 use crate::plan::plan;
 use crate::tree::{TreeCopier, TreeError};
 use bundle::{Console, DirectorySource, Kind, Seed};
-use std::fs::File;
+use std::fs;
 use std::io;
 
 /// Packs everything that `arguments` name.
@@ -21,12 +22,13 @@ pub fn pack(
 ) -> Result<BundleFile, Failure> {
     grants::check_names(&arguments.directories)?;
     let runtime = parts::find(Part::Runtime)?;
-    let runtime = File::open(&runtime).map_err(|error| Failure::Open(runtime, error))?;
+    let runtime = fs::read(&runtime).map_err(|error| Failure::Open(runtime, error))?;
+    let runtime = executable::loaded_part(runtime);
     let write = |error: io::Error| Failure::from(TreeError::Write(error));
     let mut writer = BundleWriter::new().map_err(write)?;
     writer.add_file(Kind::Program, &compiled.program).map_err(write)?;
     writer.add_file(Kind::TrapHelper, &compiled.trap_helper).map_err(write)?;
-    writer.add_file(Kind::Image, &runtime).map_err(write)?;
+    writer.add_with(Kind::Image, write, |image| image.write_all(&runtime).map_err(write))?;
     let sources = writer.add_with(Kind::Files, write, |files| {
         let mut copier = TreeCopier::new(files);
         let copy =

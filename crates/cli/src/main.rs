@@ -8,6 +8,7 @@ mod bundle_file;
 mod catalogue;
 mod compiled;
 mod environment;
+mod executable;
 mod exit;
 mod failure;
 mod grants;

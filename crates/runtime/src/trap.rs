@@ -192,8 +192,22 @@ fn fault(context: &mut Context) -> Verdict {
             }
             Verdict::Resume
         }
+        Some(_) if context.out_of_memory != 0 => out_of_memory_in_copy(context),
         _ => Verdict::Fatal,
     }
+}
+
+/// No page was left when our own code copied into the program's memory, or filled it: the copy ends here, and the
+/// program as soon as it goes on.
+fn out_of_memory_in_copy(context: &mut Context) -> Verdict {
+    let Some(system) = System::get().filter(|system| is_copy_into_memory(system, context)) else {
+        return Verdict::Fatal;
+    };
+    want_stop(Stop::OutOfMemory);
+    context.rcx = 0;
+    RUNNING.steps.store(STEPS_MAX, Relaxed);
+    system.set_timer(system.now_ns() + RETRY_NS);
+    Verdict::Resume
 }
 
 /// A tick or an event: if the program has to end and can end here, it does; else a tick tries again soon.
@@ -244,6 +258,13 @@ fn step(context: &mut Context) {
 
 /// If the context is in a repeated copy or fill of a linear memory, this makes it the last repetition.
 fn cut_short(system: &System, context: &mut Context) {
+    if context.rcx > 1 && is_copy_into_memory(system, context) {
+        context.rcx = 1;
+    }
+}
+
+/// Whether the context is in a repeated copy or fill that writes to a linear memory.
+fn is_copy_into_memory(system: &System, context: &Context) -> bool {
     // F3, perhaps REX.W (48), then MOVS (A4, A5) or STOS (AA, AB): Intel SDM volume 2.
     const REPEAT: u8 = 0xf3;
     const REX_W: u8 = 0x48;
@@ -252,13 +273,11 @@ fn cut_short(system: &System, context: &mut Context) {
     // looked at only if the ones before it make it part of the instruction.
     let byte = |offset: u64| unsafe { ((context.rip + offset) as usize as *const u8).read() };
     if byte(0) != REPEAT {
-        return;
+        return false;
     }
     let operation = if byte(1) == REX_W { byte(2) } else { byte(1) };
-    let in_memory = || system.slots().try_lock().is_some_and(|slots| slots.contain(context.rdi));
-    if STRING_OPERATIONS.contains(&operation) && context.rcx > 1 && in_memory() {
-        context.rcx = 1;
-    }
+    STRING_OPERATIONS.contains(&operation)
+        && system.slots().try_lock().is_some_and(|slots| slots.contain(context.rdi))
 }
 
 fn running_program() -> Option<&'static Program> {

@@ -43,7 +43,7 @@ fn four_gib(context: &Context) -> Verdict {
     Ok(())
 }
 
-/// 64 MiB hold QuickJS and its heap. They just hold CPython, and not what it is made to want; 48 MiB do not hold its code.
+/// 64 MiB hold QuickJS and its heap. They just hold CPython, and not what it is made to want; 32 MiB do not hold its code.
 /// Both are said.
 fn small_machine(context: &Context) -> Verdict {
     let small = ["--vm-memory", "64MiB"];
@@ -52,9 +52,9 @@ fn small_machine(context: &Context) -> Verdict {
     let python = context.program(fetch("python.wasm")?).options(small);
     let output = python.arguments(["-c", "print(len(bytearray(150 << 20)))"]).patience(3).run()?;
     output.exits(137)?.ends_well()?.writes("")?.says(&["python.wasm", "out of memory", "--vm-memory"])?;
-    let python = context.program(fetch("python.wasm")?).options(["--vm-memory", "48MiB"]);
+    let python = context.program(fetch("python.wasm")?).options(["--vm-memory", "32MiB"]);
     let output = python.arguments(["-c", "print(6 * 7)"]).patience(3).run()?;
-    output.exits(125)?.writes("")?.says(&["48 MiB", "--vm-memory"])?;
+    output.exits(125)?.writes("")?.says(&["32 MiB", "--vm-memory"])?;
     Ok(())
 }
 
