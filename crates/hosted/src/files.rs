@@ -405,16 +405,17 @@ impl Files for LinuxFiles {
             // be linked.
             stat_below(&self.held(directory)?.file, from, Follow::Yes)?;
             let (to_parent, to) = self.parent_to_change(to_directory, to)?;
-            let to_name = to.trim_end_matches('/');
-            return Err(match linux(|| rustix::fs::statat(&to_parent, to_name, AtFlags::SYMLINK_NOFOLLOW)) {
+            refuse_slash(&to_parent, to)?;
+            return Err(match linux(|| rustix::fs::statat(&to_parent, to, AtFlags::SYMLINK_NOFOLLOW)) {
                 Ok(_) => Errno::Exist,
-                Err(Errno::Noent) if to_name.len() < to.len() => Errno::Noent,
                 Err(_) => Errno::Perm,
             }
             .into());
         }
         let (from_parent, from) = self.parent_to_change(directory, from)?;
         let (to_parent, to) = self.parent_to_change(to_directory, to)?;
+        linux(|| rustix::fs::statat(&from_parent, from, AtFlags::SYMLINK_NOFOLLOW))?;
+        refuse_slash(&to_parent, to)?;
         Ok(linux(|| rustix::fs::linkat(&from_parent, from, &to_parent, to, AtFlags::empty()))?)
     }
 
@@ -423,6 +424,7 @@ impl Files for LinuxFiles {
             return Err(Errno::Perm.into());
         }
         let (parent, name) = self.parent_to_change(directory, path)?;
+        refuse_slash(&parent, name)?;
         Ok(linux(|| rustix::fs::symlinkat(text, &parent, name))?)
     }
 
@@ -433,6 +435,20 @@ impl Files for LinuxFiles {
         let count = text.len().min(into.len());
         into[..count].copy_from_slice(&text[..count]);
         Ok(count)
+    }
+}
+
+/// The errors of a name with a slash behind it that cannot become a directory's. Linux says `EEXIST` where
+/// something else has the name; other engines, and the conformance tests, say `ENOTDIR`.
+fn refuse_slash(parent: &Parent<'_>, name: &str) -> Result<(), Errno> {
+    let bare = name.trim_end_matches('/');
+    if bare.len() == name.len() {
+        return Ok(());
+    }
+    let stat = linux(|| rustix::fs::statat(parent, bare, AtFlags::SYMLINK_NOFOLLOW))?;
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Directory => Err(Errno::Exist),
+        _ => Err(Errno::Notdir),
     }
 }
 

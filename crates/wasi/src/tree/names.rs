@@ -1,6 +1,6 @@
 //! Making, removing and moving names.
 
-use super::node::{Directory, Kind, NodeId};
+use super::node::{Directory, Kind, NodeId, Nodes};
 use super::walk::{AtEnd, Last, Place, Slash};
 use super::{DEVICE, ENTRY_CHARGE, Held, NODE_CHARGE, Tree};
 use crate::Errno;
@@ -66,7 +66,7 @@ impl<'b> Tree<'b> {
 
     pub(super) fn create_directory(&mut self, directory: Handle, path: Path<'_>) -> Result<(), Errno> {
         let Vacancy { held, directory, name } =
-            vacancy(self.walk(directory, path, AtEnd::Keep)?, Slash::Trailing)?;
+            vacancy(&self.nodes, self.walk(directory, path, AtEnd::Keep)?, Slash::Trailing)?;
         self.writable(held)?;
         self.make(directory, &name, Kind::Directory(Directory::new(Some(directory)))).map(|_| ())
     }
@@ -79,7 +79,7 @@ impl<'b> Tree<'b> {
             _ => {}
         }
         let Vacancy { held, directory, name } =
-            vacancy(self.walk(directory, path, AtEnd::Keep)?, Slash::None)?;
+            vacancy(&self.nodes, self.walk(directory, path, AtEnd::Keep)?, Slash::None)?;
         self.writable(held)?;
         let charge = text.len() as u64;
         self.budget.take(charge)?;
@@ -100,7 +100,7 @@ impl<'b> Tree<'b> {
         }
         let to_place = self.walk(to_directory, to, AtEnd::Keep)?;
         let node = from_place.existing(&self.nodes)?;
-        let Vacancy { held, directory, name } = vacancy(to_place, Slash::None)?;
+        let Vacancy { held, directory, name } = vacancy(&self.nodes, to_place, Slash::None)?;
         self.writable(from_held)?;
         self.writable(held)?;
         if let Kind::Directory(_) = self.nodes.get(node)?.kind {
@@ -259,11 +259,15 @@ impl<'b> Tree<'b> {
     }
 }
 
-/// The place for a new name. `slash` says what may stand behind it: only a directory's name can have a slash.
-fn vacancy((held, place): (Held, Place<'_>), slash: Slash) -> Result<Vacancy, Errno> {
+/// The place for a new name. `allowed` says what may stand behind it: only a directory's name can have a
+/// slash.
+fn vacancy(nodes: &Nodes<'_>, (held, place): (Held, Place<'_>), allowed: Slash) -> Result<Vacancy, Errno> {
     match place {
+        Place::Entry { node: Some(node), slash: Slash::Trailing, .. } if allowed == Slash::None => {
+            Err(nodes.directory(node).map_or(Errno::Notdir, |_| Errno::Exist))
+        }
         Place::Unnamed { .. } | Place::Entry { node: Some(_), .. } => Err(Errno::Exist),
-        Place::Entry { slash: Slash::Trailing, .. } if slash == Slash::None => Err(Errno::Noent),
+        Place::Entry { slash: Slash::Trailing, .. } if allowed == Slash::None => Err(Errno::Noent),
         Place::Entry { directory, name, .. } => Ok(Vacancy { held, directory, name: Box::from(name) }),
     }
 }
