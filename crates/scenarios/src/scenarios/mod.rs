@@ -4,6 +4,7 @@ mod basics;
 mod bounds;
 mod broken;
 mod grants;
+mod image;
 mod interruption;
 mod real;
 
@@ -17,6 +18,7 @@ pub fn all() -> Vec<Scenario> {
         bounds::SCENARIOS,
         basics::SCENARIOS,
         grants::SCENARIOS,
+        image::SCENARIOS,
         interruption::SCENARIOS,
     ]
     .concat()
