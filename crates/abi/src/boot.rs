@@ -195,7 +195,7 @@ mod tests {
             let tsc = clock.ticks(ns);
             assert!(clock.nanoseconds(tsc) >= ns && clock.nanoseconds(tsc) <= ns + 1);
         }
-        assert_eq!(clock.ticks(u64::MAX), u64::MAX.min(clock.ticks(u64::MAX)));
+        assert_eq!(clock.ticks(u64::MAX), u64::MAX);
     }
 
     #[test]

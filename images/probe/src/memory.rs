@@ -215,7 +215,7 @@ fn contiguous(memory: &Memory<'_>) {
     let dma = Backing::Dma { device: device.handle };
     for _ in 0..1000 {
         let physical = probe.must(memory.map(span(0, 16), dma, Protection::ReadWrite, Commit::Now));
-        check(physical != 0 && physical % PAGE_SIZE == 0, "DMA memory has an address");
+        check(physical != 0 && physical.is_multiple_of(PAGE_SIZE), "DMA memory has an address");
         check(load(span(0, 1).base) == 0 && load(span(15, 1).base) == 0, "DMA memory is zeroed");
         store(span(0, 1).base, 1);
         store(span(15, 1).base, 1);
