@@ -91,14 +91,6 @@ pub fn wait_for_interrupt() {
     unsafe { asm!("sti", "hlt", "cli", options(nostack)) }
 }
 
-/// Stops this CPU for ever.
-pub fn halt() -> ! {
-    loop {
-        // SAFETY: with interrupts off nothing runs any more but NMIs, which have handlers.
-        unsafe { asm!("cli", "hlt", options(nomem, nostack)) }
-    }
-}
-
 /// The address of the last page fault.
 pub fn fault_address() -> u64 {
     let value;

@@ -99,14 +99,22 @@ fn qemu(machine: Machine, memory: &str, module: Option<&Path>, line: &str) -> Co
     if let Some(module) = module {
         command.arg("-initrd").arg(module);
     }
-    command.args(["-append", &format!("exit=isa-debug {line}")]);
+    let exit = if line.contains("exit=") { "" } else { "exit=isa-debug" };
+    command.args(["-append", &format!("{exit} {line}")]);
     command.stdin(Stdio::null()).stdout(Stdio::piped());
     command
 }
 
 /// Runs it to its end, and answers with the status that the machine stopped with.
 #[track_caller]
-fn status_of(mut command: Command) -> u8 {
+fn status_of(command: Command) -> u8 {
+    let code = exit_code_of(command);
+    assert!(code & 1 == 1, "QEMU itself failed: {code}");
+    (code >> 1) as u8
+}
+
+#[track_caller]
+fn exit_code_of(mut command: Command) -> i32 {
     let mut child = command.spawn().unwrap_or_else(|error| panic!("qemu-system-x86_64: {error}"));
     let begin = Instant::now();
     let exit = loop {
@@ -122,9 +130,7 @@ fn status_of(mut command: Command) -> u8 {
     let mut said = String::new();
     let _ = child.stdout.take().expect("a pipe").read_to_string(&mut said);
     println!("{command:?}\n{said}");
-    let code = exit.expect("the machine did not stop in time").code().expect("QEMU exits by itself");
-    assert!(code & 1 == 1, "QEMU itself failed: {code}");
-    (code >> 1) as u8
+    exit.expect("the machine did not stop in time").code().expect("QEMU exits by itself")
 }
 
 #[track_caller]
@@ -174,6 +180,16 @@ fn faults_that_cannot_be_told_end_the_domain() {
 fn the_status_is_the_domains() {
     for machine in MACHINES {
         boot(machine, "64", Scenario::StopAtOnce, 77);
+    }
+}
+
+/// Without QEMU's debug exit there is no status, but an end: ACPI's, or a reset.
+#[test]
+fn the_machine_ends_without_a_debug_exit() {
+    let module = Temporary::new("end", &module(Scenario::StopAtOnce));
+    for machine in MACHINES {
+        let code = exit_code_of(qemu(machine, "64", Some(&module.0), "exit=none"));
+        assert_eq!(code, 0, "{machine:?}");
     }
 }
 
