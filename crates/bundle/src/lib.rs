@@ -47,7 +47,7 @@ mod tests {
 
     #[test]
     fn pieces_make_the_checksum_of_the_whole() {
-        let bytes: alloc::vec::Vec<u8> = (0..10_000u32).map(|i| (i * i >> 3) as u8).collect();
+        let bytes: alloc::vec::Vec<u8> = (0..10_000u32).map(|i| ((i * i) >> 3) as u8).collect();
         for size in [1, 7, 256, 4096, 10_000] {
             let mut sum = Checksum::default();
             bytes.chunks(size).for_each(|piece| sum.update(piece));

@@ -168,7 +168,10 @@ extern "C" fn on_signal(signal: libc::c_int, info: *mut libc::siginfo_t, context
     };
     let upcall = UPCALL.load(Acquire);
     if upcall.is_null() {
-        return if kind == Kind::Fault { die(signal, context) } else { () };
+        if kind == Kind::Fault {
+            die(signal, context);
+        }
+        return;
     }
     // SAFETY: the library OS registered a function of this type (`images/runtime`, `entry_hosted`).
     let upcall: Upcall = unsafe { std::mem::transmute(upcall) };
