@@ -50,6 +50,27 @@ describe_part() {
 		TITLE='the domain that checks the kernel' NAME='' MADE=host/x86_64-unknown-none/release/image-probe
 		CARGO_ARGS=(-p image-probe --target-dir "$TARGET/host" --target x86_64-unknown-none '-Zbuild-std=core,alloc')
 		;;
+	bench)
+		TITLE='the benchmarks' NAME=selkis-bench MADE=host/release/selkis-bench
+		CARGO_ARGS=(-p bench --target-dir "$TARGET/host")
+		;;
+	bench-runtime)
+		TITLE='the library OS that measures' NAME=selkis-bench-runtime
+		MADE=runtime/x86_64-unknown-none/release/selkis-bench-runtime
+		CARGO_ARGS=(-p image-bench-runtime --target-dir "$TARGET/runtime" --target images/runtime/x86_64-unknown-none.json
+			'-Zbuild-std=core,alloc' -Zjson-target-spec)
+		;;
+	peer)
+		TITLE='the peer, wasmtime for Linux (about 5 minutes the first time)' NAME=selkis-peer
+		MADE=peer/x86_64-unknown-linux-gnu/release/selkis-peer
+		# Linked statically and stripped, to be the only file that its Linux needs and no longer than it must. A target is named so that the flag is not for build scripts.
+		CARGO_ARGS=(-p peer --target-dir "$TARGET/peer" --target x86_64-unknown-linux-gnu
+			--config 'target.x86_64-unknown-linux-gnu.rustflags=["-Ctarget-feature=+crt-static", "-Clink-arg=-s"]')
+		;;
+	peer-compile)
+		TITLE="the peer's compiler" NAME=selkis-peer-compile MADE=host/release/selkis-peer-compile
+		CARGO_ARGS=(-p peer --no-default-features --features compile --target-dir "$TARGET/host")
+		;;
 	*) die "there is no part named $1" ;;
 	esac
 }

@@ -1,0 +1,123 @@
+//! `selkis-bench`: the figures of Selkis beside its peers'. `setup/bench` builds both sides and starts this.
+//!
+//! - `emulated`: guest instructions until a program speaks, in QEMU, against Debian's cloud kernel with wasmtime as init.
+//! - `hosted`: fresh instances, compute, memory, as Linux processes, against wasmtime with its pooling allocator.
+//! - `size`: of the kernel.
+//!
+//! Both sides of a figure are measured in the same run, in turns. Nothing here fails because a figure is bad.
+
+mod artifacts;
+mod emulated;
+mod figures;
+mod firmware;
+mod hosted_side;
+mod initramfs;
+mod machine_bundle;
+mod places;
+mod replay;
+mod serve;
+mod size;
+
+use artifacts::Workshop;
+use clap::{Parser, Subcommand, ValueEnum};
+use figures::Figure;
+use hosted_side::Effort;
+use places::Places;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Why there are no figures, for a person.
+pub type Failure = Box<dyn std::error::Error>;
+
+/// Measures Selkis beside its peers.
+#[derive(Parser)]
+#[command(name = "./selkis bench", version, args_conflicts_with_subcommands = true)]
+struct Arguments {
+    /// What to measure; everything, if nothing is named
+    group: Vec<Group>,
+    /// For programs
+    #[arg(long)]
+    json: bool,
+    /// Fewer and shorter measurements
+    #[arg(long)]
+    quick: bool,
+    #[command(subcommand)]
+    inner: Option<Inner>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Group {
+    /// Guest instructions until a program speaks, in QEMU
+    Emulated,
+    /// Fresh instances, compute and memory, as Linux processes
+    Hosted,
+    /// Of the kernel
+    Size,
+}
+
+#[derive(Subcommand)]
+enum Inner {
+    /// One measurement of Selkis, as a process of its own
+    #[command(hide = true)]
+    Serve { runtime: PathBuf, program: PathBuf, helper: PathBuf, words: Vec<String> },
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let result = match &arguments.inner {
+        Some(Inner::Serve { runtime, program, helper, words }) => {
+            serve::serve(runtime, program, helper, words)
+        }
+        None => report(&arguments).map(|()| 0),
+    };
+    match result {
+        Ok(status) => ExitCode::from(status),
+        Err(error) => {
+            eprintln!("selkis bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn report(arguments: &Arguments) -> Result<(), Failure> {
+    let places = Places::from_environment()?;
+    let workshop = Workshop::new(&places)?;
+    let effort = if arguments.quick { Effort::Quick } else { Effort::Full };
+    let groups = match arguments.group.as_slice() {
+        [] => &[Group::Size, Group::Emulated, Group::Hosted],
+        named => named,
+    };
+    let mut all: Vec<Figure> = Vec::new();
+    for group in groups {
+        let figures = match group {
+            Group::Emulated => emulated::measure(&places, &workshop)?,
+            Group::Hosted => hosted_side::measure(&places, &workshop, effort)?,
+            Group::Size => size::measure(&places)?,
+        };
+        if !arguments.json {
+            print!("{}", figures::to_table(&figures));
+            println!();
+        }
+        all.extend(figures);
+    }
+    let notes = notes();
+    if arguments.json {
+        println!("{}", serde_json::to_string_pretty(&figures::to_json(&all, &notes))?);
+    } else {
+        notes.iter().for_each(|note| println!("{note}"));
+    }
+    Ok(())
+}
+
+/// What a reader has to know about how it was measured.
+fn notes() -> Vec<String> {
+    [
+        "Less is better everywhere. The ratio is Selkis' figure as a part of the peer's. ± is half of the distance between the extremes.",
+        "Guest instructions are exact (QEMU -icount), counted from the kernel's first; the peer is Debian's cloud kernel, quiet, \
+         with a statically linked wasmtime as init and its program compiled ahead of time.",
+        "On 2 CPUs the peer runs two threads in one process, Selkis two processes: it has one virtual CPU in each so far.",
+        "The peer's pool is the fastest of three settings for the program, chosen anew in each run.",
+    ]
+    .map(String::from)
+    .to_vec()
+}

@@ -1,0 +1,49 @@
+//! The engine's settings of the peer: what its compiler and its runtime must agree on.
+//!
+//! Everything is upstream's default, except what the comparison needs to be the same on both sides.
+#![allow(unsafe_code)]
+
+use wasmtime::Config;
+
+/// For which CPU code is compiled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cpu {
+    /// The one that compiles.
+    Native,
+    /// Every x86-64-v2 CPU, as the emulated one.
+    X86_64V2,
+}
+
+impl Cpu {
+    /// Reads what `selkis-compile` calls them as well.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "native" => Some(Self::Native),
+            "x86-64-v2" => Some(Self::X86_64V2),
+            _ => None,
+        }
+    }
+}
+
+/// The settings that are in every artifact.
+pub fn config() -> Config {
+    Config::new()
+}
+
+/// The settings to compile for `cpu`.
+///
+/// # Errors
+/// If the engine does not know the target.
+#[cfg(feature = "compile")]
+pub fn compiler_config(cpu: Cpu) -> wasmtime::Result<Config> {
+    let mut config = config();
+    if cpu == Cpu::X86_64V2 {
+        // With a target named, no feature of this CPU is assumed.
+        config.target("x86_64-unknown-linux-gnu")?;
+        for flag in ["has_sse3", "has_ssse3", "has_sse41", "has_sse42", "has_popcnt"] {
+            // SAFETY: these are names of cranelift's x86 settings; which CPU runs the code is checked when it is loaded.
+            unsafe { config.cranelift_flag_enable(flag) };
+        }
+    }
+    Ok(config)
+}
