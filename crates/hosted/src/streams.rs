@@ -3,7 +3,8 @@
 use crate::gate;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FileType, fstat};
-use rustix::io::Errno as LinuxErrno;
+use rustix::io::{Errno as LinuxErrno, ReadWriteFlags};
+use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::BorrowedFd;
 use wasi::provider::{Input, Output, OutputStream, Stream, StreamSet, Streams, Terminal, Wait};
 use wasi::{Errno, Result, Stopped};
@@ -14,29 +15,94 @@ const PIPE_BYTES: usize = 4096;
 /// Descriptors 0, 1 and 2.
 #[derive(Debug)]
 pub struct LinuxStreams {
-    input: Kind,
-    output: Kind,
-    error: Kind,
+    /// By number.
+    kinds: [Kind; 3],
 }
 
-/// How a stream behaves.
+/// How a stream is used without blocking.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    /// A regular file: never blocks.
+    /// A regular file: it never blocks.
     File,
-    /// All else: asked before it is used.
-    Pipe,
+    /// By calls that say not to wait (`RWF_NOWAIT`, preadv2(2)): pipes, sockets, `/dev/null` on current kernels.
+    Prompt,
+    /// By asking `poll(2)` first: terminals, and everything on kernels without those calls.
+    Asked,
+}
+
+impl Kind {
+    fn of(stream: Stream) -> Self {
+        match fstat(descriptor(stream)).map(|stat| FileType::from_raw_mode(stat.st_mode)) {
+            Ok(FileType::RegularFile) => Self::File,
+            _ => Self::Prompt,
+        }
+    }
+
+    /// Reads what is there; `None` if this stream does not know the calls that do not wait.
+    fn read(self, into: &mut [u8]) -> Option<rustix::io::Result<usize>> {
+        let stream = descriptor(Stream::Input);
+        match self {
+            Self::File => Some(rustix::io::read(stream, into)),
+            Self::Asked => Some(is_ready(Stream::Input).and_then(|()| rustix::io::read(stream, into))),
+            Self::Prompt => known(rustix::io::preadv2(
+                stream,
+                &mut [IoSliceMut::new(into)],
+                AT_POSITION,
+                ReadWriteFlags::NOWAIT,
+            )),
+        }
+    }
+
+    /// Writes what fits; `None` as for [`Kind::read`].
+    fn write(self, to: Stream, bytes: &[u8]) -> Option<rustix::io::Result<usize>> {
+        let stream = descriptor(to);
+        match self {
+            Self::File => Some(rustix::io::write(stream, bytes)),
+            Self::Asked => {
+                let bytes = &bytes[..bytes.len().min(PIPE_BYTES)];
+                Some(is_ready(to).and_then(|()| rustix::io::write(stream, bytes)))
+            }
+            Self::Prompt => known(rustix::io::pwritev2(
+                stream,
+                &[IoSlice::new(bytes)],
+                AT_POSITION,
+                ReadWriteFlags::NOWAIT,
+            )),
+        }
+    }
+}
+
+/// The offset that means the descriptor's own position (preadv2(2)).
+const AT_POSITION: u64 = u64::MAX;
+
+fn known(result: rustix::io::Result<usize>) -> Option<rustix::io::Result<usize>> {
+    match result {
+        Err(LinuxErrno::OPNOTSUPP | LinuxErrno::NOSYS | LinuxErrno::INVAL | LinuxErrno::SPIPE) => None,
+        result => Some(result),
+    }
 }
 
 impl LinuxStreams {
     /// Looks at what the three streams are.
     pub fn new() -> Self {
-        let kind = |stream| match fstat(descriptor(stream)).map(|stat| FileType::from_raw_mode(stat.st_mode))
-        {
-            Ok(FileType::RegularFile) => Kind::File,
-            _ => Kind::Pipe,
-        };
-        Self { input: kind(Stream::Input), output: kind(Stream::Output), error: kind(Stream::Error) }
+        Self { kinds: [Stream::Input, Stream::Output, Stream::Error].map(Kind::of) }
+    }
+
+    /// Does something with a stream, in the way that it knows.
+    fn with(
+        &mut self,
+        stream: Stream,
+        mut act: impl FnMut(Kind) -> Option<rustix::io::Result<usize>>,
+    ) -> rustix::io::Result<usize> {
+        let kind = &mut self.kinds[stream as usize];
+        match act(*kind) {
+            // Not without waiting, says the call; if `poll` says otherwise, it is believed, or whoever waits would
+            // come back at once.
+            Some(Err(LinuxErrno::AGAIN)) if *kind == Kind::Prompt => {}
+            Some(result) => return result,
+            None => *kind = Kind::Asked,
+        }
+        act(Kind::Asked).unwrap_or(Err(LinuxErrno::IO))
     }
 }
 
@@ -48,29 +114,17 @@ impl Default for LinuxStreams {
 
 impl Streams for LinuxStreams {
     fn read(&mut self, into: &mut [u8]) -> Result<Input> {
-        if self.input == Kind::Pipe && !is_ready(Stream::Input)? {
-            return Ok(Input::NotReady);
-        }
-        match rustix::io::read(descriptor(Stream::Input), into) {
+        match self.with(Stream::Input, |kind| kind.read(into)) {
             Ok(0) => Ok(Input::End),
             Ok(count) => Ok(Input::Bytes(count)),
-            // Somebody else who has the stream open was faster, or a signal came: ask again.
+            // EINTR: a signal came; whoever waits looks why.
             Err(LinuxErrno::AGAIN | LinuxErrno::INTR) => Ok(Input::NotReady),
             Err(error) => Err(errno(error).into()),
         }
     }
 
     fn write(&mut self, to: OutputStream, bytes: &[u8]) -> Result<Output> {
-        let kind = match to {
-            OutputStream::Output => self.output,
-            OutputStream::Error => self.error,
-        };
-        let bytes = match kind {
-            Kind::File => bytes,
-            Kind::Pipe if is_ready(to.into())? => &bytes[..bytes.len().min(PIPE_BYTES)],
-            Kind::Pipe => return Ok(Output::NotReady),
-        };
-        match rustix::io::write(descriptor(to.into()), bytes) {
+        match self.with(to.into(), |kind| kind.write(to.into(), bytes)) {
             Ok(count) => Ok(Output::Bytes(count)),
             Err(LinuxErrno::AGAIN | LinuxErrno::INTR) => Ok(Output::NotReady),
             Err(error) => Err(errno(error).into()),
@@ -140,11 +194,11 @@ fn poll_streams(streams: StreamSet, left_ns: Option<u64>) -> StreamSet {
         .fold(StreamSet::NONE, |ready, (stream, _)| ready.union(StreamSet::of(stream)))
 }
 
-fn is_ready(stream: Stream) -> Result<bool, Errno> {
-    match poll(&mut [entry(stream)], Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) {
-        Ok(count) => Ok(count > 0),
-        Err(LinuxErrno::INTR) => Ok(false),
-        Err(error) => Err(errno(error)),
+/// `EAGAIN` if the stream would block.
+fn is_ready(stream: Stream) -> rustix::io::Result<()> {
+    match poll(&mut [entry(stream)], Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))? {
+        0 => Err(LinuxErrno::AGAIN),
+        _ => Ok(()),
     }
 }
 
