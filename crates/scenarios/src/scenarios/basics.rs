@@ -133,7 +133,9 @@ fn sleep_does_not_spin(context: &Context) -> Verdict {
     let in_time = (Duration::from_millis(1500)..Duration::from_secs(30)).contains(&time);
     check(in_time, || format!("slept for {time:?} instead of 1.5 s"))?;
     let cpu = output.cpu.saturating_sub(baseline);
-    check(cpu < Duration::from_millis(500), || format!("sleeping took {cpu:?} of the CPU"))
+    // QEMU itself wakes up now and then.
+    let cpu_max = Duration::from_millis(context.on(500, 1000));
+    check(cpu < cpu_max, || format!("sleeping took {cpu:?} of the CPU"))
 }
 
 fn random_differs(context: &Context) -> Verdict {
