@@ -1,6 +1,6 @@
 //! What every program does: streams, arguments, environment, exit status, clocks, entropy; and how it fails.
 
-use crate::runner::{On, Scenario};
+use crate::runner::{On, Platform, Scenario};
 use crate::selkis::{Context, Input};
 use crate::verdict::{Verdict, check, check_eq};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -18,6 +18,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario { name: "sleep-does-not-spin", on: On::Both, run: sleep_does_not_spin },
     Scenario { name: "random-differs", on: On::Both, run: random_differs },
     Scenario { name: "clocks", on: On::Both, run: clocks },
+    Scenario { name: "lists", on: On::Only(Platform::Hosted), run: lists },
 ];
 
 fn exit_status(context: &Context) -> Verdict {
@@ -159,4 +160,25 @@ fn clocks(context: &Context) -> Verdict {
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos() as u64;
     let apart = Duration::from_nanos(now.abs_diff(time));
     check(apart < Duration::from_secs(60), || format!("the time of day is {apart:?} wrong"))
+}
+
+fn lists(context: &Context) -> Verdict {
+    let cache = context.folder().join("cache");
+    let text = |words: &[&str]| {
+        let output = context.command().options(words).variable("SELKIS_CACHE", &cache).run()?;
+        output.exits(0)?;
+        Ok::<_, crate::verdict::Failed>(String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    check_eq("an empty cache", text(&["cache", "--json"])?.trim(), "[]")?;
+    context.guest("exit")?.variable("SELKIS_CACHE", &cache).run()?.exits(0)?;
+    // The program and the trap helper.
+    check_eq("programs in the cache", text(&["cache", "--json"])?.matches("\"bytes\"").count(), 2)?;
+    check(text(&["cache"])?.contains("2 compiled programs"), || "the list does not count two".into())?;
+    check(text(&["cache", "prune"])?.starts_with("removed 2"), || "not both were removed".into())?;
+    check_eq("an emptied cache", text(&["cache", "--json"])?.trim(), "[]")?;
+    for words in [&["programs"][..], &["programs", "--json"]] {
+        let list = text(words)?;
+        check(list.contains("quickjs.wasm"), || format!("quickjs.wasm is not among {list}"))?;
+    }
+    Ok(())
 }

@@ -1,11 +1,12 @@
 //! Programs that do not end by themselves: time limits, Ctrl-C, readers that go away.
 
 use crate::runner::{On, Platform, Scenario};
-use crate::selkis::{Context, Input, Run};
+use crate::selkis::{Context, Input, Run, Running};
 use crate::verdict::{Failed, Verdict, check, check_eq};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::fs;
 use std::io::Write;
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 pub const SCENARIOS: &[Scenario] = &[
@@ -17,6 +18,12 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario { name: "sigterm", on: On::Both, run: sigterm },
     Scenario { name: "reader-goes-away", on: On::Both, run: reader_goes_away },
     Scenario { name: "closes-stdout", on: On::Both, run: closes_stdout },
+    Scenario {
+        name: "ctrl-c-on-a-stuck-machine",
+        on: On::Only(Platform::Vm),
+        run: ctrl_c_on_a_stuck_machine,
+    },
+    Scenario { name: "machine-dies", on: On::Only(Platform::Vm), run: machine_dies },
     Scenario { name: "nothing-left-behind", on: On::Only(Platform::Vm), run: nothing_left_behind },
 ];
 
@@ -84,16 +91,50 @@ fn closes_stdout(context: &Context) -> Verdict {
     Ok(())
 }
 
+/// A machine that cannot react is switched off when its time to stop is over, and at once for a person who presses Ctrl-C
+/// again and again.
+fn ctrl_c_on_a_stuck_machine(context: &Context) -> Verdict {
+    for (presses, time) in [(1, 10..60), (20, 0..8)] {
+        let mut running = context.guest("ready-spin")?.start()?;
+        running.read_output(6)?;
+        let (_, qemu) = only_child(&running)?;
+        pidfd_send_signal(&qemu, Signal::STOP)?;
+        let started = Instant::now();
+        for _ in 0..presses {
+            running.signal(Signal::INT)?;
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        running.finish()?.exits(130)?.says(&["switched off"])?;
+        let took = started.elapsed().as_secs();
+        check(time.contains(&took), || format!("{presses} times Ctrl-C: it took {took} s"))?;
+    }
+    Ok(())
+}
+
+fn machine_dies(context: &Context) -> Verdict {
+    let mut running = context.guest("ready-spin")?.start()?;
+    running.read_output(6)?;
+    let (_, qemu) = only_child(&running)?;
+    pidfd_send_signal(&qemu, Signal::KILL)?;
+    running.finish()?.exits(125)?.says(&["the machine stopped before the program ended", "SIGKILL"])?;
+    Ok(())
+}
+
+/// QEMU.
+fn only_child(running: &Running) -> Verdict<(i32, OwnedFd)> {
+    let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", running.pid()))?;
+    let number = children.trim().parse().map_err(|_| Failed(format!("children: {children:?}")))?;
+    let pid = Pid::from_raw(number).ok_or_else(|| Failed("no child".into()))?;
+    Ok((number, pidfd_open(pid, PidfdFlags::empty())?))
+}
+
 /// Killed with no chance to clean up, the command takes QEMU with it.
 fn nothing_left_behind(context: &Context) -> Verdict {
     let temporary = context.folder().join("temporary");
     fs::create_dir(&temporary)?;
     let mut running = context.guest("ready-spin")?.variable("TMPDIR", &temporary).start()?;
     running.read_output(6)?;
-    let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", running.pid()))?;
-    let number = children.trim().parse().map_err(|_| Failed(format!("children: {children:?}")))?;
-    let pid = Pid::from_raw(number).ok_or_else(|| Failed("no child".into()))?;
-    let qemu = pidfd_open(pid, PidfdFlags::empty())?;
+    let (number, qemu) = only_child(&running)?;
     running.signal(Signal::KILL)?;
     let output = running.finish()?;
     check(output.code().is_none(), || output.failed("expected that SIGKILL ends it").0)?;
