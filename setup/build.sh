@@ -119,7 +119,8 @@ forget_other_checkout() {
 	make_dir "$TARGET"
 	[ ! -e "$TARGET/checkout" ] || last=$(<"$TARGET/checkout")
 	[ "$last" != "$ROOT" ] || return 0
-	names=$(cd "$ROOT" && sed -n 's/^name = "\([^"]*\)"$/\1/p' crates/*/Cargo.toml images/*/Cargo.toml | sort -u | paste -sd '|')
+	names=$(find "$ROOT"/{crates,images,programs} -name Cargo.toml -exec sed -n 's/^name = "\([^"]*\)"$/\1/p' {} + |
+		sort -u | paste -sd '|')
 	find "$TARGET" -type d -path '*/.fingerprint/*' -regextype posix-extended \
 		-regex ".*/($names)-[0-9a-f]{16}" -prune -exec rm -rf {} +
 	printf '%s\n' "$ROOT" >"$TARGET/checkout"
