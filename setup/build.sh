@@ -63,7 +63,8 @@ describe_part() {
 	peer)
 		TITLE='the peer, wasmtime for Linux (about 5 minutes the first time)' NAME=selkis-peer
 		MADE=peer/x86_64-unknown-linux-gnu/release/selkis-peer
-		# Linked statically and stripped, to be the only file that its Linux needs and no longer than it must. A target is named so that the flag is not for build scripts.
+		# Linked statically and stripped, to be the only file that its Linux needs and no longer than it must. A target
+		# is named so that the flag is not for build scripts.
 		CARGO_ARGS=(-p peer --target-dir "$TARGET/peer" --target x86_64-unknown-linux-gnu
 			--config 'target.x86_64-unknown-linux-gnu.rustflags=["-Ctarget-feature=+crt-static", "-Clink-arg=-s"]')
 		;;
