@@ -61,6 +61,8 @@ pub(crate) fn set_timer(deadline_ns: u64) {
 /// Signals as the library OS needs them, on the thread that made this; dropped, they are as before.
 pub(crate) struct Guard {
     actions: Vec<(libc::c_int, libc::sigaction)>,
+    /// Its number may be 0, which is a null pointer: Linux counts from there.
+    timer: Option<libc::timer_t>,
     old_stack: libc::stack_t,
     stack: *mut libc::c_void,
 }
@@ -79,13 +81,13 @@ impl Guard {
             }
             let mut old_stack: libc::stack_t = std::mem::zeroed();
             let new_stack = libc::stack_t { ss_sp: stack, ss_flags: 0, ss_size: STACK_BYTES };
-            let mut guard = Self { actions: Vec::new(), old_stack, stack };
+            let mut guard = Self { actions: Vec::new(), timer: None, old_stack, stack };
             if libc::sigaltstack(&raw const new_stack, &raw mut old_stack) != 0 {
                 return Err(io::Error::last_os_error());
             }
             guard.old_stack = old_stack;
             THREAD.store(libc::gettid(), Release);
-            make_timer()?;
+            guard.timer = Some(make_timer()?);
             for signal in FAULTS.into_iter().chain(ENDS).chain([tick_signal()]) {
                 guard.handle(signal)?;
             }
@@ -117,21 +119,21 @@ impl Drop for Guard {
     fn drop(&mut self) {
         // SAFETY: puts back what `install` found; nothing runs on the handlers' stack here.
         unsafe {
-            let timer = TIMER.swap(std::ptr::null_mut(), AcqRel);
-            if !timer.is_null() {
+            // A tick that is on its way comes no later than the return from `timer_delete`, and finds nothing to do.
+            UPCALL.store(std::ptr::null_mut(), Release);
+            if let Some(timer) = self.timer {
                 libc::timer_delete(timer);
             }
             for (signal, action) in &self.actions {
                 libc::sigaction(*signal, action, std::ptr::null_mut());
             }
-            UPCALL.store(std::ptr::null_mut(), Release);
             libc::sigaltstack(&raw const self.old_stack, std::ptr::null_mut());
             libc::munmap(self.stack, STACK_BYTES);
         }
     }
 }
 
-fn make_timer() -> io::Result<()> {
+fn make_timer() -> io::Result<libc::timer_t> {
     // SAFETY: a zeroed `sigevent` is plain data, and the timer's name is written to our own stack.
     unsafe {
         let mut event: libc::sigevent = std::mem::zeroed();
@@ -143,8 +145,8 @@ fn make_timer() -> io::Result<()> {
             return Err(io::Error::last_os_error());
         }
         TIMER.store(timer, Release);
+        Ok(timer)
     }
-    Ok(())
 }
 
 extern "C" fn on_signal(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {

@@ -11,6 +11,11 @@ use std::time::{Duration, Instant};
 
 pub const SCENARIOS: &[Scenario] = &[
     Scenario { name: "timeout", on: On::Both, run: timeout },
+    Scenario {
+        name: "timeout-a-hundred-times",
+        on: On::Only(Platform::Hosted),
+        run: timeout_a_hundred_times,
+    },
     Scenario { name: "timeout-while-waiting", on: On::Both, run: timeout_while_waiting },
     Scenario { name: "timeout-not-reached", on: On::Both, run: timeout_not_reached },
     Scenario { name: "ctrl-c-in-a-loop", on: On::Both, run: ctrl_c_in_a_loop },
@@ -38,6 +43,14 @@ fn times_out(run: Run) -> Verdict {
 fn timeout(context: &Context) -> Verdict {
     for guest in ["spin", "spin-exports", "spin-start", "spin-host"] {
         times_out(context.guest(guest)?.options(["--timeout", "300ms"]))?;
+    }
+    Ok(())
+}
+
+/// The last tick may come when everything is being taken down: it ended 2 runs of 100.
+fn timeout_a_hundred_times(context: &Context) -> Verdict {
+    for _ in 0..100 {
+        times_out(context.guest("spin-host")?.options(["--timeout", "20ms"]))?;
     }
     Ok(())
 }
