@@ -36,7 +36,8 @@ pub fn run(
         measurement.take(Ready { system, launcher, program, prepared, context })
     } else {
         let mut linker = Linker::new(engine);
-        wasi::p1::add_to_linker(&mut linker, |state: &mut State<Launcher>| state).map_err(text)?;
+        wasi::p1::add_to_linker(&mut linker, program.module(), |state: &mut State<Launcher>| state)
+            .map_err(text)?;
         let prepared = linker.instantiate_pre(program.module()).map_err(text)?;
         measurement.take(Ready { system, launcher, program, prepared, context: wasi_state })
     }

@@ -72,8 +72,12 @@ fn start<H: Host + 'static>(
 ) -> Result<Process, String> {
     let failed = |error: wasmtime::Error| format!("{error:#}");
     let mut linker = wasmtime::Linker::new(engine);
-    wasi::p1::add_to_linker(&mut linker, |guest: &mut process::Guest<wasi::p1::State<H>>| &mut guest.data)
-        .map_err(failed)?;
+    wasi::p1::add_to_linker(
+        &mut linker,
+        program.module(),
+        |guest: &mut process::Guest<wasi::p1::State<H>>| &mut guest.data,
+    )
+    .map_err(failed)?;
     let beginning = beginning(&mut host, &plan)?;
     let deadline_ns =
         plan.timeout_ns.map_or(Request::NEVER, |timeout| system.now_ns().saturating_add(timeout));

@@ -4,7 +4,8 @@ use super::functions::for_each_function;
 use super::{Memory, State};
 use crate::provider::Host;
 use crate::{Error, Exit, Result, Stopped};
-use wasmtime::{Caller, Extern, Linker};
+use alloc::collections::BTreeSet;
+use wasmtime::{Caller, Extern, Linker, Module};
 
 /// The module that programs import the functions from.
 const MODULE: &str = "wasi_snapshot_preview1";
@@ -20,24 +21,31 @@ macro_rules! link_functions {
         /// If the linker has one of the names already.
         pub fn add_to_linker<T, H>(
             linker: &mut Linker<T>,
+            program: &Module,
             access: impl Fn(&mut T) -> &mut State<H> + Copy + Send + Sync + 'static,
         ) -> wasmtime::Result<()>
         where
             T: 'static,
             H: Host + 'static,
         {
+            let ours = program.imports().filter(|import| import.module() == MODULE);
+            let wanted: BTreeSet<&str> = ours.map(|import| import.name()).collect();
             $(
-                linker.func_wrap(
-                    MODULE,
-                    stringify!($name),
-                    move |mut caller: Caller<'_, T>, $($parameter: $type),*| -> wasmtime::Result<u32> {
-                        enter(&mut caller, access, |state, memory| state.$name(memory, $($parameter),*))
-                    },
-                )?;
+                if wanted.contains(stringify!($name)) {
+                    linker.func_wrap(
+                        MODULE,
+                        stringify!($name),
+                        move |mut caller: Caller<'_, T>, $($parameter: $type),*| -> wasmtime::Result<u32> {
+                            enter(&mut caller, access, |state, memory| state.$name(memory, $($parameter),*))
+                        },
+                    )?;
+                }
             )*
-            linker.func_wrap(MODULE, "proc_exit", move |status: u32| -> wasmtime::Result<()> {
-                Err(wasmtime::Error::new(Exit(status)))
-            })?;
+            if wanted.contains("proc_exit") {
+                linker.func_wrap(MODULE, "proc_exit", move |status: u32| -> wasmtime::Result<()> {
+                    Err(wasmtime::Error::new(Exit(status)))
+                })?;
+            }
             Ok(())
         }
     };
