@@ -125,6 +125,9 @@ fn linux(
     let archive = initramfs::archive(&[
         ("dev", Node::Directory),
         ("dev/console", Node::Device(5, 1)),
+        // What the peer's random generator asks for.
+        ("dev/random", Node::Device(1, 8)),
+        ("dev/urandom", Node::Device(1, 9)),
         ("plan", Node::File(plan.as_bytes())),
         ("program", Node::File(&std::fs::read(artifact)?)),
         ("init", Node::File(&init)),
