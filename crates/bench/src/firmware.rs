@@ -105,7 +105,8 @@ impl Debugger {
             }
         }
         // The checksum: nothing is lost on a socket.
-        (self.byte()?, self.byte()?);
+        self.byte()?;
+        self.byte()?;
         self.0.write_all(b"+")?;
         Ok(contents)
     }

@@ -161,7 +161,7 @@ fn resume_with_flags(vcpu: u64, context: u64, flags: u64) -> u64 {
             context = in(reg) context,
             flags = in(reg) flags,
             in("rdi") vcpu,
-            lateout("rax") found,
+            out("rax") found, // not late: what is read above must not lie there
             out("rcx") _, out("rdx") _, out("rsi") _, lateout("rdi") _, out("r8") _, out("r9") _, out("r10") _,
             out("r11") _, out("r12") _, out("r13") _, out("r14") _, out("r15") _,
         );

@@ -388,7 +388,10 @@ impl Files for Tree<'_> {
 
     fn read_directory(&mut self, directory: Handle, cookie: u64, visit: Visit<'_>) -> Result<()> {
         let held = self.held(directory)?;
-        for (next, name, id) in self.nodes.directory(held.node)?.after(cookie) {
+        let entries = self.nodes.directory(held.node)?.after(cookie);
+        // Linux says of a removed directory that it is not there, not that it is empty.
+        self.alive(held.node)?;
+        for (next, name, id) in entries {
             let node = self.nodes.get(id)?;
             let entry = Entry { next, inode: node.inode, kind: node.file_kind(), name };
             if visit(entry).is_break() {

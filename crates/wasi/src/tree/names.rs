@@ -220,8 +220,8 @@ impl<'b> Tree<'b> {
         }
     }
 
-    /// `ENOENT` for a directory that has been removed and is only held open: nothing can be made there.
-    fn alive(&self, directory: NodeId) -> Result<(), Errno> {
+    /// `ENOENT` for a directory that has been removed and is only held open: nothing is there, nor can be made there.
+    pub(super) fn alive(&self, directory: NodeId) -> Result<(), Errno> {
         let is_root = self.roots.iter().any(|(root, _)| *root == directory);
         if is_root || self.nodes.get(directory)?.links > 0 { Ok(()) } else { Err(Errno::Noent) }
     }
