@@ -145,8 +145,8 @@ pub fn qemu(machine: &Machine, record: &Path, output: &Path) -> Command {
     command.args(["--kill-after=10", SECONDS_MAX, "qemu-system-x86_64"]);
     command.args(["-M", "microvm,acpi=off,rtc=on", "-cpu", "max", "-m", MEMORY_MIB]);
     command.args(["-display", "none", "-nodefaults", "-no-user-config", "-no-reboot"]);
-    // The guest's RDRAND says the same in each run, so that Linux takes the same way.
-    command.args(["-seed", "1"]);
+    // RDRAND and the real-time clock say the same in each run, so that Linux takes the same way.
+    command.args(["-seed", "1", "-rtc", "base=2026-01-01T00:00:00,clock=vm"]);
     command.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=4", "-serial", "chardev:serial"]);
     command.arg("-chardev").arg(format!("file,id=serial,path={}", output.display()));
     command.arg("-icount").arg(format!("shift=0,sleep=off,rr=record,rrfile={}", record.display()));
