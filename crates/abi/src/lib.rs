@@ -5,7 +5,7 @@
 //! allows it. Three things implement the trait: the system-call stub on bare metal, the function table that
 //! Linux serves when hosted, and the fake of the library OS's own tests.
 //!
-//! What the kernel says unasked comes as an [upcall](upcall): it saves the interrupted [`Context`] in a page that
+//! What the kernel says unasked comes as an [upcall]: it saves the interrupted [`Context`] in a page that
 //! it shares with the domain and enters the domain at one address. What the kernel says at the start is a
 //! [`BootInfo`].
 //!

@@ -5,11 +5,11 @@
 //! APIC, IOAPICs, MSI-X; a clock whose rate is told by CPUID or measured; virtio devices on PCI and virtio-mmio; power-off; a
 //! panic that says why, where, and who called.
 //!
-//! What it does not: more than one CPU (the per-CPU state is at `gs`, [`trap`] has no global stack, but nothing starts the
+//! What it does not: more than one CPU (the per-CPU state is at `gs`, `trap` has no global stack, but nothing starts the
 //! others); 5-level paging; an IOMMU, so that a domain with a device can reach all memory through it; mitigations for CPUs
 //! that leak across rings (Meltdown and its kin): it maps the kernel while ring 3 runs.
 //!
-//! The order of things at the start is that of [`start`]. Options on the kernel's command line: `log=info` (say what
+//! The order of things at the start is that of `start`. Options on the kernel's command line: `log=info` (say what
 //! happens), `exit=isa-debug` (QEMU's device is there to stop with a status), `selftest` (walk the page tables before ring 3 starts
 //! and before the machine stops, check the table of names), `selftest=panic` (panic), and the `virtio_mmio.device=` that QEMU and Firecracker add.
 #![no_std]

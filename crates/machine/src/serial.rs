@@ -30,7 +30,7 @@ pub fn start() {
     }
 }
 
-/// From now on [`log!`] speaks.
+/// From now on `log!` speaks.
 pub fn be_chatty() {
     CHATTY.store(true, Ordering::Relaxed);
 }

@@ -6,7 +6,7 @@
 //! them: tree files in memory, made from the directories that travel in a bundle remote all five, carried
 //! over one function to somebody who has them entropy a seeded generator
 //! ```
-//! Nothing here knows the platform: no kernel, no scheduler, no engine but for the linker that [`p1`] is
+//! Nothing here knows the platform: no kernel, no scheduler, no engine but for the linker that `p1` is
 //! added to (feature `engine`).
 //!
 //! # What is not there
