@@ -35,7 +35,11 @@ enum Machine {
 const MACHINES: [Machine; 2] = [Machine::MicroVm, Machine::Q35];
 
 fn file(variable: &str) -> PathBuf {
-    PathBuf::from(std::env::var_os(variable).unwrap_or_else(|| panic!("{variable} must name an ELF file")))
+    let path = std::env::var_os(variable).unwrap_or_else(|| panic!("{variable} must name an ELF file"));
+    let path = PathBuf::from(path);
+    // QEMU's exit code for a file that is not there is that of a machine that stopped with status 0.
+    assert!(path.is_file(), "{variable}: there is no {}", path.display());
+    path
 }
 
 /// A boot module with the probe in it.
