@@ -167,11 +167,10 @@ impl AsFd for Parent<'_> {
 fn open_read_write(directory: &File, path: Path<'_>, open: Open) -> Result<File, Errno> {
     let only_reads = open.access == FileAccess::Read && open.truncate == Truncate::Keep;
     if only_reads && open.create == Create::IfMissing && !path.names_directory() {
-        // A file that is there can be opened although it may only be read.
-        match linux_open(directory, path, Open { create: Create::Never, ..open }) {
-            Err(Errno::Noent) => {}
-            Ok(file) if kind(&file)? == FileKind::Directory => return Err(Errno::Isdir),
-            result => return result,
+        // A file that is there can be opened although it may only be read. What Linux says when there is none to open
+        // depends on whether it should be made: below, it is asked that.
+        if let Ok(file) = linux_open(directory, path, Open { create: Create::Never, ..open }) {
+            return if kind(&file)? == FileKind::Directory { Err(Errno::Isdir) } else { Ok(file) };
         }
     }
     linux_open(directory, path, open)
