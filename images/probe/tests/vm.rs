@@ -13,6 +13,10 @@ const PAGE: usize = PAGE_SIZE as usize;
 /// Far more than any scenario takes, on a machine that is busy with others.
 const TIME_LIMIT: Duration = Duration::from_secs(240);
 
+/// What a scenario that passes stops with, if it has no status of its own (`src/probe.rs`). Not 0: QEMU's debug exit makes
+/// 1 of that, which is also how QEMU ends when it fails itself.
+const PASSED: u8 = 42;
+
 /// The scenarios of the probe, by number (`src/probe.rs`).
 #[derive(Clone, Copy, Debug)]
 #[repr(u64)]
@@ -35,11 +39,7 @@ enum Machine {
 const MACHINES: [Machine; 2] = [Machine::MicroVm, Machine::Q35];
 
 fn file(variable: &str) -> PathBuf {
-    let path = std::env::var_os(variable).unwrap_or_else(|| panic!("{variable} must name an ELF file"));
-    let path = PathBuf::from(path);
-    // QEMU's exit code for a file that is not there is that of a machine that stopped with status 0.
-    assert!(path.is_file(), "{variable}: there is no {}", path.display());
-    path
+    std::env::var_os(variable).unwrap_or_else(|| panic!("{variable} must name an ELF file")).into()
 }
 
 /// A boot module with the probe in it.
@@ -113,7 +113,7 @@ fn qemu(machine: Machine, memory: &str, module: Option<&Path>, line: &str) -> Co
 #[track_caller]
 fn status_of(command: Command) -> u8 {
     let code = exit_code_of(command);
-    assert!(code & 1 == 1, "QEMU itself failed: {code}");
+    assert!(code & 1 == 1 && code != 1, "QEMU itself failed: {code}");
     (code >> 1) as u8
 }
 
@@ -148,7 +148,7 @@ fn boot(machine: Machine, memory: &str, scenario: Scenario, expected: u8) {
 fn every_request_and_every_abuse() {
     for machine in MACHINES {
         for memory in ["64", "256", "5G"] {
-            boot(machine, memory, Scenario::Everything, 0);
+            boot(machine, memory, Scenario::Everything, PASSED);
         }
     }
 }
@@ -157,20 +157,20 @@ fn every_request_and_every_abuse() {
 fn a_hundred_thousand_random_calls() {
     for machine in MACHINES {
         for memory in ["64", "5G"] {
-            boot(machine, memory, Scenario::RandomCalls, 0);
+            boot(machine, memory, Scenario::RandomCalls, PASSED);
         }
     }
 }
 
 #[test]
 fn all_memory_can_be_used_and_comes_back() {
-    boot(Machine::MicroVm, "64", Scenario::UseAllMemory, 0);
-    boot(Machine::Q35, "256", Scenario::UseAllMemory, 0);
+    boot(Machine::MicroVm, "64", Scenario::UseAllMemory, PASSED);
+    boot(Machine::Q35, "256", Scenario::UseAllMemory, PASSED);
 }
 
 #[test]
 fn memory_above_4_gib_can_be_used() {
-    boot(Machine::MicroVm, "5G", Scenario::UseAllMemory, 0);
+    boot(Machine::MicroVm, "5G", Scenario::UseAllMemory, PASSED);
 }
 
 #[test]
