@@ -3,16 +3,14 @@
 
 use crate::Failure;
 use bundle::{Console, Plan};
-use hosted::clock::{LinuxClock, seed};
+use hosted::clock::seed;
 use hosted::files::LinuxFiles;
-use hosted::streams::LinuxWait;
+use hosted::host::linux_host;
 use hosted::{Launch, launch};
 use std::fs::File;
 use std::path::Path;
 use wasi::entropy::Generator;
-use wasi::provider::{
-    Clock, Entropy, Files, Host, Input, Output, OutputStream, Stream, Streams, Terminal, Wait,
-};
+use wasi::provider::{Input, Output, OutputStream, Stream, Streams, Terminal};
 use wasi::{Errno, Result};
 
 /// What the program may have; no more is measured.
@@ -38,45 +36,10 @@ pub fn serve(
         directories: Vec::new(),
         seed: None,
     };
-    let host = MeasuringHost {
-        clock: LinuxClock,
-        entropy: Generator::new(Some(&seed()?), &[])?,
-        files: LinuxFiles::new(Vec::new()),
-        streams: Reader::default(),
-        wait: LinuxWait,
-    };
+    let entropy = Generator::new(Some(&seed()?), &[])?;
+    let host = linux_host(Reader::default(), LinuxFiles::new(Vec::new()), entropy);
     let (program, trap_helper) = (File::open(program)?, File::open(helper)?);
     Ok(launch(Launch { runtime, plan, program, trap_helper, host: Box::new(host) })?)
-}
-
-struct MeasuringHost {
-    clock: LinuxClock,
-    entropy: Generator,
-    files: LinuxFiles,
-    streams: Reader,
-    wait: LinuxWait,
-}
-
-impl Host for MeasuringHost {
-    fn clock(&mut self) -> &mut dyn Clock {
-        &mut self.clock
-    }
-
-    fn entropy(&mut self) -> &mut dyn Entropy {
-        &mut self.entropy
-    }
-
-    fn streams(&mut self) -> &mut dyn Streams {
-        &mut self.streams
-    }
-
-    fn files(&mut self) -> &mut dyn Files {
-        &mut self.files
-    }
-
-    fn wait(&mut self) -> &mut dyn Wait {
-        &mut self.wait
-    }
 }
 
 /// Reads the measurement's lines.

@@ -13,7 +13,8 @@ use crate::vm::{self, Machine};
 use bundle::{Console, DirectorySource, Seed};
 use hosted::Launch;
 use hosted::files::LinuxFiles;
-use hosted::host::LinuxHost;
+use hosted::host::linux_host;
+use hosted::streams::LinuxStreams;
 use wasi::entropy::Generator;
 
 /// Runs the program and answers with the status to exit with.
@@ -41,7 +42,7 @@ fn run_hosted(arguments: &RunArguments, verbosity: Verbosity) -> Result<u8, Fail
         plan,
         program: compiled.program,
         trap_helper: compiled.trap_helper,
-        host: Box::new(LinuxHost::new(LinuxFiles::new(directories), entropy)),
+        host: Box::new(linux_host(LinuxStreams::new(), LinuxFiles::new(directories), entropy)),
     })?;
     Ok(status)
 }

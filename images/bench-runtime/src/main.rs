@@ -24,6 +24,7 @@ mod entry;
 #[allow(dead_code)]
 #[path = "../../runtime/src/gate.rs"]
 mod gate;
+#[path = "../../runtime/src/launcher.rs"]
 mod launcher;
 mod measure;
 #[allow(dead_code)]
@@ -34,19 +35,9 @@ use abi::BootInfo;
 use alloc::format;
 use alloc::string::String;
 use bundle::Bundle;
-use bundle::services::Services;
-use launcher::Launcher;
-use runtime::heap::Heap;
 use runtime::{Program, System, program};
 
-#[global_allocator]
-static HEAP: Heap = runtime::heap::new();
-
-fn main(boot: &'static BootInfo) -> u8 {
-    let kernel = gate::open(boot);
-    let heap_span = abi::Span::new(boot.window.base, runtime::system::HEAP_SPAN_BYTES);
-    runtime::heap::start(&HEAP, kernel, boot.space, heap_span);
-    let system = System::install(kernel, boot);
+fn main(system: &'static System, boot: &'static BootInfo) -> u8 {
     match run(system, boot) {
         Ok(()) => 0,
         Err(reason) => {
@@ -60,18 +51,10 @@ fn run(system: &'static System, boot: &'static BootInfo) -> Result<(), String> {
     if boot.services == 0 {
         return Err(String::from("this library OS measures hosted only"));
     }
-    // SAFETY: hosted, `services` is the address of the launcher's table, which outlives us.
-    let services: &'static Services = unsafe { &*(boot.services as usize as *const Services) };
-    if services.version != Services::VERSION {
-        return Err(String::from("the launcher is of another version"));
-    }
-    let module = boot.module;
-    // SAFETY: the boot module is mapped for ever, and read-only.
-    let bytes =
-        unsafe { core::slice::from_raw_parts(module.base as usize as *const u8, module.length as usize) };
-    let bundle = Bundle::parse(bytes).map_err(|error| format!("the boot module: {error}"))?;
+    let launcher = launcher::open(boot).ok_or("the launcher is of another version")?;
+    let bundle = Bundle::parse(entry::module(boot)).map_err(|error| format!("the boot module: {error}"))?;
     let engine = program::engine(system, cpu::has_feature).map_err(|error| format!("{error}"))?;
     let program =
         Program::load(&engine, bundle.program, cpu::has_feature).map_err(|error| format!("{error}"))?;
-    measure::run(system, Launcher::new(services), &engine, &program, &bundle.plan.arguments)
+    measure::run(system, launcher, &engine, &program, &bundle.plan.arguments)
 }

@@ -1,12 +1,15 @@
 //! The measurements.
 
-use crate::launcher::Launcher;
+use crate::gate;
+use crate::launcher::{self, Launcher, LauncherHost};
+use abi::Request;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use runtime::{Program, System};
-use wasi::Exit;
 use wasi::p1::{DESCRIPTORS_MAX, Start, State};
+use wasi::provider::{OutputStream, StreamSet, Streams, Wait};
+use wasi::{Exit, Stopped};
 use wasmtime::{Engine, Instance, InstancePre, Linker, Store};
 
 /// How many instances are made between two looks at the clock.
@@ -32,11 +35,11 @@ pub fn run(
     };
     if program.module().imports().len() == 0 {
         let prepared = Linker::new(engine).instantiate_pre(program.module()).map_err(text)?;
-        let context = |_: &Launcher, _: &[Vec<u8>]| Ok(());
+        let context = |_: Launcher, _: &[Vec<u8>]| Ok(());
         measurement.take(Ready { system, launcher, program, prepared, context })
     } else {
         let mut linker = Linker::new(engine);
-        wasi::p1::add_to_linker(&mut linker, program.module(), |state: &mut State<Launcher>| state)
+        wasi::p1::add_to_linker(&mut linker, program.module(), |state: &mut State<MeasuredHost>| state)
             .map_err(text)?;
         let prepared = linker.instantiate_pre(program.module()).map_err(text)?;
         measurement.take(Ready { system, launcher, program, prepared, context: wasi_state })
@@ -51,14 +54,39 @@ fn text(error: wasmtime::Error) -> String {
     format!("{error:#}")
 }
 
-fn wasi_state(launcher: &Launcher, arguments: &[Vec<u8>]) -> Result<State<Launcher>, String> {
+fn wasi_state(launcher: Launcher, arguments: &[Vec<u8>]) -> Result<State<MeasuredHost>, String> {
     let start = Start {
         arguments: arguments.to_vec(),
         environment: Vec::new(),
         directories: Vec::new(),
         descriptors_max: DESCRIPTORS_MAX,
     };
-    State::new(launcher.another(), start).map_err(|errno| format!("no state: {errno:?}"))
+    State::new(launcher::host(launcher, Measured { launcher }), start)
+        .map_err(|errno| format!("no state: {errno:?}"))
+}
+
+type MeasuredHost = LauncherHost<Measured>;
+
+/// What is measured runs on the first stack, so it waits where the launcher does.
+struct Measured {
+    launcher: Launcher,
+}
+
+impl Wait for Measured {
+    fn wait(&mut self, streams: StreamSet, deadline_ns: Option<u64>) -> Result<StreamSet, Stopped> {
+        self.launcher.wait(streams, deadline_ns)
+    }
+
+    /// Asks for events, as the product does.
+    fn checkpoint(&mut self) -> Result<(), Stopped> {
+        let take = Request::Wait { vcpu: gate::vcpu(), deadline_ns: 0 };
+        let events = System::get().map_or(Ok(0), |system| system.kernel().call(take));
+        if events == Ok(0) { Ok(()) } else { Err(Stopped) }
+    }
+
+    fn give_way(&mut self) -> Result<(), Stopped> {
+        self.checkpoint()
+    }
 }
 
 enum Measurement<'a> {
@@ -79,7 +107,7 @@ struct Ready<'a, T: 'static, C> {
 impl Measurement<'_> {
     fn take<T, C>(&self, mut ready: Ready<'_, T, C>) -> Result<(), String>
     where
-        C: Fn(&Launcher, &[Vec<u8>]) -> Result<T, String>,
+        C: Fn(Launcher, &[Vec<u8>]) -> Result<T, String>,
     {
         match self {
             Self::Instances { nanoseconds } => ready.instances(*nanoseconds),
@@ -91,11 +119,11 @@ impl Measurement<'_> {
 
 impl<T, C> Ready<'_, T, C>
 where
-    C: Fn(&Launcher, &[Vec<u8>]) -> Result<T, String>,
+    C: Fn(Launcher, &[Vec<u8>]) -> Result<T, String>,
 {
     /// A fresh instance and its `_start`. Its end is when both are dropped.
     fn start(&self, arguments: &[Vec<u8>]) -> Result<(Store<T>, Instance), String> {
-        let context = (self.context)(&self.launcher, arguments)?;
+        let context = (self.context)(self.launcher, arguments)?;
         let mut store = Store::new(self.prepared.module().engine(), context);
         self.system.slots().lock().begin(self.program.text().base);
         let instance = self.prepared.instantiate(&mut store).map_err(text)?;
@@ -107,6 +135,12 @@ where
             }
             Err(error) => Err(text(error)),
         }
+    }
+
+    /// Tells the one who reads the measurements.
+    fn say(&mut self, line: &str) -> Result<(), String> {
+        let said = self.launcher.write(OutputStream::Error, line.as_bytes());
+        said.map(|_| ()).map_err(|_| String::from("nobody reads the measurements"))
     }
 
     fn instances(&mut self, nanoseconds: u64) -> Result<(), String> {
@@ -125,7 +159,7 @@ where
             }
         };
         let rate = u128::from(count) * 1_000_000_000 / u128::from(elapsed_ns);
-        Ok(self.launcher.say(&format!("instances_per_second {rate}\n"))?)
+        self.say(&format!("instances_per_second {rate}\n"))
     }
 
     fn time(&mut self, count: u64, arguments: &[Vec<u8>]) -> Result<(), String> {
@@ -133,17 +167,17 @@ where
             let begin_ns = self.system.now_ns();
             drop(self.start(arguments)?);
             let elapsed_ns = self.system.now_ns() - begin_ns;
-            self.launcher.say(&format!("nanoseconds {elapsed_ns}\n"))?;
+            self.say(&format!("nanoseconds {elapsed_ns}\n"))?;
         }
         Ok(())
     }
 
     fn idle(&mut self, count: u64) -> Result<(), String> {
         self.start(&[])?;
-        self.launcher.say("begin\n")?;
+        self.say("begin\n")?;
         let alive: Result<Vec<_>, String> = (0..count).map(|_| self.start(&[])).collect();
         let alive = alive?;
-        self.launcher.say(&format!("alive {count}\n"))?;
+        self.say(&format!("alive {count}\n"))?;
         drop(alive);
         Ok(())
     }

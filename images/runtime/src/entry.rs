@@ -1,13 +1,17 @@
 //! The first instruction, the upcall's first instruction, and the last words.
 
 use abi::upcall::Kind;
-use abi::{BootInfo, Commit, Context, PAGE_SIZE, Protection};
+use abi::{BootInfo, Commit, Context, PAGE_SIZE, Protection, Span};
 use core::arch::naked_asm;
 use core::fmt::Write;
+use runtime::heap::Heap;
 use runtime::trap::{self, Verdict};
 use runtime::{System, stack::Stack};
 
 use crate::{gate, report};
+
+#[global_allocator]
+static HEAP: Heap = Heap::new();
 
 /// Stack for upcalls: the longest is a walk over a program's functions.
 const UPCALL_STACK_BYTES: u64 = 64 << 10;
@@ -31,11 +35,21 @@ extern "C" fn start(boot: *const BootInfo) -> u64 {
         // There is nobody to tell: the layout of everything else is unknown.
         return u64::from(report::STATUS_FAILED);
     }
-    let status = crate::main(boot);
+    let kernel = gate::open(boot);
+    let heap_span = Span::new(boot.window.base, runtime::system::HEAP_SPAN_BYTES);
+    HEAP.start(kernel, boot.space, heap_span);
+    let status = crate::main(System::install(kernel, boot), boot);
     if boot.gate == 0 {
         gate::stop(status);
     }
     u64::from(status)
+}
+
+/// The bytes of the boot module.
+pub fn module(boot: &'static BootInfo) -> &'static [u8] {
+    let Span { base, length } = boot.module;
+    // SAFETY: the boot module is mapped for ever, and read-only.
+    unsafe { core::slice::from_raw_parts(base as usize as *const u8, length as usize) }
 }
 
 /// Says where upcalls go: to [`entry_bare`], or to the function that Linux's signal handler calls.

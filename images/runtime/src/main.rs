@@ -13,22 +13,16 @@ mod cpu;
 mod entry;
 mod gate;
 mod hosted;
+mod launcher;
 mod machine;
 mod report;
 mod run;
 
 use abi::BootInfo;
-use runtime::heap::Heap;
-
-#[global_allocator]
-static HEAP: Heap = runtime::heap::new();
+use runtime::System;
 
 /// Called once, by [`entry`], on the first stack. Answers with the status that the launcher passes on; on bare
 /// metal the machine is stopped instead.
-fn main(boot: &'static BootInfo) -> u8 {
-    let kernel = gate::open(boot);
-    let heap_span = abi::Span::new(boot.window.base, runtime::system::HEAP_SPAN_BYTES);
-    runtime::heap::start(&HEAP, kernel, boot.space, heap_span);
-    let system = runtime::System::install(kernel, boot);
+fn main(system: &'static System, boot: &'static BootInfo) -> u8 {
     if boot.services != 0 { hosted::main(system, boot) } else { machine::main(system, boot) }
 }

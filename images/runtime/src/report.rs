@@ -3,8 +3,8 @@
 use alloc::format;
 use alloc::string::String;
 use link::Cause;
+use runtime::Ending;
 use runtime::trap::{self, Stop};
-use runtime::{Ending, LoadError};
 
 /// Exit status when Selkis itself could not do what was asked.
 pub const STATUS_FAILED: u8 = 125;
@@ -32,11 +32,6 @@ impl Report {
     pub fn not_started(program: &str, reason: impl core::fmt::Display) -> Self {
         let message = format!("selkis: {program}: {reason}\n");
         Self { status: STATUS_FAILED, cause: Cause::FailedToStart, message }
-    }
-
-    /// What was asked for could not be loaded.
-    pub fn not_loaded(program: &str, error: &LoadError) -> Self {
-        Self::not_started(program, error)
     }
 
     /// The process came to an end.

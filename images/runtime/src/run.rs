@@ -1,13 +1,13 @@
 //! Runs the plan's program: the same on both platforms.
 
-use crate::cpu;
 use crate::report::Report;
+use crate::{cpu, entry};
 use abi::{BootInfo, Request};
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
-use bundle::{Bundle, BundleError, Plan};
+use bundle::{Bundle, Plan};
 use runtime::process::{self, Limits};
 use runtime::trap::{self, Stop};
 use runtime::{LoadError, Process, Program, System, program};
@@ -15,39 +15,27 @@ use wasi::Stopped;
 use wasi::p1::{DESCRIPTORS_MAX, Preopen, Start};
 use wasi::provider::{Host, Stream, StreamSet};
 
-/// Loads and runs what is in the boot module. `host` makes the program's providers, `idle` does its waiting.
+/// Reads the boot module.
+pub fn bundle(boot: &'static BootInfo) -> Result<Bundle<'static>, Report> {
+    Bundle::parse(entry::module(boot)).map_err(|error| Report::not_started("the boot module", error))
+}
+
+/// Loads and runs the bundle's program. `host` has its providers, `idle` does its waiting.
 pub fn run<H: Host + 'static>(
     system: &'static System,
-    boot: &'static BootInfo,
-    host: impl FnOnce(&Bundle<'static>) -> Result<H, String>,
+    bundle: Bundle<'static>,
+    host: H,
     idle: impl FnMut(process::Wait) -> u64,
 ) -> Report {
-    let bundle = match bundle(boot) {
-        Ok(bundle) => bundle,
-        Err(error) => return Report::not_started("the boot module", error),
-    };
     let name = bundle.plan.program.clone();
     let (engine, program) = match load(system, &bundle) {
         Ok(loaded) => loaded,
-        Err(error) => return Report::not_loaded(&name, &error),
-    };
-    let host = match host(&bundle) {
-        Ok(host) => host,
         Err(error) => return Report::not_started(&name, error),
     };
     match start(system, &engine, program, bundle.plan, host) {
         Ok(process) => Report::ended(&name, process.run(idle)),
         Err(error) => Report::not_started(&name, error),
     }
-}
-
-/// Reads the boot module.
-pub fn bundle(boot: &'static BootInfo) -> Result<Bundle<'static>, BundleError> {
-    // SAFETY: the boot module is mapped for ever, and read-only.
-    let module = unsafe {
-        core::slice::from_raw_parts(boot.module.base as usize as *const u8, boot.module.length as usize)
-    };
-    Bundle::parse(module)
 }
 
 fn load(

@@ -30,6 +30,39 @@ pub trait Host {
     fn wait(&mut self) -> &mut dyn Wait;
 }
 
+/// A host whose five are values of their own.
+#[derive(Clone, Copy, Debug)]
+#[expect(missing_docs, reason = "each is what the trait of its bound says")]
+pub struct Providers<C, E, S, F, W> {
+    pub clock: C,
+    pub entropy: E,
+    pub streams: S,
+    pub files: F,
+    pub wait: W,
+}
+
+impl<C: Clock, E: Entropy, S: Streams, F: Files, W: Wait> Host for Providers<C, E, S, F, W> {
+    fn clock(&mut self) -> &mut dyn Clock {
+        &mut self.clock
+    }
+
+    fn entropy(&mut self) -> &mut dyn Entropy {
+        &mut self.entropy
+    }
+
+    fn streams(&mut self) -> &mut dyn Streams {
+        &mut self.streams
+    }
+
+    fn files(&mut self) -> &mut dyn Files {
+        &mut self.files
+    }
+
+    fn wait(&mut self) -> &mut dyn Wait {
+        &mut self.wait
+    }
+}
+
 /// Time.
 pub trait Clock {
     /// Nanoseconds since some moment; never goes back.

@@ -8,7 +8,7 @@ use crate::{Errno, Error, Result, Stopped};
 use serde::de::DeserializeOwned;
 
 /// Providers at the other side of a [`Transport`].
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Remote<T> {
     pub(super) transport: T,
 }

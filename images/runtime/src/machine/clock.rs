@@ -20,7 +20,7 @@ static IDLE_NS: AtomicU64 = AtomicU64::new(0);
 static CLOCK_DEVICE: Once<abi::Handle> = Once::new();
 
 /// Takes note of how to read the clocks.
-pub fn start(_system: &System, boot: &BootInfo) {
+pub fn start(boot: &BootInfo) {
     PARAMETERS.call_once(|| boot.clock);
     let records = boot.devices.iter().take(boot.device_count as usize);
     if let Some(record) = records.into_iter().find(|record| record.kind == DeviceKind::RealTimeClock) {

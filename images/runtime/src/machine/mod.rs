@@ -10,14 +10,14 @@ use abi::BootInfo;
 use alloc::string::String;
 use alloc::vec::Vec;
 use alloc::{borrow::ToOwned, format};
-use bundle::{Bundle, DirectorySource};
+use bundle::{Bundle, Console, DirectorySource};
 use console::Channel;
 use runtime::System;
+use runtime::process;
 use runtime::trap::{self, Stop};
 use wasi::entropy::Generator;
 use wasi::provider::{
-    Clock, ClockKind, Entropy, Files, Host, Input, Output, OutputStream, Stream, StreamSet, Streams,
-    Terminal, Wait,
+    Clock, ClockKind, Input, Output, OutputStream, Providers, Stream, StreamSet, Streams, Terminal, Wait,
 };
 use wasi::tree::{Grant, Tree};
 use wasi::{Errno, Stopped};
@@ -30,31 +30,33 @@ const FILES_SHARE: u64 = 4;
 
 /// Runs the plan, and reports through the console.
 pub fn main(system: &'static System, boot: &'static BootInfo) -> u8 {
-    let report = match prepare(system, boot) {
-        Ok(()) => {
-            trap::set_poll_cancel(console::poll_cancel);
-            run::run(
-                system,
-                boot,
-                |bundle| machine_host(boot, bundle),
-                |wait| {
-                    console::sleep(system, wait.deadline_ns);
-                    0
-                },
-            )
-        }
-        Err(reason) => Report::not_started("the machine", reason),
-    };
+    let report = start(system, boot).unwrap_or_else(|report| report);
     console::finish(system, &report);
     report.status
 }
 
-fn prepare(system: &'static System, boot: &'static BootInfo) -> Result<(), String> {
-    clock::start(system, boot);
-    let plan = run::bundle(boot).map_err(|error| format!("{error}"))?.plan;
-    console::open(system, boot, plan.console)?;
-    entry::register_upcalls(system, boot).map_err(|error| format!("no upcalls: {error:?}"))
+fn start(system: &'static System, boot: &'static BootInfo) -> Result<Report, Report> {
+    let bundle = run::bundle(boot)?;
+    prepare(system, boot, bundle.plan.console)
+        .map_err(|reason| Report::not_started("the machine", reason))?;
+    let host =
+        machine_host(boot, &bundle).map_err(|reason| Report::not_started(&bundle.plan.program, reason))?;
+    let idle = |wait: process::Wait| {
+        console::sleep(system, wait.deadline_ns);
+        0
+    };
+    Ok(run::run(system, bundle, host, idle))
 }
+
+fn prepare(system: &'static System, boot: &'static BootInfo, console: Console) -> Result<(), String> {
+    clock::start(boot);
+    console::open(system, boot, console)?;
+    entry::register_upcalls(system, boot).map_err(|error| format!("no upcalls: {error:?}"))?;
+    trap::set_poll_cancel(console::poll_cancel);
+    Ok(())
+}
+
+type MachineHost = Providers<MachineClock, Generator, MachineStreams, Tree<'static>, MachineWait>;
 
 fn machine_host(boot: &'static BootInfo, bundle: &Bundle<'static>) -> Result<MachineHost, String> {
     let grants: Result<Vec<Grant>, String> = bundle
@@ -73,37 +75,13 @@ fn machine_host(boot: &'static BootInfo, bundle: &Bundle<'static>) -> Result<Mac
     let entropy = Generator::new(seed, &samples).map_err(|_| {
         "there is no source of random numbers: the CPU has no RDRAND and nobody gave a seed".to_owned()
     })?;
-    Ok(MachineHost { files, entropy })
+    Ok(Providers { clock: MachineClock, entropy, streams: MachineStreams, files, wait: MachineWait })
 }
 
-struct MachineHost {
-    files: Tree<'static>,
-    entropy: Generator,
-}
+/// The kernel's clock, and the date.
+struct MachineClock;
 
-impl Host for MachineHost {
-    fn clock(&mut self) -> &mut dyn Clock {
-        self
-    }
-
-    fn entropy(&mut self) -> &mut dyn Entropy {
-        &mut self.entropy
-    }
-
-    fn streams(&mut self) -> &mut dyn Streams {
-        self
-    }
-
-    fn files(&mut self) -> &mut dyn Files {
-        &mut self.files
-    }
-
-    fn wait(&mut self) -> &mut dyn Wait {
-        self
-    }
-}
-
-impl Clock for MachineHost {
+impl Clock for MachineClock {
     fn monotonic_ns(&mut self) -> wasi::Result<u64> {
         Ok(clock::monotonic_ns())
     }
@@ -121,7 +99,10 @@ impl Clock for MachineHost {
     }
 }
 
-impl Streams for MachineHost {
+/// The console.
+struct MachineStreams;
+
+impl Streams for MachineStreams {
     fn read(&mut self, into: &mut [u8]) -> wasi::Result<Input> {
         console::with(|channel| channel.read(into)).ok_or(Errno::Io.into())
     }
@@ -135,7 +116,10 @@ impl Streams for MachineHost {
     }
 }
 
-impl Wait for MachineHost {
+/// The process waits by letting go of the virtual CPU.
+struct MachineWait;
+
+impl Wait for MachineWait {
     fn wait(&mut self, streams: StreamSet, deadline_ns: Option<u64>) -> Result<StreamSet, Stopped> {
         let since_ns = clock::monotonic_ns();
         let result = run::suspend_for(streams, deadline_ns, console::poll_cancel, |streams| {
