@@ -10,6 +10,7 @@
 mod damage;
 mod fetch;
 mod guests;
+mod launcher;
 mod runner;
 mod scenarios;
 mod selkis;
@@ -42,8 +43,8 @@ struct Arguments {
 
 /// What the test executable does.
 pub fn main() -> ExitCode {
-    // Started under QEMU's name, this is what stands before QEMU and damages its boot module.
-    if let Some(ended) = damage::stand_in_for_qemu() {
+    // Started under other names, this is what stands before QEMU and damages its boot module, or launches the library OS.
+    if let Some(ended) = damage::stand_in_for_qemu().or_else(launcher::stand_in_for_selkis) {
         return ended;
     }
     let arguments = Arguments::parse();

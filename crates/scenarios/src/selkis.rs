@@ -38,13 +38,10 @@ pub struct Context {
 impl Context {
     /// For one scenario.
     pub fn new(platform: Platform, depth: Depth) -> Verdict<Self> {
-        let in_lib = || env::var_os("SELKIS_LIB").map(|folder| Path::new(&folder).join("selkis"));
-        let selkis = env::var_os("SELKIS_BIN").map(PathBuf::from).or_else(in_lib).ok_or_else(|| {
-            Failed(
-                "neither SELKIS_BIN nor SELKIS_LIB is set: they name the selkis executable, or its folder"
-                    .into(),
-            )
-        })?;
+        let selkis = match env::var_os("SELKIS_BIN") {
+            Some(selkis) => PathBuf::from(selkis),
+            None => lib()?.join("selkis"),
+        };
         Ok(Self { platform, depth, selkis, folder: tempfile::tempdir()? })
     }
 
@@ -99,6 +96,12 @@ impl Context {
             Platform::Vm => vm,
         }
     }
+}
+
+/// Where the executables are.
+pub fn lib() -> Verdict<PathBuf> {
+    let lib = env::var_os("SELKIS_LIB").map(PathBuf::from);
+    lib.ok_or_else(|| Failed("SELKIS_LIB is not set: it names the folder of selkis and its parts".into()))
 }
 
 /// What the command reads.

@@ -2,10 +2,10 @@
 
 use crate::damage::{self, Damage, flip, numbers};
 use crate::guests;
+use crate::launcher;
 use crate::runner::{Depth, On, Platform, Scenario};
-use crate::selkis::{Context, Output, run_command};
+use crate::selkis::{Context, Output, lib, run_command};
 use crate::verdict::{Failed, Verdict, check};
-use std::env;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -62,10 +62,13 @@ fn damaged_modules(context: &Context) -> Verdict {
     check(refused >= count / 2 - count / 20, || format!("only {refused} of {count} were refused"))
 }
 
-/// Hosted: in the cache, where they are made again. In the machine: in its boot module, where they are refused.
+/// In the cache they are made again. What gets past it, the library OS refuses.
 fn damaged_artifacts(context: &Context) -> Verdict {
     match context.platform {
-        Platform::Hosted => damaged_artifacts_in_the_cache(context),
+        Platform::Hosted => {
+            damaged_artifacts_in_the_cache(context)?;
+            damaged_artifacts_past_the_cache(context)
+        }
         Platform::Vm => damaged_artifacts_in_the_machine(context),
     }
 }
@@ -81,6 +84,31 @@ fn damaged_artifacts_in_the_cache(context: &Context) -> Verdict {
         let output = run_with_cache(context, &cache)?;
         let describe = |failed: Failed| Failed(format!("damage {index} to {}: {}", path.display(), failed.0));
         output.exits(42).and_then(|output| output.writes("")).map_err(describe)?;
+    }
+    Ok(())
+}
+
+fn damaged_artifacts_past_the_cache(context: &Context) -> Verdict {
+    let paths = launcher::artifacts(context, "exit")?;
+    let whole = [fs::read(&paths[0])?, fs::read(&paths[1])?];
+    launcher::launch("damaged.wat", &paths, STATUS)?.exits(42)?.writes("")?;
+    for (index, number) in numbers(SEED).take(how_many(context, 40)).enumerate() {
+        let damaged = index / 2 % 2;
+        let mut bytes = whole[damaged].clone();
+        match index % 2 {
+            0 => bytes.truncate(1 + (number % (bytes.len() as u64 - 1)) as usize),
+            _ => flip(&mut bytes, number),
+        }
+        fs::write(&paths[damaged], bytes)?;
+        let output = launcher::launch("damaged.wat", &paths, STATUS)?;
+        fs::write(&paths[damaged], &whole[damaged])?;
+        // Between header and payload lies what nobody reads.
+        let is_padding = index % 2 == 1 && output.code() == Some(42);
+        if !is_padding {
+            let describe = |failed: Failed| Failed(format!("damage {index}: {}", failed.0));
+            output.ends_well()?.exits(125).and_then(|output| output.writes("")).map_err(describe)?;
+            output.says(&["damaged.wat"]).map_err(describe)?;
+        }
     }
     Ok(())
 }
@@ -192,8 +220,7 @@ fn damage_file(path: &Path, number: u64) -> Verdict {
 }
 
 fn parts_missing_or_cut(context: &Context) -> Verdict {
-    let lib = env::var_os("SELKIS_LIB").map(PathBuf::from);
-    let lib = lib.ok_or_else(|| Failed("SELKIS_LIB is not set".into()))?;
+    let lib = lib()?;
     let parts: &[&str] = context.on(&["selkis-runtime"], &["selkis-runtime", "selkis-kernel"]);
     for part in parts {
         let whole = fs::read(lib.join(part))?;
