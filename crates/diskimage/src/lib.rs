@@ -22,10 +22,10 @@ use uuid::Uuid;
 pub use boot_image::{BootImage, ConfError, Module};
 pub use error::ImageError;
 pub use source::Source;
+pub use window::Window;
 
 use geometry::{Geometry, PARTITION_START, SECTOR_BYTES};
 use source::Contents;
-use window::Window;
 
 /// Writes a disk image to `path` that holds `files`: pairs of a path on the EFI system partition (`/EFI/BOOT/BOOTX64.EFI`)
 /// and what stands there. Parent directories are made. Large files are streamed, and free space is left as holes of

@@ -4,7 +4,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 
 /// `length` bytes of a device from `start` on.
 #[derive(Debug)]
-pub(crate) struct Window<D> {
+pub struct Window<D> {
     device: D,
     start: u64,
     length: u64,

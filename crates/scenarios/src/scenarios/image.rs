@@ -3,15 +3,19 @@
 use crate::fetch::fetch;
 use crate::runner::{On, Platform, Scenario};
 use crate::selkis::{Context, run_command};
-use crate::verdict::{Verdict, check, check_eq};
+use crate::verdict::{Failed, Verdict, check, check_eq};
+use diskimage::Window;
 use std::fs;
-use std::path::Path;
+use std::io::{Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 pub const SCENARIOS: &[Scenario] = &[
     Scenario { name: "image-on-a-console", on: On::Only(Platform::Vm), run: on_a_console },
     Scenario { name: "image-on-the-serial-port", on: On::Only(Platform::Vm), run: on_the_serial_port },
+    Scenario { name: "image-by-other-loaders", on: On::Only(Platform::Vm), run: by_other_loaders },
     Scenario { name: "image-errors", on: On::Only(Platform::Vm), run: errors },
 ];
 
@@ -20,16 +24,63 @@ const FIRMWARE: &str = "/usr/share/OVMF/OVMF_CODE.fd";
 const FIRMWARE_VARIABLES: &str = "/usr/share/OVMF/OVMF_VARS.fd";
 /// The firmware alone takes some seconds on an emulated CPU.
 const BOOT_TIME: Duration = Duration::from_secs(180);
+const SECTOR_BYTES: u64 = 512;
 const STREAMS: &str = "out 1\nerr 1\nout 2\nerr 2\n";
 
+/// What the protocol leaves to a loader, which ours does otherwise when it is told so (`boot::config`). The last has its
+/// kernel and module above 4 GiB.
+const OTHER_LOADERS: [&[(&str, &str)]; 4] = [
+    &[("hhdm_base", "0xffff912340000000"), ("memory_map", "reversed")],
+    &[("base_revision_max", "2"), ("memory_map", "fragmented")],
+    &[("base_revision_max", "3"), ("hhdm_base", "0xffffff0000000000"), ("memory_map", "overlapping")],
+    &[("modules", "above_4g"), ("kernel", "above_4g")],
+];
+
 fn on_a_console(context: &Context) -> Verdict {
+    let image = image_of_streams(context)?;
+    let output = boot_with_console(context, &image)?;
+    check_eq("what came over the console", output, STREAMS)
+}
+
+/// The kernel itself, under each of [`OTHER_LOADERS`].
+fn by_other_loaders(context: &Context) -> Verdict {
+    for options in OTHER_LOADERS {
+        let image = image_of_streams(context)?;
+        configure(&image, options)?;
+        let output = boot_with_console(context, &image)
+            .map_err(|failed| Failed(format!("{options:?}: {}", failed.0)))?;
+        check_eq(&format!("what came over the console by {options:?}"), output, STREAMS)?;
+    }
+    Ok(())
+}
+
+/// Adds options for tests to the configuration in an image.
+fn configure(image: &Path, options: &[(&str, &str)]) -> Verdict {
+    let mut disk = fs::OpenOptions::new().read(true).write(true).open(image)?;
+    // Where the first partition begins and ends, in sectors: UEFI 2.10, section 5.3.3.
+    let mut sectors = [0; 16];
+    disk.read_exact_at(&mut sectors, 2 * SECTOR_BYTES + 32)?;
+    let [first, last] = [0, 8].map(|at| u64::from_le_bytes(*sectors[at..].first_chunk().expect("16 bytes")));
+    let volume = Window::new(&mut disk, first * SECTOR_BYTES, (last + 1 - first) * SECTOR_BYTES);
+    let volume = fatfs::FileSystem::new(volume, fatfs::FsOptions::new())?;
+    let mut configuration = volume.root_dir().open_file("limine.conf")?;
+    configuration.seek(SeekFrom::End(0))?;
+    for (name, value) in options {
+        writeln!(configuration, "    selkis_test_{name}: {value}")?;
+    }
+    Ok(())
+}
+
+fn image_of_streams(context: &Context) -> Verdict<PathBuf> {
     let image = context.folder().join("streams.img");
-    let make = context.file("streams.wat", crate::guests::text("streams")?)?;
-    context
-        .command()
-        .options(["image".as_ref(), make.as_os_str(), "-o".as_ref(), image.as_os_str()])
-        .run()?
-        .exits(0)?;
+    let program = context.file("streams.wat", crate::guests::text("streams")?)?;
+    let words = ["image".as_ref(), program.as_os_str(), "-o".as_ref(), image.as_os_str()];
+    context.command().options(words).run()?.exits(0)?;
+    Ok(image)
+}
+
+/// What came over a virtio console, on port 1.
+fn boot_with_console(context: &Context, image: &Path) -> Verdict<String> {
     let console = context.folder().join("console");
     let chardev = format!("file,id=console,path={}", console.display());
     let port = [
@@ -40,8 +91,8 @@ fn on_a_console(context: &Context) -> Verdict {
         "-device",
         "virtserialport,nr=1,chardev=console",
     ];
-    boot(context, &image, &port)?;
-    check_eq("what came over the console", fs::read_to_string(console)?, STREAMS)
+    boot(context, image, &port)?;
+    Ok(fs::read_to_string(console)?)
 }
 
 /// QuickJS and a script that it was given travel in the image.
@@ -90,7 +141,7 @@ fn boot(context: &Context, image: &Path, devices: &[&str]) -> Verdict<String> {
         "-cpu",
         "max",
         "-m",
-        "512",
+        "5G", // some of it above 4 GiB
         "-display",
         "none",
         "-nodefaults",
