@@ -2,41 +2,17 @@
 
 use crate::entry::{EARLY_OFFSET, KERNEL_BASE};
 use crate::limine;
+use crate::ranges::{RangeKind, Ranges};
 use abi::{PAGE_SIZE, Span};
 use core::ptr;
 
-/// The most ranges of memory that are kept; what a firmware lists beyond them is not used.
-pub const RANGES_MAX: usize = 128;
 /// The most of a kernel command line that is kept, in bytes.
 pub const COMMAND_LINE_MAX: usize = 2048;
 
-/// What a range of physical memory holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RangeKind {
-    /// Nothing.
-    Free,
-    /// The loader's own data, free once the kernel has taken what it needs.
-    Loader,
-    /// The boot module.
-    Module,
-}
-
-/// A range of RAM in whole pages.
-#[derive(Clone, Copy, Debug)]
-pub struct Range {
-    /// First byte.
-    pub base: u64,
-    /// One past the last byte.
-    pub end: u64,
-    /// What it holds.
-    pub kind: RangeKind,
-}
-
 /// What a loader says. Addresses are physical.
 pub struct Boot {
-    /// RAM, sorted by address, without overlaps and without the kernel's image.
-    ranges: [Range; RANGES_MAX],
-    range_count: usize,
+    /// RAM, without the kernel's image.
+    pub ranges: Ranges,
     /// Where physical memory is mapped by the loader's tables, as far as it is.
     pub offset: u64,
     /// Where the kernel's first byte was loaded.
@@ -52,8 +28,7 @@ pub struct Boot {
 impl Boot {
     const fn new() -> Self {
         Self {
-            ranges: [Range { base: 0, end: 0, kind: RangeKind::Free }; RANGES_MAX],
-            range_count: 0,
+            ranges: Ranges::new(),
             offset: 0,
             kernel: 0,
             module: None,
@@ -63,48 +38,12 @@ impl Boot {
         }
     }
 
-    /// The RAM.
-    pub fn ranges(&self) -> &[Range] {
-        &self.ranges[..self.range_count]
-    }
-
     /// The words of the command line.
     pub fn arguments(&self) -> impl Iterator<Item = &str> {
         let line = &self.command_line[..self.command_line_length];
         line.split(|&byte| byte == b' ')
             .filter_map(|word| core::str::from_utf8(word).ok())
             .filter(|word| !word.is_empty())
-    }
-
-    /// Adds RAM as a loader lists it, in any order: whole pages of it only.
-    pub fn add_range(&mut self, base: u64, length: u64, kind: RangeKind) {
-        let base = base.next_multiple_of(PAGE_SIZE);
-        let end = base.saturating_add(length) / PAGE_SIZE * PAGE_SIZE;
-        if base >= end || self.range_count == RANGES_MAX {
-            return;
-        }
-        let at = self.ranges().partition_point(|range| range.base < base);
-        self.ranges.copy_within(at..self.range_count, at + 1);
-        self.ranges[at] = Range { base, end, kind };
-        self.range_count += 1;
-    }
-
-    /// Takes `base..end` out of the free ranges.
-    pub fn exclude(&mut self, base: u64, end: u64) {
-        let base = base / PAGE_SIZE * PAGE_SIZE;
-        let end = end.next_multiple_of(PAGE_SIZE);
-        let mut index = 0;
-        while index < self.range_count {
-            let range = self.ranges[index];
-            if range.base >= end || range.end <= base {
-                index += 1;
-                continue;
-            }
-            self.ranges.copy_within(index + 1..self.range_count, index);
-            self.range_count -= 1;
-            self.add_range(range.base, base.saturating_sub(range.base), range.kind);
-            self.add_range(end, range.end.saturating_sub(end), range.kind);
-        }
     }
 
     /// Keeps the command line that lies at `line`, up to its zero byte.
@@ -176,11 +115,14 @@ pub extern "C" fn pvh_main(info: u64) -> ! {
         if info.version == 0 || info.memory_map_count == 0 {
             panic!("the PVH loader gave no memory map (start info version {})", info.version);
         }
-        for index in 0..info.memory_map_count as usize {
-            let range = at(info.memory_map).cast::<StartRange>().add(index).read_unaligned();
-            if range.kind == START_RANGE_RAM {
-                boot.add_range(range.address, range.length, RangeKind::Free);
-            }
+        let range = |index| at(info.memory_map).cast::<StartRange>().add(index).read_unaligned();
+        let ranges = || (0..info.memory_map_count as usize).map(range);
+        for StartRange { address, length, .. } in ranges().filter(|range| range.kind == START_RANGE_RAM) {
+            boot.ranges.add(address, length, RangeKind::Free);
+        }
+        // Firmware may list memory twice; then it is not free.
+        for StartRange { address, length, .. } in ranges().filter(|range| range.kind != START_RANGE_RAM) {
+            boot.ranges.exclude(address, address.saturating_add(length));
         }
         if info.module_count > 0 {
             let module = at(info.modules).cast::<StartModule>().read_unaligned();
@@ -191,7 +133,7 @@ pub extern "C" fn pvh_main(info: u64) -> ! {
         }
         boot.rsdp = info.rsdp;
     }
-    boot.exclude(0, LOW_MEMORY_END);
+    boot.ranges.exclude(0, LOW_MEMORY_END);
     finish(boot)
 }
 
@@ -213,12 +155,11 @@ fn record() -> &'static mut Boot {
 /// Sets the module's pages and the kernel's apart from free memory, and goes on.
 fn finish(boot: &'static mut Boot) -> ! {
     let image = crate::symbols::image();
-    boot.exclude(boot.kernel, boot.kernel + (image.end - image.text.start));
+    boot.ranges.exclude(boot.kernel, boot.kernel + (image.end - image.text.start));
     if let Some(module) = boot.module.filter(|module| module.length > 0) {
         let base = module.base / PAGE_SIZE * PAGE_SIZE;
         let end = (module.base + module.length).next_multiple_of(PAGE_SIZE);
-        boot.exclude(base, end);
-        boot.add_range(base, end - base, RangeKind::Module);
+        boot.ranges.add(base, end - base, RangeKind::Module);
     }
     crate::start::on_loader_tables(boot)
 }

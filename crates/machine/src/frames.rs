@@ -4,7 +4,7 @@
 //! What is given back goes to two lists that live in the free frames themselves: single frames, and runs (which keep
 //! their length, so that contiguous memory can be used again). Runs are not joined with their neighbours.
 
-use crate::boot::{RANGES_MAX, Range};
+use crate::ranges::{RANGES_MAX, Range};
 use abi::PAGE_SIZE;
 use kernel::Frame;
 

@@ -35,6 +35,7 @@ mod panic;
 mod pci;
 mod percpu;
 mod power;
+mod ranges;
 mod registers;
 #[doc(hidden)]
 pub mod serial;

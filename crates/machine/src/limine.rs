@@ -3,7 +3,8 @@
 //! Only what every base revision from 2 on promises is relied on: responses and usable memory can be read through the
 //! higher-half map. Before revision 3 and from 4 on the RSDP is such an address, in 3 a physical one; both are taken.
 
-use crate::boot::{Boot, RangeKind};
+use crate::boot::Boot;
+use crate::ranges::RangeKind;
 use abi::Span;
 use core::cell::UnsafeCell;
 
@@ -98,8 +99,8 @@ pub fn read(boot: &mut Boot) {
         for index in 0..map.add(1).read() as usize {
             let [base, length, kind] = entries.add(index).read().read();
             match kind {
-                MEMORY_USABLE => boot.add_range(base, length, RangeKind::Free),
-                MEMORY_LOADER => boot.add_range(base, length, RangeKind::Loader),
+                MEMORY_USABLE => boot.ranges.add(base, length, RangeKind::Free),
+                MEMORY_LOADER => boot.ranges.add(base, length, RangeKind::Loader),
                 _ => (),
             }
         }

@@ -2,7 +2,7 @@
 
 use crate::acpi;
 use crate::apic::{self, IoApic, LocalApic};
-use crate::boot::{Boot, RangeKind};
+use crate::boot::Boot;
 use crate::clock::Clock;
 use crate::cpu::{cpuid, read_msr, time_stamp, write_msr};
 use crate::descriptors::{Descriptors, KERNEL_CODE, KERNEL_DATA, OWN_STACKS};
@@ -13,6 +13,7 @@ use crate::mapper::{self, Mapper};
 use crate::paging::{DIRECT, PageSizes, STACKS, Tables, bits};
 use crate::percpu::Cpu;
 use crate::power;
+use crate::ranges::RangeKind;
 use crate::symbols;
 use crate::trap;
 use crate::x86::X86;
@@ -41,7 +42,7 @@ struct Start {
 pub fn on_loader_tables(boot: &'static Boot) -> ! {
     let begin_tsc = time_stamp();
     let mut frames = Frames::new(boot.offset);
-    let free = boot.ranges().iter().filter(|range| range.kind == RangeKind::Free);
+    let free = boot.ranges.as_slice().iter().filter(|range| range.kind == RangeKind::Free);
     free.for_each(|range| frames.add(range));
     enable_protections();
     let Some(start) = build(boot, begin_tsc, frames) else {
@@ -113,7 +114,7 @@ fn build(boot: &'static Boot, begin_tsc: u64, mut frames: Frames) -> Option<Star
     const HUGE_PAGES: u32 = 1 << 26;
     let mut tables = Tables::new(&mut frames, boot.offset)?;
     let sizes = if cpuid(0x8000_0001, 0).edx & HUGE_PAGES != 0 { PageSizes::Huge } else { PageSizes::Large };
-    for range in boot.ranges() {
+    for range in boot.ranges.as_slice() {
         tables.map_kernel(&mut frames, DIRECT + range.base, range.base..range.end, DATA, sizes)?;
     }
     let image = symbols::image();
@@ -143,7 +144,7 @@ extern "C" fn on_own_tables(start: &'static mut Option<Start>) -> ! {
     let Start { boot, begin_tsc, mut frames, mut tables, stack, own_stacks } = start;
     frames.set_offset(DIRECT);
     tables.set_offset(DIRECT);
-    let loaders = boot.ranges().iter().filter(|range| range.kind == RangeKind::Loader);
+    let loaders = boot.ranges.as_slice().iter().filter(|range| range.kind == RangeKind::Loader);
     loaders.for_each(|range| frames.add(range));
     read_options(boot);
 
