@@ -1,7 +1,8 @@
 //! Time: the time-stamp counter, its rate measured or told, and the local APIC's timer for alarms.
 
 use crate::apic::{LocalApic, Timer};
-use crate::cpu::{cpuid, in8, out8, time_stamp, wait_for_interrupt};
+use crate::cpu::{cpuid, in8, out8, time_stamp};
+use crate::dispatch;
 use abi::boot::ClockParameters;
 
 /// Nanoseconds since the kernel began, and the alarm.
@@ -149,7 +150,7 @@ fn measure_once(apic: LocalApic) -> Rates {
     let begin = time_stamp();
     loop {
         apic.set_count(sleep as u32);
-        wait_for_interrupt();
+        dispatch::sleep();
         apic.acknowledge();
         let now = pit_count();
         let end = time_stamp();

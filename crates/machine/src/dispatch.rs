@@ -87,9 +87,9 @@ fn finish(kernel: &mut Kernel<X86>, mut next: Next, context: &mut Context) -> Ne
             }
             Next::Sleep => {
                 let arrived = sleep();
-                for vector in
-                    (0..=u8::MAX).filter(|vector| arrived[usize::from(vector / 64)] >> (vector % 64) & 1 != 0)
-                {
+                let came = |vector: &u8| arrived[usize::from(vector / 64)] >> (vector % 64) & 1 != 0;
+                // An acknowledgement is for the highest that is in service, so a device's is masked before it only in this order.
+                for vector in (0..=u8::MAX).rev().filter(came) {
                     if let Some(interrupt) = interrupt_of(kernel, vector) {
                         kernel.note(interrupt);
                     }

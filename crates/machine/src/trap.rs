@@ -153,7 +153,7 @@ system_call_entry:
     swapgs
     sysretq
 
-// rsp: a context, and at least one word behind it. Its fields behind rip become what iret takes.
+// rsp: a context. Its fields behind rip become what iret takes.
 return_by_iret:
     mov rax, [rsp + 136]        // rflags
     mov rcx, [rsp + 56]         // rsp
