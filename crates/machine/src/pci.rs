@@ -16,6 +16,7 @@ const VENDOR_VIRTIO: u32 = 0x1af4;
 const IDENTITY: u8 = 0x00;
 const COMMAND: u8 = 0x04;
 const COMMAND_DECODE: u32 = 0b11;
+const COMMAND_BUS_MASTER: u32 = 1 << 2;
 const CLASS: u8 = 0x08;
 const HEADER_TYPE: u8 = 0x0c;
 const HEADER_BRIDGE: u32 = 1;
@@ -109,6 +110,9 @@ fn scan_bus(
 }
 
 fn describe(mapper: &mut Mapper<'_>, address: Address, identity: u32) -> Function {
+    // Firmware may have driven the device, which still knows addresses of memory that is somebody else's now.
+    let command = address.read(COMMAND) & 0xffff;
+    address.write(COMMAND, command & !COMMAND_BUS_MASTER);
     let windows = windows(address);
     let class = address.read(CLASS);
     let record = DeviceRecord { kind: DeviceKind::Pci, identity, class, windows, ..DeviceRecord::default() };

@@ -16,6 +16,9 @@ const EVENT: u32 = 17;
 /// Longer than the device of the tests makes its driver wait: 64 bytes in 20 ms.
 const QUIET_NS: u64 = 60_000_000;
 
+/// In the command register (PCI Local Bus 3.0, section 6.2.2).
+const BUS_MASTER: u32 = 1 << 2;
+
 /// Everything about the devices that are there.
 pub fn run(probe: &Probe) {
     let devices = &probe.info.devices[..probe.info.device_count as usize];
@@ -67,6 +70,8 @@ fn configuration(probe: &Probe, record: &DeviceRecord) {
     let device = record.handle;
     let read = |offset| probe.must(Request::ReadConfig { device, offset }) as u32;
     check(read(0) == record.identity && read(8) == record.class, "the record tells the truth");
+    // Firmware has used one of them to look for a boot sector; what it left in the rings must not be served any more.
+    check(read(4) & BUS_MASTER == 0, "no device reaches memory before its driver lets it");
     for offset in [1, 2, 255, 256, 0xffff_fffc] {
         probe.refused(Request::ReadConfig { device, offset }, Error::Malformed);
         probe.refused(Request::WriteConfig { device, offset, value: 0 }, Error::Malformed);

@@ -97,7 +97,11 @@ fn qemu(machine: Machine, memory: &str, module: Option<&Path>, line: &str) -> Co
         Machine::MicroVm => command
             .args(["-M", "microvm,acpi=off", "-global", "virtio-mmio.force-legacy=false"])
             .args(["-device", "virtio-rng-device,max-bytes=64,period=20"]),
-        Machine::Q35 => command.args(["-M", "q35", "-device", "virtio-rng-pci,max-bytes=64,period=20"]),
+        // The firmware drives the disk, as it does any that it might start from.
+        Machine::Q35 => command
+            .args(["-M", "q35", "-device", "virtio-rng-pci,max-bytes=64,period=20"])
+            .args(["-drive", "if=none,id=disk,driver=null-co,read-zeroes=on,size=1M"])
+            .args(["-device", "virtio-blk-pci,drive=disk"]),
     };
     command.arg("-kernel").arg(file("SELKIS_KERNEL"));
     if let Some(module) = module {
