@@ -292,7 +292,6 @@ impl<M: Machine> Kernel<M> {
         commit: Commit,
     ) -> Result<u64, Error> {
         let (first, end) = self.in_window(span)?;
-        let pages = end.since(first);
         let executable = protection == Protection::ReadExecute;
         let source = match backing {
             Backing::Zero => Source::Zero,
@@ -301,22 +300,15 @@ impl<M: Machine> Kernel<M> {
             Backing::Device { device, window } => {
                 let device = self.devices.get(self.device(device, Rights::MAP)?);
                 let window = device.record.windows.get(window as usize).ok_or(Error::Malformed)?;
-                device_source(*window, pages)?
+                device_source(*window, end.since(first))?
             }
             Backing::Dma { device } => {
                 self.device(device, Rights::MAP)?;
-                Source::Dma(self.space.allocate_dma(&mut self.machine, pages)?)
+                let frame = self.space.map_dma(&mut self.machine, (first, end), protection, commit)?;
+                return Ok(frame.address());
             }
         };
-        let mapped = self.space.map(&mut self.machine, Region { first, end, source, protection, commit });
-        match (source, mapped) {
-            (Source::Dma(frame), Ok(())) => Ok(frame.address()),
-            (Source::Dma(frame), Err(error)) => {
-                self.machine.free_run(frame, pages);
-                Err(error)
-            }
-            (_, mapped) => mapped.map(|()| 0),
-        }
+        self.space.map(&mut self.machine, Region { first, end, source, protection, commit }).map(|()| 0)
     }
 
     /// The frames behind a part of the boot module.

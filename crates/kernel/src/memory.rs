@@ -42,33 +42,28 @@ pub(crate) enum Touch {
 }
 
 impl Space {
-    /// Declares a region in the place of whatever was there. DMA memory is allocated here; the answer is its first frame.
+    /// Declares a region in the place of whatever was there.
     pub fn map<M: Machine>(&mut self, machine: &mut M, region: Region) -> Result<(), Error> {
-        let Region { first, end, .. } = region;
-        self.check_unpinned(first, end)?;
-        self.regions.admit(first, end, Edit::Replace)?;
-        self.clear(machine, first, end);
-        self.regions.remove(first, end);
-        let charge = region.charge(region.pages());
-        let committed = self
-            .charge(charge)
-            .and_then(|()| self.commit_tables(machine, &region).inspect_err(|_| self.used -= charge));
-        if let Err(error) = committed {
-            self.remove_tables(machine, first);
-            return Err(error);
-        }
-        self.regions.insert(region);
-        Ok(())
+        self.vacate(machine, region.first, region.end, Edit::Replace)?;
+        self.occupy(machine, region).inspect_err(|_| self.remove_tables(machine, region.first))
     }
 
-    /// Takes and zeroes contiguous frames for `pages` pages, uncharged: mapping them charges.
-    pub fn allocate_dma<M: Machine>(&self, machine: &mut M, pages: u64) -> Result<Frame, Error> {
-        if pages > self.quota.saturating_sub(self.used) {
-            return Err(Error::NoMemory);
-        }
-        let first = machine.allocate_run(pages).ok_or(Error::NoMemory)?;
-        (0..pages).for_each(|count| machine.zero(first.offset(count)));
-        Ok(first)
+    /// Declares a region of contiguous, zeroed frames in the place of whatever was there. Answers with the first of them.
+    pub fn map_dma<M: Machine>(
+        &mut self,
+        machine: &mut M,
+        (first, end): (Page, Page),
+        protection: Protection,
+        commit: Commit,
+    ) -> Result<Frame, Error> {
+        self.vacate(machine, first, end, Edit::Replace)?;
+        let pages = end.since(first);
+        let mapped = self.allocate_dma(machine, pages).and_then(|frame| {
+            let region = Region { first, end, source: Source::Dma(frame), protection, commit };
+            self.occupy(machine, region).inspect_err(|_| machine.free_run(frame, pages))?;
+            Ok(frame)
+        });
+        mapped.inspect_err(|_| self.remove_tables(machine, first))
     }
 
     /// Changes the access to regions that cover all of `first..end`.
@@ -107,10 +102,7 @@ impl Space {
 
     /// Ends what is mapped in `first..end`.
     pub fn unmap<M: Machine>(&mut self, machine: &mut M, first: Page, end: Page) -> Result<(), Error> {
-        self.check_unpinned(first, end)?;
-        self.regions.admit(first, end, Edit::Remove)?;
-        self.clear(machine, first, end);
-        self.regions.remove(first, end);
+        self.vacate(machine, first, end, Edit::Remove)?;
         self.remove_tables(machine, first);
         Ok(())
     }
@@ -146,6 +138,40 @@ impl Space {
         self.clear(machine, first, end);
         self.regions.remove(first, end);
         self.remove_tables(machine, first);
+    }
+
+    /// Makes `first..end` a hole. Its tables stay.
+    fn vacate<M: Machine>(
+        &mut self,
+        machine: &mut M,
+        first: Page,
+        end: Page,
+        edit: Edit,
+    ) -> Result<(), Error> {
+        self.check_unpinned(first, end)?;
+        self.regions.admit(first, end, edit)?;
+        self.clear(machine, first, end);
+        self.regions.remove(first, end);
+        Ok(())
+    }
+
+    /// Declares a region in a hole.
+    fn occupy<M: Machine>(&mut self, machine: &mut M, region: Region) -> Result<(), Error> {
+        let charge = region.charge(region.pages());
+        self.charge(charge)?;
+        self.commit_tables(machine, &region).inspect_err(|_| self.used -= charge)?;
+        self.regions.insert(region);
+        Ok(())
+    }
+
+    /// Takes and zeroes contiguous frames for `pages` pages, uncharged: the region charges.
+    fn allocate_dma<M: Machine>(&self, machine: &mut M, pages: u64) -> Result<Frame, Error> {
+        if pages > self.quota - self.used {
+            return Err(Error::NoMemory);
+        }
+        let first = machine.allocate_run(pages).ok_or(Error::NoMemory)?;
+        (0..pages).for_each(|count| machine.zero(first.offset(count)));
+        Ok(first)
     }
 
     fn touch_private<M: Machine>(
