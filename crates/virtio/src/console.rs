@@ -7,8 +7,8 @@ use crate::{DeviceType, DmaMemory, Error, Interrupts, Registers, Transport};
 
 /// A virtio console: a stream of bytes in each direction (virtio 1.2, section 5.3).
 ///
-/// If the device can have several ports (VIRTIO_CONSOLE_F_MULTIPORT) this is port 1, else port 0; other ports, sizes and
-/// emergency writes are not used. In QEMU, take port 1: `-device virtio-serial-device -device
+/// If the device can have several ports (VIRTIO_CONSOLE_F_MULTIPORT) this is port 1, once the device has [named
+/// it](Console::port), else port 0; other ports, sizes and emergency writes are not used. In QEMU, take port 1: `-device virtio-serial-device -device
 /// virtserialport,nr=1,chardev=…`. Port 0 is a `virtconsole` there (with `max_ports=1`), and that **drops
 /// output** whenever the reader on the host is slower (`flush_buf` in hw/char/virtio-console.c); a `virtserialport`
 /// makes the guest wait.
@@ -23,6 +23,17 @@ pub struct Console<R, M> {
     sender: Sender,
     /// Of a device with several ports.
     control: Option<Control>,
+}
+
+/// Whether a console's port is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Port {
+    /// It is.
+    Open,
+    /// The device has not named it. An interrupt will come when it names a port.
+    Unnamed,
+    /// Nor this, but it has named port 0: [`Console::reopen_with_port_0`] would use that.
+    UnnamedButZero,
 }
 
 /// QEMU reads from its end of the console at most 4 KiB at a time and puts them into one buffer, so larger ones
@@ -54,7 +65,22 @@ impl<R: Registers, M: DmaMemory> Console<R, M> {
 
     /// Resets the console and starts it. `memory` is the device's from now on until it is reset again.
     pub fn open(transport: Transport<R>, interrupts: Interrupts, memory: M) -> Result<Self, Error> {
-        let kind = (DeviceType::CONSOLE, feature::CONSOLE_MULTIPORT);
+        Self::open_with(feature::CONSOLE_MULTIPORT, transport, interrupts, memory)
+    }
+
+    /// Resets the console and starts it again as one that has port 0 alone, and this is that port.
+    pub fn reopen_with_port_0(self) -> Result<Self, Error> {
+        let Device { transport, memory, interrupts, .. } = self.device;
+        Self::open_with(0, transport, interrupts, memory)
+    }
+
+    fn open_with(
+        features: u64,
+        transport: Transport<R>,
+        interrupts: Interrupts,
+        memory: M,
+    ) -> Result<Self, Error> {
+        let kind = (DeviceType::CONSOLE, features);
         let mut device = Device::open(transport, kind, interrupts, memory, Self::MEMORY_BYTES)?;
         let queues = Self::queues(&device);
         let (mut receiver, sender, mut control) = device.judge(queues)?;
@@ -83,6 +109,11 @@ impl<R: Registers, M: DmaMemory> Console<R, M> {
         Ok(Control::new(receive, send, 1, &device.memory))
     }
 
+    /// Whether the port is there. Until it is, nothing is read or written.
+    pub fn port(&self) -> Port {
+        self.control.as_ref().map_or(Port::Open, Control::port)
+    }
+
     /// Takes note of an interrupt: lets the device raise the next one. To be called before the look at what has
     /// changed. With [`Interrupts::Line`], call it before the line is unmasked.
     pub fn on_interrupt(&mut self) -> Result<(), Error> {
@@ -109,7 +140,7 @@ impl<R: Registers, M: DmaMemory> Console<R, M> {
     /// The same for several pieces, one after the other, as if they were one.
     pub fn try_write_parts(&mut self, parts: &[&[u8]]) -> Result<usize, Error> {
         self.device.usable()?;
-        if self.control.as_ref().is_some_and(|control| !control.is_open()) {
+        if self.port() != Port::Open {
             // The interrupt that brings the port's name has this tried again.
             return Ok(0);
         }

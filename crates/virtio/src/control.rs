@@ -1,6 +1,6 @@
 use crate::device::Device;
 use crate::queue::{Direction, Queue, Returned, Shape};
-use crate::{DmaMemory, Error, Registers};
+use crate::{DmaMemory, Error, Port, Registers};
 
 /// The control queues of a console with several ports (virtio 1.2, section 5.3.6.2), for as much as it takes to open
 /// one port: we say that we are there, the device names its ports, we open ours when it is named.
@@ -10,14 +10,8 @@ use crate::{DmaMemory, Error, Registers};
 pub(crate) struct Control {
     receive: Queue,
     send: Queue,
-    port: u32,
-    phase: Phase,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    Unnamed,
-    Open,
+    number: u32,
+    port: Port,
 }
 
 /// QEMU drops a message for which there is no buffer, and sends one for each of its ports at once, 31 at most.
@@ -39,16 +33,16 @@ mod event {
 }
 
 impl Control {
-    /// To open port number `port`.
-    pub fn new(mut receive: Queue, send: Queue, port: u32, memory: &impl DmaMemory) -> Self {
+    /// To open port `number`, which is not 0.
+    pub fn new(mut receive: Queue, send: Queue, number: u32, memory: &impl DmaMemory) -> Self {
         while let Some(slot) = receive.free() {
             receive.post(memory, slot, RECEIVE.buffer_bytes);
         }
-        Self { receive, send, port, phase: Phase::Unnamed }
+        Self { receive, send, number, port: Port::Unnamed }
     }
 
-    pub fn is_open(&self) -> bool {
-        self.phase == Phase::Open
+    pub fn port(&self) -> Port {
+        self.port
     }
 
     /// Says that the driver is there. The device must be running.
@@ -86,17 +80,18 @@ impl Control {
         }
         let at = self.receive.buffer(returned.slot);
         let (port, event) = (memory.read32(at), memory.read16(at + 4));
-        match (self.phase, event) {
-            _ if port != self.port => Ok(()),
-            (Phase::Unnamed, event::PORT_ADD) => {
+        match (event, self.port) {
+            (event::PORT_ADD, Port::Unnamed) if port == 0 => self.port = Port::UnnamedButZero,
+            (event::PORT_REMOVE, Port::UnnamedButZero) if port == 0 => self.port = Port::Unnamed,
+            (event::PORT_ADD, Port::Unnamed | Port::UnnamedButZero) if port == self.number => {
                 self.post(memory, [port, u32::from(event::PORT_READY) | 1 << 16])?;
                 self.post(memory, [port, u32::from(event::PORT_OPEN) | 1 << 16])?;
-                self.phase = Phase::Open;
-                Ok(())
+                self.port = Port::Open;
             }
-            (_, event::PORT_REMOVE) => Err(Error::NoPort),
-            _ => Ok(()),
+            (event::PORT_REMOVE, _) if port == self.number => return Err(Error::NoPort),
+            _ => {}
         }
+        Ok(())
     }
 
     /// Event in the lower half of the second word, value in the upper.

@@ -38,7 +38,7 @@ mod stream;
 mod transport;
 
 pub use access::{DmaMemory, PciFunction, Registers};
-pub use console::Console;
+pub use console::{Console, Port};
 pub use entropy::Entropy;
 pub use error::Error;
 pub use transport::{DeviceType, Interrupts, Transport};

@@ -1,7 +1,7 @@
 //! Finding a device, agreeing with it, and what is said when that cannot be done.
 
 use fake::{Bus, EVENT_INDEX, MULTIPORT, Machine, Memory, STATUS_FAILED, VERSION_1, Window};
-use virtio::{Console, DeviceType, Error, Interrupts, Transport};
+use virtio::{Console, DeviceType, Error, Interrupts, Port, Transport};
 
 mod fake;
 
@@ -144,6 +144,7 @@ fn vectors_are_set_and_checked() {
 fn with_several_ports_port_1_is_opened_when_it_is_named() {
     let machine = Machine::new(Bus::Mmio, CONSOLE, MEMORY_BYTES, VERSION_1 | EVENT_INDEX | MULTIPORT);
     let mut console = open(&machine).unwrap();
+    assert_eq!(console.port(), Port::Unnamed);
     assert_eq!(console.try_write(b"early"), Ok(0));
     let turn = |console: &mut Console<Window, Memory>| {
         while machine.state().control() {}
@@ -153,6 +154,7 @@ fn with_several_ports_port_1_is_opened_when_it_is_named() {
     assert_eq!(turn(&mut console), Ok(()));
     assert_eq!(turn(&mut console), Ok(()));
     assert!(machine.state().open);
+    assert_eq!(console.port(), Port::Open);
     assert_eq!(console.try_write(b"late"), Ok(4));
     assert_eq!(machine.state().transmit().unwrap(), b"late");
     for size in 0..100 {
@@ -162,6 +164,22 @@ fn with_several_ports_port_1_is_opened_when_it_is_named() {
     machine.state().say(1, 2, 1);
     assert_eq!(turn(&mut console), Err(Error::NoPort));
     assert_eq!(console.try_write(b"x"), Err(Error::NoPort));
+}
+
+#[test]
+fn without_port_1_port_0_can_be_used() {
+    for (ports, found) in [(&[][..], Port::Unnamed), (&[7], Port::Unnamed), (&[7, 0], Port::UnnamedButZero)] {
+        let machine = Machine::new(Bus::Pci, CONSOLE, MEMORY_BYTES, VERSION_1 | EVENT_INDEX | MULTIPORT);
+        machine.state().ports = ports.to_vec();
+        let mut console = open(&machine).unwrap();
+        while machine.state().control() {}
+        console.on_interrupt().unwrap();
+        assert_eq!((console.port(), console.try_write(b"nobody")), (found, Ok(0)));
+        let mut console = console.reopen_with_port_0().unwrap();
+        assert_eq!(machine.state().accepted & MULTIPORT, 0);
+        assert_eq!((console.port(), console.try_write(b"port 0")), (Port::Open, Ok(6)));
+        assert_eq!(machine.state().transmit().unwrap(), b"port 0");
+    }
 }
 
 #[test]

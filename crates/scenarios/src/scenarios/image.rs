@@ -14,6 +14,7 @@ use std::time::Duration;
 
 pub const SCENARIOS: &[Scenario] = &[
     Scenario { name: "image-on-a-console", on: On::Only(Platform::Vm), run: on_a_console },
+    Scenario { name: "image-on-port-0", on: On::Only(Platform::Vm), run: on_port_0 },
     Scenario { name: "image-on-the-serial-port", on: On::Only(Platform::Vm), run: on_the_serial_port },
     Scenario { name: "image-by-other-loaders", on: On::Only(Platform::Vm), run: by_other_loaders },
     Scenario { name: "image-errors", on: On::Only(Platform::Vm), run: errors },
@@ -25,6 +26,7 @@ const FIRMWARE_VARIABLES: &str = "/usr/share/OVMF/OVMF_VARS.fd";
 /// The firmware alone takes some seconds on an emulated CPU.
 const BOOT_TIME: Duration = Duration::from_secs(180);
 const SECTOR_BYTES: u64 = 512;
+const PORT_1: &str = "virtserialport,nr=1";
 const STREAMS: &str = "out 1\nerr 1\nout 2\nerr 2\n";
 
 /// What the protocol leaves to a loader, which ours does otherwise when it is told so (`boot::config`). The last has its
@@ -38,8 +40,17 @@ const OTHER_LOADERS: [&[(&str, &str)]; 4] = [
 
 fn on_a_console(context: &Context) -> Verdict {
     let image = image_of_streams(context)?;
-    let output = boot_with_console(context, &image)?;
+    let output = boot_with_console(context, &image, PORT_1)?;
     check_eq("what came over the console", output, STREAMS)
+}
+
+/// What a device of several ports has in place of port 1 is used: port 0, or if it has none at all the serial port.
+fn on_port_0(context: &Context) -> Verdict {
+    let image = image_of_streams(context)?;
+    let output = boot_with_console(context, &image, "virtconsole,nr=0")?;
+    check_eq("what came over port 0", output, STREAMS)?;
+    let serial = boot(context, &image, &["-device", "virtio-serial-pci"])?;
+    check(serial.ends_with(STREAMS), || format!("the serial port:\n{serial}"))
 }
 
 /// The kernel itself, under each of [`OTHER_LOADERS`].
@@ -47,7 +58,7 @@ fn by_other_loaders(context: &Context) -> Verdict {
     for options in OTHER_LOADERS {
         let image = image_of_streams(context)?;
         configure(&image, options)?;
-        let output = boot_with_console(context, &image)
+        let output = boot_with_console(context, &image, PORT_1)
             .map_err(|failed| Failed(format!("{options:?}: {}", failed.0)))?;
         check_eq(&format!("what came over the console by {options:?}"), output, STREAMS)?;
     }
@@ -79,19 +90,13 @@ fn image_of_streams(context: &Context) -> Verdict<PathBuf> {
     Ok(image)
 }
 
-/// What came over a virtio console, on port 1.
-fn boot_with_console(context: &Context, image: &Path) -> Verdict<String> {
+/// What came over a virtio console that has this port.
+fn boot_with_console(context: &Context, image: &Path, port: &str) -> Verdict<String> {
     let console = context.folder().join("console");
     let chardev = format!("file,id=console,path={}", console.display());
-    let port = [
-        "-device",
-        "virtio-serial-pci",
-        "-chardev",
-        &chardev,
-        "-device",
-        "virtserialport,nr=1,chardev=console",
-    ];
-    boot(context, image, &port)?;
+    let devices =
+        ["-device", "virtio-serial-pci", "-chardev", &chardev, "-device", &format!("{port},chardev=console")];
+    boot(context, image, &devices)?;
     Ok(fs::read_to_string(console)?)
 }
 

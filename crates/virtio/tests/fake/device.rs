@@ -151,14 +151,12 @@ impl State {
         }
         if let Some(buffer) = self.next_buffer(3) {
             let message = &self.memory[buffer.at..buffer.at + buffer.length];
-            let answers: &[_] = match message {
-                [_, _, _, _, 0, 0, 1, 0] => &[(0, 1, 1), (1, 1, 1), (7, 1, 1)],
-                [1, 0, 0, 0, 3, 0, 1, 0] => &[(1, 7, 1), (1, 6, 1)],
-                [1, 0, 0, 0, 6, 0, 1, 0] => &[],
+            match message {
+                [_, _, _, _, 0, 0, 1, 0] => self.to_say.extend(self.ports.iter().map(|port| (*port, 1, 1))),
+                [1, 0, 0, 0, 3, 0, 1, 0] => self.to_say.extend([(1, 7, 1), (1, 6, 1)]),
+                [1, 0, 0, 0, 6, 0, 1, 0] => self.open = true,
                 _ => panic!("{message:?} said to the device"),
-            };
-            self.open |= answers.is_empty();
-            self.to_say.extend(answers);
+            }
             self.give_back(3, u32::from(buffer.id), 0);
             return true;
         }

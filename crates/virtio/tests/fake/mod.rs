@@ -43,6 +43,8 @@ pub struct State {
     pub queues: [Queue; 6],
     /// Control messages that the device has for the driver: port, event, value.
     to_say: VecDeque<(u32, u16, u16)>,
+    /// The ports that a device of several has.
+    pub ports: Vec<u32>,
     /// Port 1 was opened by the driver.
     pub open: bool,
     /// Set by the device, cleared by whoever runs the driver.
@@ -111,6 +113,7 @@ impl Machine {
             config_vector: u16::MAX,
             queues: std::array::from_fn(|_| queue()),
             to_say: VecDeque::new(),
+            ports: vec![0, 1, 7],
             open: false,
             interrupt: false,
             interrupts: 0,

@@ -14,7 +14,7 @@ use bundle::Console as Mode;
 use link::{Frame, FromHost, GuestDecoder, split_body};
 use runtime::System;
 use spin::Mutex;
-use virtio::{Console, DeviceType, Interrupts, Transport};
+use virtio::{Console, DeviceType, Interrupts, Port, Transport};
 use wasi::Errno;
 use wasi::provider::{Input, Output, OutputStream, StreamSet, Terminal};
 
@@ -29,6 +29,9 @@ const CREDIT_STEP: usize = INPUT_BYTES_MAX / 2;
 
 /// What is read from the device at once.
 const READ_BYTES: usize = 16 << 10;
+
+/// How long a device with several ports may take to name the one that is used. QEMU does it as soon as it is asked to.
+const PORT_WAIT_NS: u64 = 1_000_000_000;
 
 /// Ctrl-C on a plain console: the byte that a terminal sends.
 const CONTROL_C: u8 = 3;
@@ -106,10 +109,15 @@ pub fn finish(system: &'static System, report: &Report) {
 /// Sleeps in the kernel until something happens on the console, or until `deadline_ns` on the kernel's clock, and sees to
 /// what happened.
 pub fn sleep(system: &System, deadline_ns: u64) {
-    let wait = Request::Wait { vcpu: gate::vcpu(), deadline_ns };
-    if system.kernel().call(wait).is_ok_and(|events| events & 1 << EVENT != 0) {
+    if wait(system, deadline_ns) {
         with(Channel::interrupted);
     }
+}
+
+/// Sleeps in the kernel; whether the console's interrupt came.
+fn wait(system: &System, deadline_ns: u64) -> bool {
+    let wait = Request::Wait { vcpu: gate::vcpu(), deadline_ns };
+    system.kernel().call(wait).is_ok_and(|events| events & 1 << EVENT != 0)
 }
 
 /// The virtio console and its interrupt.
@@ -120,7 +128,7 @@ struct Device {
 }
 
 impl Device {
-    /// Opens the device if it is a console; says so if it should be one and cannot be used.
+    /// Opens the device if it is a console with a port; says so if it should be one and cannot be used.
     fn open(system: &'static System, record: &DeviceRecord) -> Result<Option<Self>, String> {
         let (transport, interrupts) = match record.kind {
             DeviceKind::VirtioMmio => {
@@ -138,9 +146,35 @@ impl Device {
             .ok_or("there is no memory for its console")?;
         let listen = Request::Listen { device: record.handle, index: 0, vcpu: gate::vcpu(), event: EVENT };
         system.kernel().call(listen).map_err(|error| format!("no interrupts of its console: {error:?}"))?;
-        let console = Console::open(transport, interrupts, memory)
-            .map_err(|error| format!("its console cannot be used: {error:?}"))?;
-        Ok(Some(Self { system, handle: record.handle, console }))
+        let opened = Console::open(transport, interrupts, memory)
+            .and_then(|console| Self { system, handle: record.handle, console }.with_port());
+        opened.map_err(|error| format!("its console cannot be used: {error}"))
+    }
+
+    /// Waits until the device has named the port that is used, if it has several. In its place port 0 will do.
+    fn with_port(mut self) -> Result<Option<Self>, virtio::Error> {
+        let deadline_ns = self.system.now_ns().saturating_add(PORT_WAIT_NS);
+        while self.console.port() != Port::Open && self.system.now_ns() < deadline_ns {
+            if wait(self.system, deadline_ns) {
+                self.on_interrupt()?;
+            }
+        }
+        match self.console.port() {
+            Port::Open => Ok(Some(self)),
+            Port::UnnamedButZero => {
+                let console = self.console.reopen_with_port_0()?;
+                Ok(Some(Self { console, ..self }))
+            }
+            Port::Unnamed => Ok(None),
+        }
+    }
+
+    /// Takes note of an interrupt and lets the next one come.
+    fn on_interrupt(&mut self) -> Result<(), virtio::Error> {
+        let result = self.console.on_interrupt();
+        let acknowledge = Request::Acknowledge { device: self.handle, index: 0 };
+        let _ = self.system.kernel().call(acknowledge);
+        result
     }
 }
 
@@ -233,12 +267,10 @@ impl Channel {
         self.cancelled
     }
 
-    /// Takes note of an interrupt and lets the next one come.
+    /// Takes note of an interrupt.
     fn interrupted(&mut self) {
         if let Some(device) = &mut self.device {
-            self.broken |= device.console.on_interrupt().is_err();
-            let acknowledge = Request::Acknowledge { device: device.handle, index: 0 };
-            let _ = device.system.kernel().call(acknowledge);
+            self.broken |= device.on_interrupt().is_err();
         }
         self.pump();
     }
