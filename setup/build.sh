@@ -131,7 +131,7 @@ build_part() {
 	local part=$1 started=$SECONDS TITLE NAME MADE CARGO_ARGS
 	describe_part "$part"
 	: >"$DIST/.$part.stamp" # what changes while cargo runs is newer than this
-	cargo_logged "$part" "building $TITLE" "$ROOT" build --release "${CARGO_ARGS[@]}"
+	cargo_logged "$part" "building $TITLE" "$ROOT" build --locked --release "${CARGO_ARGS[@]}"
 	[ "$part" != kernel ] || name_kernel_functions
 	[ -e "$TARGET/$MADE" ] || die "cargo made no ${MADE##*/} for $TITLE" "is the binary still named so in its Cargo.toml?"
 	cp "$TARGET/$MADE" "$DIST/.$NAME.new" || die "cannot write $DIST/$NAME" "is the disk full?"
@@ -145,7 +145,7 @@ name_kernel_functions() {
 	local first=$TARGET/kernel-without-names
 	cp "$TARGET/$MADE" "$first" || die "cannot write $first" "is the disk full?"
 	export SELKIS_KERNEL_SYMBOLS=$first
-	cargo_logged kernel "naming the kernel's functions" "$ROOT" build --release "${CARGO_ARGS[@]}"
+	cargo_logged kernel "naming the kernel's functions" "$ROOT" build --locked --release "${CARGO_ARGS[@]}"
 	unset SELKIS_KERNEL_SYMBOLS
 }
 
