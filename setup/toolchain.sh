@@ -55,14 +55,17 @@ enter_toolchain() {
 unpack_toolchain() {
 	find_toolchain && return # another run made it while this one waited
 	local started=$SECONDS work=$CACHE/toolchain/.partial version debs packages
-	make_dir "$CACHE/log"
-	APT_LOG=$CACHE/log/toolchain.log
-	: >"$APT_LOG"
 	say "this machine has no Selkis toolchain yet; unpacking Debian's Rust into $CACHE/toolchain (your own Rust, if any, is left alone)"
-	prepare_private_apt "$work/apt"
+	prepare_private_apt "$work/apt" toolchain
+	[ -n "$(rust_version)" ] || add_security_archive
 	version=$(rust_version)
 	debs=$work/debs-$version # the archive may have moved on since a run that was interrupted
 	make_dir "$debs"
+	[ -n "$version" ] || {
+		tail_of "$APT_LOG" 4
+		die "no Debian source offers rustc-web $RUST_OLDEST or newer (Debian 12's security archive carries it)" \
+			"$(likely_cause "$APT_LOG")"
+	}
 	packages=$(packages_to_unpack)
 	say "downloading $(wc -w <<<"$packages") packages, about 230 MB (rustc $version)"
 	# apt-get download verifies signatures and checksums, and skips what an interrupted run already has.
@@ -85,8 +88,12 @@ private_apt() {
 
 prepare_private_apt() {
 	PRIVATE_APT=$1
+# prepare_private_apt FOLDER LOG: sets up apt in the folder and gets the lists of packages; sets APT_LOG for its words.
 	make_dir "$PRIVATE_APT/state/lists/partial"
 	make_dir "$PRIVATE_APT/cache/archives/partial"
+	make_dir "$CACHE/log"
+	APT_LOG=$CACHE/log/$2.log
+	: >"$APT_LOG"
 	make_dir "$PRIVATE_APT/no-parts"
 	: >"$PRIVATE_APT/status"
 	{
@@ -103,12 +110,6 @@ prepare_private_apt() {
 		END
 	} >"$PRIVATE_APT/apt.conf"
 	private_apt get update >>"$APT_LOG" 2>&1 || true # judged by what can be had afterwards
-	[ -n "$(rust_version)" ] || add_security_archive
-	[ -n "$(rust_version)" ] || {
-		tail_of "$APT_LOG" 4
-		die "no Debian source offers rustc-web $RUST_OLDEST or newer (Debian 12's security archive carries it)" \
-			"$(likely_cause "$APT_LOG")"
-	}
 }
 
 # Prints the version of the newest rustc-web if it is new enough, else nothing.
