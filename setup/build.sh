@@ -91,6 +91,7 @@ ensure_built() {
 	find_build
 	with_lock build build_parts "$@"
 }
+	[ -d "$CACHE/build" ] || need_room "$ROOM_TO_RUN" 'building Selkis'
 
 # is_fresh PART: was it built after the last change to the sources? A directory is newer when a file in it came or went.
 is_fresh() {
@@ -163,5 +164,5 @@ cargo_logged() {
 		return 0
 	fi
 	grep -vE '^ +(Compiling|Downloaded|Downloading|Updating|Locking|Blocking|Adding) ' "$log" | tail -n 80 >&2
-	die "cargo $1 failed while $title" "the whole output is in $log"
+	die "cargo $1 failed while ${title%% (*}" "$(likely_cause "$log")"
 }

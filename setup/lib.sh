@@ -6,7 +6,20 @@
 # the same way).
 readonly SETUP_FAILED=125
 
-CACHE=${SELKIS_CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/selkis}
+# What the cache grows to, in GB: with all that runs programs, with the benchmarks, with all tests.
+# shellcheck disable=SC2034 # not all who source this need all
+readonly ROOM_TO_RUN=4 ROOM_TO_BENCH=6 ROOM_TO_TEST=9
+
+# Services and cron jobs may have no HOME; cargo and pip want one too.
+if [ -z "${HOME:-}" ]; then
+	unset HOME # without it, bash asks the list of users what ~ is
+	export HOME=~
+fi
+
+# One absolute path, for cargo and for the selkis command as well.
+export SELKIS_CACHE=${SELKIS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/selkis}
+[ "${SELKIS_CACHE:0:1}" = / ] || SELKIS_CACHE=$PWD/$SELKIS_CACHE
+CACHE=$SELKIS_CACHE
 
 say() {
 	printf 'selkis: %s\n' "$*" >&2
@@ -45,6 +58,17 @@ ask() {
 make_dir() {
 	mkdir -p "$1" 2>/dev/null ||
 		die "cannot create $1" "set SELKIS_CACHE to a folder that you can write to (now: $CACHE)"
+}
+
+# need_room GIGABYTES WHY: the first build takes minutes; that it cannot end well is said before it starts.
+need_room() {
+	local wanted=$1 why=$2 held free
+	make_dir "$CACHE"
+	held=$(du --summarize --block-size=1M "$CACHE" | cut -f 1)
+	free=$(df --output=avail --block-size=1M "$CACHE" | tail -n 1 | tr -d ' ')
+	[ "$((held + free))" -ge "$((wanted * 1000))" ] ||
+		die "$why needs about $wanted GB in $CACHE: it holds $held MB, and only $free MB are free there" \
+			"make room, or set SELKIS_CACHE to a folder on another disk"
 }
 
 # with_lock NAME COMMAND...: one at a time on this machine; a second run waits and then finds the work done. What this
@@ -114,7 +138,7 @@ need() {
 # likely_cause LOG: what a person should look at first, from the words of the tool that failed.
 likely_cause() {
 	if grep -qiE 'no space left|disk quota' "$1"; then
-		printf 'the disk is full: %s needs about 5 GB' "$CACHE"
+		printf 'the disk is full: %s needs about %d GB, with all tests %d GB' "$CACHE" "$ROOM_TO_RUN" "$ROOM_TO_TEST"
 	elif grep -qiE 'failure (in name )?resol|could not resolve|getaddrinfo|network is unreachable|connection (refused|timed)' "$1"; then
 		printf 'the network is out of reach; run the same command again when it is back'
 	else
