@@ -4,6 +4,7 @@
 
 use alloc::vec::Vec;
 
+use crate::little_endian::{half, long, word};
 use crate::memory_map::Range;
 
 /// Reads physical memory.
@@ -178,18 +179,6 @@ pub fn smbios_ranges(memory: &impl PhysicalMemory, entry: u64) -> Vec<Range> {
         return [Range::new(entry, u64::from(bytes[5])), table].into();
     }
     Vec::new()
-}
-
-fn half(bytes: &[u8], at: usize) -> u16 {
-    u16::from_le_bytes([bytes[at], bytes[at + 1]])
-}
-
-fn long(bytes: &[u8], at: usize) -> u32 {
-    u32::from(half(bytes, at)) | u32::from(half(bytes, at + 2)) << 16
-}
-
-fn word(bytes: &[u8], at: usize) -> u64 {
-    u64::from(long(bytes, at)) | u64::from(long(bytes, at + 4)) << 32
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 use alloc::vec::Vec;
 use core::fmt;
 
+use crate::little_endian::{half, long, word};
 use crate::protocol::EXECUTABLE_BASE_MIN;
 use crate::{PAGE_SIZE, page_down, page_up};
 
@@ -388,18 +389,6 @@ fn slice(file: &[u8], offset: u64, length: u64) -> Result<&[u8], ElfError> {
     let needed = offset.saturating_add(length);
     let inside = (needed <= file.len() as u64).then(|| &file[offset as usize..needed as usize]);
     inside.ok_or(ElfError::CutShort { needed, length: file.len() as u64 })
-}
-
-fn half(bytes: &[u8], at: usize) -> u16 {
-    u16::from_le_bytes([bytes[at], bytes[at + 1]])
-}
-
-fn long(bytes: &[u8], at: usize) -> u32 {
-    u32::from(half(bytes, at)) | u32::from(half(bytes, at + 2)) << 16
-}
-
-fn word(bytes: &[u8], at: usize) -> u64 {
-    u64::from(long(bytes, at)) | u64::from(long(bytes, at + 4)) << 32
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ pub mod device_path;
 pub mod direct_map;
 pub mod elf;
 pub mod error;
+mod little_endian;
 pub mod memory_map;
 pub mod paging;
 pub mod protocol;

@@ -25,6 +25,46 @@ const _: () = assert!(size_of::<Context>() == 22 * 8);
 global_asm!(r#"
 .section .text, "ax", @progbits
 
+// The general registers of a context, below its other fields. `stack` is where the interrupted rsp lies.
+.macro push_general stack:vararg
+    push r15
+    push r14
+    push r13
+    push r12
+    push r11
+    push r10
+    push r9
+    push r8
+    push qword ptr \stack
+    push rbp
+    push rdi
+    push rsi
+    push rdx
+    push rcx
+    push rbx
+    push rax
+.endm
+
+// And back, but for rsp.
+.macro pop_general
+    pop rax
+    pop rbx
+    pop rcx
+    pop rdx
+    pop rsi
+    pop rdi
+    pop rbp
+    add rsp, 8
+    pop r8
+    pop r9
+    pop r10
+    pop r11
+    pop r12
+    pop r13
+    pop r14
+    pop r15
+.endm
+
 // One entry for each vector: error code or 0, vector.
 .global trap_entries
 .balign 16
@@ -59,22 +99,7 @@ trap_common:
     push qword ptr [rsp + 32]   // vector
     push qword ptr [rsp + 72]   // rflags
     push qword ptr [rsp + 64]   // rip
-    push r15
-    push r14
-    push r13
-    push r12
-    push r11
-    push r10
-    push r9
-    push r8
-    push qword ptr [rsp + 160]  // rsp
-    push rbp
-    push rdi
-    push rsi
-    push rdx
-    push rcx
-    push rbx
-    push rax
+    push_general [rsp + 160]
     mov rdi, rsp
     test byte ptr [rsp + 208], 3 // cs
     jz 2f
@@ -82,22 +107,7 @@ trap_common:
     call {on_trap}
     jmp return_by_iret
 2:  call {on_kernel_trap}
-    pop rax
-    pop rbx
-    pop rcx
-    pop rdx
-    pop rsi
-    pop rdi
-    pop rbp
-    add rsp, 8
-    pop r8
-    pop r9
-    pop r10
-    pop r11
-    pop r12
-    pop r13
-    pop r14
-    pop r15
+    pop_general
     add rsp, 72                 // rip, rflags, vector, error, address, out_of_memory, alignment; vector, error
     iretq
 
@@ -113,22 +123,7 @@ system_call_entry:
     push 0
     push r11                    // rflags
     push rcx                    // rip
-    push r15
-    push r14
-    push r13
-    push r12
-    push r11
-    push r10
-    push r9
-    push r8
-    push qword ptr gs:[{USER_STACK}]
-    push rbp
-    push rdi
-    push rsi
-    push rdx
-    push rcx
-    push rbx
-    push rax
+    push_general gs:[{USER_STACK}]
     mov rdi, rsp
     xor ebp, ebp
     call {on_system_call}
@@ -161,22 +156,7 @@ return_by_iret:
     mov [rsp + 144], rax
     mov [rsp + 152], rcx
     mov qword ptr [rsp + 160], {USER_DATA}
-    pop rax
-    pop rbx
-    pop rcx
-    pop rdx
-    pop rsi
-    pop rdi
-    pop rbp
-    add rsp, 8
-    pop r8
-    pop r9
-    pop r10
-    pop r11
-    pop r12
-    pop r13
-    pop r14
-    pop r15
+    pop_general
     swapgs
     iretq
 
@@ -190,6 +170,9 @@ enter_ring_3:
     cld
     rep movsq
     jmp return_by_iret
+
+.purgem push_general
+.purgem pop_general
 "#,
     HAS_SMAP = const percpu::HAS_SMAP,
     USER_STACK = const percpu::USER_STACK,
