@@ -2,8 +2,7 @@
 //!
 //! A library OS sees the machine as one trait, [`Kernel`], with one operation: [`Kernel::call`] takes a
 //! [`Request`] and answers with a number or an [`Error`]. Every request names a [`Handle`], the capability that
-//! allows it. Three things implement the trait: the system-call stub on bare metal, the function table that
-//! Linux serves when hosted, and the fake of the library OS's own tests.
+//! allows it. Two things answer: the kernel, by system call, and hosted a function of the launcher, which asks Linux.
 //!
 //! What the kernel says unasked comes as an [upcall]: it saves the interrupted [`Context`] in a page that
 //! it shares with the domain and enters the domain at one address. What the kernel says at the start is a

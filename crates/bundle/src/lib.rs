@@ -4,10 +4,9 @@
 //! page 0   abi::ModuleHeader, then the table: magic, version, one Entry for each item
 //! ...      items, each on a page boundary: the plan, artifacts, file contents, the library OS's own executable
 //! ```
-//! Each item protects itself against damage: the plan begins with its checksum, an [artifact] has a header with
-//! one, the plan holds one for each file. The kernel reads only the module header; the rest is
-//! between this crate's two users: the command that writes (with [`Layout`]) and the library OS that
-//! reads (with [`Bundle`]).
+//! Against damage the plan begins with its checksum, an [artifact] has a header with one, and the plan holds one for each
+//! file. The executable has none. The kernel reads the module header and the executable; the rest is between those who
+//! write (with [`Layout`]: the command and its tools) and the library OS, which reads (with [`Bundle`]).
 #![no_std]
 
 extern crate alloc;

@@ -3,8 +3,8 @@
 //! Here are the two modern transports, [memory-mapped](Transport::mmio) and [PCI](Transport::pci), the split
 //! virtqueue, and two devices: [`Console`] and [`Entropy`]. The drivers touch the machine only through three
 //! small traits, [`Registers`], [`DmaMemory`] and [`PciFunction`]: accesses at an offset, no pointers and no slices. So
-//! the same code runs in the library OS, in a driver program compiled to WebAssembly, whose device and shared
-//! memory are reached by atomic accesses, and in the tests here, over a fake device. No allocation, no `unsafe`,
+//! the same code runs in the library OS and in the tests here, over a fake device, and would run in a driver program
+//! compiled to WebAssembly, which reaches device and shared memory by atomic accesses. No allocation, no `unsafe`,
 //! no thread, no clock.
 //!
 //! What is not here:

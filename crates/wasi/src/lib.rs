@@ -1,10 +1,12 @@
 //! WASI: the functions that programs call, and the providers that answer them.
 //!
 //! ```text
-//! p1         the 46 functions of wasi_snapshot_preview1, over ...
-//! provider ... traits: Clock, Entropy, Streams, Files, Wait, gathered by Host. Whoever runs a program brings
-//! them: tree files in memory, made from the directories that travel in a bundle remote all five, carried
-//! over one function to somebody who has them entropy a seeded generator
+//! p1        the 46 functions of wasi_snapshot_preview1, over
+//! provider  traits: Clock, Entropy, Streams, Files, Wait, gathered by Host. Whoever runs a program brings them
+//!
+//! tree      Files in memory, made from the directories that travel in a bundle
+//! entropy   Entropy of a seeded generator
+//! remote    all five, carried over one function to somebody who has them
 //! ```
 //! Nothing here knows the platform: no kernel, no scheduler, no engine but for the linker that `p1` is
 //! added to (feature `engine`).
