@@ -59,13 +59,13 @@ unpack_toolchain() {
 	prepare_private_apt "$work/apt" toolchain
 	[ -n "$(rust_version)" ] || add_security_archive
 	version=$(rust_version)
-	debs=$work/debs-$version # the archive may have moved on since a run that was interrupted
-	make_dir "$debs"
 	[ -n "$version" ] || {
 		tail_of "$APT_LOG" 4
 		die "no Debian source offers rustc-web $RUST_OLDEST or newer (Debian 12's security archive carries it)" \
 			"$(likely_cause "$APT_LOG")"
 	}
+	debs=$work/debs-$version # the archive may have moved on since a run that was interrupted
+	make_dir "$debs"
 	packages=$(packages_to_unpack)
 	say "downloading $(wc -w <<<"$packages") packages, about 230 MB (rustc $version)"
 	# apt-get download verifies signatures and checksums, and skips what an interrupted run already has.
@@ -86,14 +86,14 @@ private_apt() {
 	APT_CONFIG=$PRIVATE_APT/apt.conf "apt-$tool" -q "$@"
 }
 
+# prepare_private_apt FOLDER LOG: sets up apt in the folder and gets the lists of packages; sets APT_LOG for its words.
 prepare_private_apt() {
 	PRIVATE_APT=$1
-# prepare_private_apt FOLDER LOG: sets up apt in the folder and gets the lists of packages; sets APT_LOG for its words.
-	make_dir "$PRIVATE_APT/state/lists/partial"
-	make_dir "$PRIVATE_APT/cache/archives/partial"
 	make_dir "$CACHE/log"
 	APT_LOG=$CACHE/log/$2.log
 	: >"$APT_LOG"
+	make_dir "$PRIVATE_APT/state/lists/partial"
+	make_dir "$PRIVATE_APT/cache/archives/partial"
 	make_dir "$PRIVATE_APT/no-parts"
 	: >"$PRIVATE_APT/status"
 	{
