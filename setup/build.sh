@@ -86,12 +86,12 @@ ensure_built() {
 		done
 		[ ${#stale[@]} -gt 0 ] || return 0
 	fi
+	[ -d "$CACHE/build" ] || need_room "$ROOM_TO_RUN" 'building Selkis'
 	need cc 'compiling for this machine' gcc libc6-dev
 	ensure_toolchain
 	find_build
 	with_lock build build_parts "$@"
 }
-	[ -d "$CACHE/build" ] || need_room "$ROOM_TO_RUN" 'building Selkis'
 
 # is_fresh PART: was it built after the last change to the sources? A directory is newer when a file in it came or went.
 is_fresh() {

@@ -7,7 +7,7 @@ use crate::figures::{Figure, Goal, Sample};
 use crate::initramfs::{self, Node};
 use crate::places::Places;
 use crate::replay::Record;
-use crate::{firmware, machine_bundle};
+use crate::{firmware, machine_bundle, progress};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -84,7 +84,9 @@ fn compare(
     artifacts: &Artifacts,
     helper: &Path,
 ) -> Result<[Figure; 2], Failure> {
+    progress(&format!("{} in QEMU, Selkis", subject.title));
     let ours = count(workshop, &selkis(places, workshop, subject, &artifacts.ours, helper)?, subject.output)?;
+    progress(&format!("{} in QEMU, Linux with wasmtime", subject.title));
     let peer = count(workshop, &linux(places, workshop, subject, &artifacts.peer)?, subject.output)?;
     let figure = |what: &str, ours: u64, peer: u64, goal: Option<Goal>| Figure {
         name: format!("{}: guest instructions to {what}", subject.title),
@@ -140,9 +142,13 @@ fn linux(
 }
 
 /// QEMU with the machine, recording to `record`; its serial port goes to `output`.
+///
+/// It ends with the thread that starts it and with the command's own process, even if they are killed: `setpriv` asks Linux
+/// for that, for `timeout` and for QEMU below it.
 pub fn qemu(machine: &Machine, record: &Path, output: &Path) -> Command {
-    let mut command = Command::new("timeout");
-    command.args(["--kill-after=10", SECONDS_MAX, "qemu-system-x86_64"]);
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "timeout", SECONDS_MAX]);
+    command.args(["setpriv", "--pdeathsig", "KILL", "qemu-system-x86_64"]);
     command.args(["-M", "microvm,acpi=off,rtc=on", "-cpu", "max", "-m", MEMORY_MIB]);
     command.args(["-display", "none", "-nodefaults", "-no-user-config", "-no-reboot"]);
     // RDRAND and the real-time clock say the same in each run, so that Linux takes the same way.
@@ -158,12 +164,12 @@ pub fn qemu(machine: &Machine, record: &Path, output: &Path) -> Command {
 fn count(workshop: &Workshop<'_>, machine: &Machine, expected: &str) -> Result<Counts, Failure> {
     let (record, output) = (workshop.path("record"), workshop.path("output"));
     // The device makes an odd status of whatever the guest hands over, so the record and the output tell how it went.
-    qemu(machine, &record, &output).output()?;
-    let output = std::fs::read(&output)?;
+    let run = qemu(machine, &record, &output).output()?;
+    let output = std::fs::read(&output).unwrap_or_default();
     let at = output.windows(expected.len()).position(|window| window == expected.as_bytes());
-    let kernel = machine.kernel.display();
     let at = at.ok_or_else(|| {
-        format!("{kernel} did not say {expected:?}, but:\n{}", String::from_utf8_lossy(&output))
+        let (kernel, said) = (machine.kernel.display(), String::from_utf8_lossy(&output));
+        format!("{kernel} did not say {expected:?}, but:\n{said}{}", String::from_utf8_lossy(&run.stderr))
     })?;
     let record = Record::parse(&std::fs::read(&record)?).map_err(|error| error.to_string())?;
     let first_byte = *record.bytes_out.get(at).ok_or("QEMU's record lacks bytes of the output")?;

@@ -11,7 +11,7 @@ use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 /// Xen's `XEN_ELFNOTE_PHYS32_ENTRY`.
@@ -51,15 +51,13 @@ pub fn instructions(workshop: &Workshop<'_>, machine: &Machine) -> Result<u64, F
     command.args(["-S", "-gdb", "chardev:debugger", "-chardev", "socket,id=debugger,fd=0"]);
     // Its standard input, so that the descriptor passes.
     command.stdin(OwnedFd::from(theirs));
-    // When it is ended from outside, it says so.
     command.stderr(Stdio::null());
     let mut qemu = command.spawn()?;
     // With the command goes our copy of its end: then QEMU's end is an end of file here.
     drop(command);
     let count = Debugger(ours).instructions_at(machine.entry);
-    // It waits for the debugger, and its work is done; `timeout`, whose child it is, passes the signal on.
-    let mut kill = Command::new("kill");
-    kill.arg(qemu.id().to_string()).status()?;
+    // It waits for the debugger, and its work is done.
+    qemu.kill()?;
     qemu.wait()?;
     count
 }

@@ -7,6 +7,7 @@ use crate::Failure;
 use crate::artifacts::{Artifacts, Cpu, Workshop, finish};
 use crate::figures::{Figure, Goal, Sample};
 use crate::places::Places;
+use crate::progress;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -83,6 +84,7 @@ pub fn measure(places: &Places, workshop: &Workshop<'_>, effort: Effort) -> Resu
 impl Sides<'_> {
     /// A fresh instance, on one CPU and on two.
     fn instances(&self, title: &str, artifacts: &Artifacts, goal_ns: f64) -> Result<Vec<Figure>, Failure> {
+        progress(&format!("fresh instances, {title}"));
         let milliseconds = self.effort.milliseconds();
         let pool = self.fastest_pool(artifacts)?;
         let mut samples: [[Vec<f64>; 2]; 2] = Default::default();
@@ -128,6 +130,7 @@ impl Sides<'_> {
     }
 
     fn idle(&self, title: &str, artifacts: &Artifacts) -> Result<Figure, Failure> {
+        progress(&format!("idle instances, {title}"));
         let mut samples: [Vec<f64>; 2] = Default::default();
         for _ in 0..self.effort.rounds() {
             samples[0].extend(together(vec![self.ours(artifacts, &["idle", IDLE_COUNT])])?);
@@ -145,6 +148,7 @@ impl Sides<'_> {
 
     /// The time of whole runs.
     fn compute(&self, title: &str, artifacts: &Artifacts, arguments: &[&str]) -> Result<Figure, Failure> {
+        progress(&format!("compute, {title}"));
         let mut samples: [Vec<f64>; 2] = Default::default();
         for _ in 0..self.effort.rounds() {
             let words = [&["time", RUNS], arguments].concat();

@@ -109,6 +109,11 @@ fn report(arguments: &Arguments) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Tells a person what is under way: a whole run takes minutes.
+pub fn progress(what: &str) {
+    eprintln!("selkis: measuring {what} …");
+}
+
 /// What a reader has to know about how it was measured.
 fn notes() -> Vec<String> {
     [
