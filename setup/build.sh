@@ -15,8 +15,11 @@ find_build() {
 	DIST=$BUILD/dist/${ROOT//\//%}
 }
 
-# What a part is: its cargo arguments (CARGO_ARGS), where cargo puts it (MADE, below TARGET), its name in DIST (NAME), and
-# what it is called for people (TITLE).
+# Beside what the compiler is built of, so that both have one engine: it takes minutes to build.
+readonly PEER_COMPILE=(-p peer -p compiler -p store --no-default-features --features peer/compile)
+
+# What a part is: its cargo arguments (CARGO_ARGS), the compiler's flags (FLAGS, separated as cargo has them), where cargo puts
+# it (MADE, below TARGET), its name in DIST (NAME), and what it is called for people (TITLE).
 describe_part() {
 	case $1 in
 	cli)
@@ -25,7 +28,8 @@ describe_part() {
 		;;
 	compiler)
 		TITLE='the compiler (about 5 minutes the first time)' NAME=selkis-compile MADE=host/release/selkis-compile
-		CARGO_ARGS=(-p compiler --target-dir "$TARGET/host")
+		# The store is what its tests have as well: so they take the engine from here, and do not build it again.
+		CARGO_ARGS=(-p compiler -p store --target-dir "$TARGET/host")
 		;;
 	runtime)
 		TITLE='the library OS (about 2 minutes the first time)' NAME=selkis-runtime
@@ -70,7 +74,7 @@ describe_part() {
 		;;
 	peer-compile)
 		TITLE="the peer's compiler" NAME=selkis-peer-compile MADE=host/release/selkis-peer-compile
-		CARGO_ARGS=(-p peer --no-default-features --features compile --target-dir "$TARGET/host")
+		CARGO_ARGS=("${PEER_COMPILE[@]}" --bin selkis-peer-compile --target-dir "$TARGET/host")
 		;;
 	*) die "there is no part named $1" ;;
 	esac
