@@ -21,6 +21,7 @@ readonly PEER_COMPILE=(-p peer -p compiler -p store --no-default-features --feat
 # What a part is: its cargo arguments (CARGO_ARGS), the compiler's flags (FLAGS, separated as cargo has them), where cargo puts
 # it (MADE, below TARGET), its name in DIST (NAME), and what it is called for people (TITLE).
 describe_part() {
+	FLAGS=''
 	case $1 in
 	cli)
 		TITLE='the selkis command' NAME=selkis MADE=host/release/selkis
@@ -68,9 +69,9 @@ describe_part() {
 		TITLE='the peer, wasmtime for Linux (about 5 minutes the first time)' NAME=selkis-peer
 		MADE=peer/x86_64-unknown-linux-gnu/release/selkis-peer
 		# Linked statically and stripped, to be the only file that its Linux needs and no longer than it must. A target
-		# is named so that the flag is not for build scripts.
-		CARGO_ARGS=(-p peer --target-dir "$TARGET/peer" --target x86_64-unknown-linux-gnu
-			--config 'target.x86_64-unknown-linux-gnu.rustflags=["-Ctarget-feature=+crt-static", "-Clink-arg=-s"]')
+		# is named so that the flags are not for build scripts.
+		CARGO_ARGS=(-p peer --target-dir "$TARGET/peer" --target x86_64-unknown-linux-gnu)
+		FLAGS=$'-Ctarget-feature=+crt-static\x1f-Clink-arg=-s'
 		;;
 	peer-compile)
 		TITLE="the peer's compiler" NAME=selkis-peer-compile MADE=host/release/selkis-peer-compile
@@ -107,8 +108,8 @@ is_fresh() {
 	[ -z "$(find "${sources[@]}" -newer "$stamp" -print -quit)" ]
 }
 
-build_parts() {
-	local part
+# In a process of its own: what is built and run afterwards has no business with the toolchain's libraries.
+build_parts() (
 	make_dir "$DIST"
 	make_dir "$CACHE/log"
 	enter_toolchain
@@ -116,7 +117,7 @@ build_parts() {
 	for part in "$@"; do
 		is_fresh "$part" || build_part "$part"
 	done
-}
+)
 
 # cargo tells a changed source by its time of change, and does not tell two checkouts apart. So the packages of this
 # repository are built anew when the target directory was last used for another checkout; dependencies stay.
@@ -133,8 +134,9 @@ forget_other_checkout() {
 }
 
 build_part() {
-	local part=$1 started=$SECONDS TITLE NAME MADE CARGO_ARGS
+	local part=$1 started=$SECONDS TITLE NAME MADE CARGO_ARGS FLAGS
 	describe_part "$part"
+	export CARGO_ENCODED_RUSTFLAGS=$FLAGS
 	: >"$DIST/.$part.stamp" # what changes while cargo runs is newer than this
 	cargo_logged "$part" "building $TITLE" "$ROOT" build --locked --release "${CARGO_ARGS[@]}"
 	[ "$part" != kernel ] || name_kernel_functions

@@ -42,11 +42,13 @@ toolchain_environment() {
 		RUSTC_BOOTSTRAP=1 # for -Zbuild-std and the JSON target, which have no stable form
 }
 
-# Exports that environment. What the user's own Rust settings would change is taken out.
+# Exports that environment. What the user's own Rust settings would change is taken out: variables are unset, and those
+# that are left empty keep cargo from looking into the user's config.toml. Its registries and proxies stay.
 enter_toolchain() {
 	local assignment
-	unset RUSTFLAGS CARGO_ENCODED_RUSTFLAGS RUSTC_WRAPPER RUSTC_WORKSPACE_WRAPPER CARGO_BUILD_TARGET \
-		CARGO_BUILD_RUSTFLAGS RUSTUP_TOOLCHAIN CARGO
+	unset RUSTFLAGS RUSTDOCFLAGS RUSTC_WORKSPACE_WRAPPER RUSTUP_TOOLCHAIN CARGO \
+		"${!CARGO_BUILD_@}" "${!CARGO_TARGET_@}" "${!CARGO_PROFILE_@}" "${!CARGO_UNSTABLE_@}"
+	export RUSTC_WRAPPER='' CARGO_ENCODED_RUSTFLAGS='' CARGO_ENCODED_RUSTDOCFLAGS=''
 	while IFS= read -r assignment; do
 		export "${assignment?}"
 	done < <(toolchain_environment)
