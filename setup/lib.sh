@@ -114,8 +114,10 @@ install_packages() {
 		fi
 	fi
 	say "$why needs the Debian package(s): $*"
-	ask "install them with ${root[*]:-} apt-get?" ||
-		die "not installed" "run: ${root[*]:-} apt-get install --no-install-recommends $*"
+	ask "install them with ${root[*]}${root:+ }apt-get?" ||
+		die "not installed" "run: ${root[*]}${root:+ }apt-get install --no-install-recommends $*"
+	"${root[@]}" true || die "sudo did not let this user install $*" \
+		"ask an administrator to run: apt-get install --no-install-recommends $*"
 	make_dir "$CACHE/log"
 	log=$CACHE/log/apt-get.log
 	: >"$log"
