@@ -11,7 +11,7 @@ use runtime::{System, stack::Stack};
 use crate::{gate, report};
 
 #[global_allocator]
-static HEAP: Heap = Heap::new();
+static HEAP: Heap = runtime::heap::new();
 
 /// Stack for upcalls: the longest is a walk over a program's functions.
 const UPCALL_STACK_BYTES: u64 = 64 << 10;
@@ -37,7 +37,7 @@ extern "C" fn start(boot: *const BootInfo) -> u64 {
     }
     let kernel = gate::open(boot);
     let heap_span = Span::new(boot.window.base, runtime::system::HEAP_SPAN_BYTES);
-    HEAP.start(kernel, boot.space, heap_span);
+    runtime::heap::start(&HEAP, kernel, boot.space, heap_span);
     let status = crate::main(System::install(kernel, boot), boot);
     if boot.gate == 0 {
         gate::stop(status);
