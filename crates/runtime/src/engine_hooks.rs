@@ -3,7 +3,7 @@
 //!
 //! They answer 0, or 1 where the kernel refused; the engine turns that into an error of the operation.
 
-use crate::slots::SLOT_BYTES_MIN;
+use crate::slots::{self, Regions, SLOT_BYTES_MIN};
 use crate::{System, trap};
 use abi::{Backing, Commit, Error, PAGE_SIZE, Protection, Span};
 use alloc::boxed::Box;
@@ -12,6 +12,50 @@ use core::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 /// A range of the boot module that can be mapped copy-on-write.
 pub struct Image {
     span: Span,
+}
+
+impl Regions for &System {
+    fn take(&mut self, length: u64) -> Option<Span> {
+        self.take_space(length)
+    }
+
+    fn release(&mut self, span: Span) -> Result<(), Error> {
+        self.unmap(span)
+    }
+
+    fn map(&mut self, span: Span, backing: Backing, protection: Protection) -> Result<(), Error> {
+        System::map(self, span, backing, protection, Commit::OnTouch).map(drop)
+    }
+
+    fn protect(&mut self, span: Span, protection: Protection) -> Result<(), Error> {
+        System::protect(self, span, protection)
+    }
+
+    fn reset(&mut self, span: Span) -> Result<(), Error> {
+        System::reset(self, span)
+    }
+
+    fn commit(&mut self, span: Span) -> Result<(), Error> {
+        System::map(self, span, Backing::Zero, Protection::ReadWrite, Commit::Now).map(drop)
+    }
+
+    fn write_back(&mut self, span: Span, image: Option<slots::Image>) {
+        let all = span.base..span.base + span.length;
+        let (source, image) = image.map_or((0, all.end..all.end), |image| {
+            let start = image.span.base.clamp(all.start, all.end);
+            let end = (image.span.base + image.span.length).clamp(start, all.end);
+            (image.source + (start - image.span.base), start..end)
+        });
+        let pointer = |address: u64| address as usize as *mut u8;
+        // SAFETY: the span is a slot's that nobody uses any more, committed read-write; the image is in the boot module,
+        // which is mapped for ever.
+        unsafe {
+            pointer(all.start).write_bytes(0, (image.start - all.start) as usize);
+            pointer(image.start)
+                .copy_from_nonoverlapping(pointer(source), (image.end - image.start) as usize);
+            pointer(image.end).write_bytes(0, (all.end - image.end) as usize);
+        }
+    }
 }
 
 type TrapHandler = extern "C" fn(ip: usize, fp: usize, has_address: bool, address: usize);

@@ -2,9 +2,15 @@
 //!
 //! Its pages are taken from the quota when the heap is extended, so that an allocation that succeeded can be
 //! touched without a fault.
+//!
+//! An instance is some twenty small allocations that soon come back. So what is freed waits in a list of its size
+//! for the next that wants it, which costs a few instructions where the allocator below takes a hundred. The lists
+//! are short: what a program makes the library OS hoard is bounded.
 
 use abi::{Backing, Commit, Handle, Kernel, PAGE_SIZE, Protection, Request, Span};
-use core::alloc::Layout;
+use core::alloc::{GlobalAlloc, Layout};
+use core::ptr::{NonNull, null_mut};
+use spin::Mutex;
 use talc::{OomHandler, Talc};
 
 /// The least that the heap is extended by.
@@ -12,21 +18,157 @@ const STEP_BYTES_MIN: u64 = 256 << 10;
 /// The most that it is extended by beyond what is asked for.
 const STEP_BYTES_MAX: u64 = 4 << 20;
 
-/// The heap's allocator; `images/runtime` makes it the global one.
-pub type Heap = talc::Talck<spin::Mutex<()>, Extend>;
+/// Allocations of up to this many bytes have lists.
+const LISTED_BYTES_MAX: usize = 1024;
+/// The sizes of the lists are multiples of this, which is also the alignment of what is in them.
+const LIST_STEP_BYTES: usize = 16;
+/// The most blocks in a list: of all lists together about a megabyte.
+const LIST_LENGTH_MAX: u32 = 32;
 
-/// A heap with nothing in it: until [`start`] every allocation fails.
-pub const fn new() -> Heap {
-    Talc::new(Extend { ground: None, heap: talc::Span::empty() }).lock()
+/// The allocator; `images/runtime` makes it the global one. Until [`Heap::start`] every allocation fails.
+pub struct Heap {
+    inner: Mutex<Inner>,
 }
 
-/// Lets the heap take `span` of the address space, as it needs.
-pub fn start(heap: &Heap, kernel: &'static (dyn Kernel + Sync), space: Handle, span: Span) {
-    heap.lock().oom_handler.ground = Some(Ground { kernel, space, span, used: 0 });
+struct Inner {
+    lists: [List; LISTED_BYTES_MAX / LIST_STEP_BYTES],
+    talc: Talc<Extend>,
+}
+
+/// Free blocks of one size, the last freed first.
+#[derive(Clone, Copy)]
+struct List {
+    first: Option<NonNull<Free>>,
+    length: u32,
+}
+
+/// A free block holds the way to the next.
+struct Free {
+    next: Option<NonNull<Free>>,
+}
+
+// SAFETY: whoever holds the lock has all that the pointers reach to itself: free memory.
+unsafe impl Send for Inner {}
+
+impl Default for Heap {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Heap {
+    /// A heap with nothing in it.
+    pub const fn new() -> Self {
+        let list = List { first: None, length: 0 };
+        let talc = Talc::new(Extend { ground: None, heap: talc::Span::empty() });
+        Self { inner: Mutex::new(Inner { lists: [list; _], talc }) }
+    }
+
+    /// Lets the heap take `span` of the address space, as it needs.
+    pub fn start(&self, kernel: &'static (dyn Kernel + Sync), space: Handle, span: Span) {
+        self.inner.lock().talc.oom_handler.ground = Some(Ground { kernel, space, span, used: 0 });
+    }
+}
+
+// SAFETY: a block is in a list or its owner's, never both: it is popped before it is handed out, and pushed when it comes
+// back. Its layout is that of its list; every other block is talc's.
+unsafe impl GlobalAlloc for Heap {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let mut inner = self.inner.lock();
+        let Some((index, listed)) = list_of(layout) else { return inner.allocate(layout) };
+        // SAFETY: only `push` fills lists.
+        match unsafe { inner.lists[index].pop() } {
+            Some(block) => block.as_ptr().cast(),
+            None => inner.allocate(listed),
+        }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        // SAFETY: the caller got it from `alloc`, so it is not null.
+        let block = unsafe { NonNull::new_unchecked(block) };
+        let mut inner = self.inner.lock();
+        let layout = match list_of(layout) {
+            // SAFETY: it has the size and the alignment of its list, and is nobody's any more.
+            Some((index, _)) if unsafe { inner.lists[index].push(block.cast()) } => return,
+            Some((_, listed)) => listed,
+            None => layout,
+        };
+        // SAFETY: `allocate` made it with this layout.
+        unsafe { inner.talc.free(block, layout) };
+    }
+
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_bytes: usize) -> *mut u8 {
+        // SAFETY: the caller sees to it that the size, rounded up, does not overflow.
+        let wanted = unsafe { Layout::from_size_align_unchecked(new_bytes, layout.align()) };
+        match (list_of(layout), list_of(wanted)) {
+            (Some(old), Some(new)) if old == new => return block,
+            // SAFETY: both layouts are talc's, and the caller got the block from `alloc`.
+            (None, None) if new_bytes > layout.size() => unsafe {
+                let old = NonNull::new_unchecked(block);
+                if let Ok(grown) = self.inner.lock().talc.grow_in_place(old, layout, new_bytes) {
+                    return grown.as_ptr();
+                }
+            },
+            _ => {}
+        }
+        // SAFETY: the two blocks are different ones, each as long as its layout.
+        unsafe {
+            let new = self.alloc(wanted);
+            if !new.is_null() {
+                new.copy_from_nonoverlapping(block, layout.size().min(new_bytes));
+                self.dealloc(block, layout);
+            }
+            new
+        }
+    }
+}
+
+/// The list for `layout`, and the layout of all that is in that list.
+fn list_of(layout: Layout) -> Option<(usize, Layout)> {
+    if layout.size() > LISTED_BYTES_MAX || layout.align() > LIST_STEP_BYTES {
+        return None;
+    }
+    let index = layout.size().saturating_sub(1) / LIST_STEP_BYTES;
+    let listed = Layout::from_size_align((index + 1) * LIST_STEP_BYTES, LIST_STEP_BYTES).ok()?;
+    Some((index, listed))
+}
+
+impl Inner {
+    fn allocate(&mut self, layout: Layout) -> *mut u8 {
+        // SAFETY: nobody asks the global allocator for no bytes.
+        unsafe { self.talc.malloc(layout) }.map_or(null_mut(), NonNull::as_ptr)
+    }
+}
+
+impl List {
+    /// # Safety
+    /// What is in the list is free.
+    unsafe fn pop(&mut self) -> Option<NonNull<Free>> {
+        let block = self.first?;
+        // SAFETY: `push` wrote it.
+        self.first = unsafe { block.as_ref().next };
+        self.length -= 1;
+        Some(block)
+    }
+
+    /// Whether it took the block; it does not when it is full.
+    ///
+    /// # Safety
+    /// The block is free and has the list's layout.
+    unsafe fn push(&mut self, block: NonNull<Free>) -> bool {
+        if self.length == LIST_LENGTH_MAX {
+            return false;
+        }
+        // SAFETY: the block is ours, aligned, and long enough for a pointer.
+        unsafe { block.write(Free { next: self.first }) };
+        self.first = Some(block);
+        self.length += 1;
+        true
+    }
 }
 
 /// Extends the heap when it is full.
-pub struct Extend {
+struct Extend {
     ground: Option<Ground>,
     heap: talc::Span,
 }

@@ -8,7 +8,7 @@
 //! What it does not know: WASI (crate `wasi`), files, where its bytes come from, and whether a machine or a Linux process
 //! is below. `images/runtime` puts the parts together.
 //!
-//! `unsafe` is in `engine_hooks`, `heap`, `stack`, `thread`, `trap` and `program`, where the engine and the CPU want it.
+//! `unsafe` is in `engine_hooks`, `heap`, `mem`, `stack`, `thread`, `trap` and `program`, where the engine and the CPU want it.
 #![no_std]
 
 extern crate alloc;
@@ -17,6 +17,8 @@ extern crate alloc;
 mod engine_hooks;
 #[allow(unsafe_code)]
 pub mod heap;
+#[allow(unsafe_code)]
+pub mod mem;
 pub mod process;
 #[allow(unsafe_code)]
 pub mod program;

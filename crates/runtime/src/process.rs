@@ -4,17 +4,18 @@ use crate::stack::Stack;
 use crate::thread::{GreenThread, Outcome};
 use crate::trap::{self, Stop};
 use crate::{Program, System};
-use alloc::string::String;
+use abi::Commit;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use wasmtime::{Linker, ResourceLimiter, Store, Trap};
+use wasmtime::{Linker, ResourceLimiter, Store, ThrownException, Trap};
 
-/// Stack beyond what WebAssembly code may use: for host functions and for what they call.
-const HOST_STACK_BYTES: u64 = 512 << 10;
+/// What WebAssembly code may use, and beyond it as much for host functions and for what they call.
+const STACK_BYTES: u64 = engine::WASM_STACK_BYTES as u64 + (512 << 10);
 
 /// What a process may use.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Of all linear memories together.
+    /// Of all linear memories and tables together.
     pub memory_bytes_max: u64,
     /// When its time is over, on the kernel's clock.
     pub deadline_ns: u64,
@@ -26,10 +27,10 @@ pub enum Ending {
     /// Its main function returned, or a host function ended it with an error that is no trap: for whoever linked
     /// that function to understand.
     Returned(Result<(), wasmtime::Error>),
-    /// A WebAssembly trap.
+    /// A WebAssembly trap, or an exception that left the program.
     Trapped {
         /// Which.
-        trap: Trap,
+        cause: String,
         /// The names of the functions on the stack, innermost first.
         backtrace: Vec<String>,
     },
@@ -46,44 +47,53 @@ pub struct Guest<T> {
     limiter: Limiter,
 }
 
+/// Counts memories and tables against one limit.
 #[derive(Debug)]
 struct Limiter {
-    memory_bytes: u64,
-    memory_bytes_max: u64,
+    bytes: u64,
+    bytes_max: u64,
+    /// What it would have been in all at the last growth that was too much.
     refused_bytes: Option<u64>,
 }
 
-/// The most elements in a process's tables, each.
-const TABLE_ELEMENTS_MAX: usize = 10_000_000;
+/// What an element of a table takes, in bytes: a pointer.
+const TABLE_ELEMENT_BYTES: u64 = 8;
+
+impl Limiter {
+    /// Whether something that is `current` units long may become `desired`. Beyond its own `maximum` the engine would refuse
+    /// it after it has been counted.
+    fn allow(&mut self, [current, desired]: [usize; 2], maximum: Option<usize>, unit_bytes: u64) -> bool {
+        if maximum.is_some_and(|maximum| desired > maximum) {
+            return false;
+        }
+        let more_bytes = (desired.saturating_sub(current) as u64).saturating_mul(unit_bytes);
+        let total = self.bytes.saturating_add(more_bytes);
+        if total > self.bytes_max {
+            self.refused_bytes = Some(total);
+            return false;
+        }
+        self.bytes = total;
+        true
+    }
+}
 
 impl ResourceLimiter for Limiter {
     fn memory_growing(
         &mut self,
         current: usize,
         desired: usize,
-        _maximum: Option<usize>,
+        maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        let total = self.memory_bytes - current as u64 + desired as u64;
-        let fits = total <= self.memory_bytes_max;
-        if fits {
-            self.memory_bytes = total;
-        } else {
-            self.refused_bytes = Some(total);
-        }
-        Ok(fits)
-    }
-
-    fn memory_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {
-        Ok(())
+        Ok(self.allow([current, desired], maximum, 1))
     }
 
     fn table_growing(
         &mut self,
-        _current: usize,
+        current: usize,
         desired: usize,
-        _maximum: Option<usize>,
+        maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        Ok(desired <= TABLE_ELEMENTS_MAX)
+        Ok(self.allow([current, desired], maximum, TABLE_ELEMENT_BYTES))
     }
 }
 
@@ -112,15 +122,14 @@ impl Process {
         data: T,
         limits: Limits,
     ) -> Result<Self, abi::Error> {
-        let stack = Stack::new(system, engine::WASM_STACK_BYTES as u64 + HOST_STACK_BYTES)?;
+        let stack = Stack::new(system, STACK_BYTES, Commit::OnTouch)?;
         let usable = stack.usable();
         if limits.deadline_ns != abi::Request::NEVER {
             // So that it can be ended in whatever it is doing when its time is over.
             program.functions();
         }
         let thread = GreenThread::new(stack, move || {
-            trap::enter(program, usable, limits.deadline_ns);
-            system.set_timer(limits.deadline_ns);
+            trap::enter(system, program, usable, limits.deadline_ns);
             let ending = run(system, program, &linker, data, limits);
             trap::leave();
             ending
@@ -134,7 +143,11 @@ impl Process {
         let mut answer = 0;
         loop {
             match self.thread.resume(answer) {
-                Outcome::Suspended(wait) => answer = idle(wait),
+                Outcome::Suspended(wait) => {
+                    trap::suspend();
+                    answer = idle(wait);
+                    trap::resume();
+                }
                 Outcome::Ended(ending) => return ending,
             }
         }
@@ -157,7 +170,7 @@ fn run<T: 'static>(
     data: T,
     limits: Limits,
 ) -> Ending {
-    let limiter = Limiter { memory_bytes: 0, memory_bytes_max: limits.memory_bytes_max, refused_bytes: None };
+    let limiter = Limiter { bytes: 0, bytes_max: limits.memory_bytes_max, refused_bytes: None };
     let mut store = Store::new(linker.engine(), Guest { data, limiter });
     store.limiter(|guest| &mut guest.limiter);
     system.slots().lock().begin(program.text().base);
@@ -166,19 +179,32 @@ fn run<T: 'static>(
         Err(error) => {
             if let Some(bytes) = store.data().limiter.refused_bytes {
                 return Ending::NotStarted(alloc::format!(
-                    "it wants {} MiB of memory and may have {} MiB (--memory)",
-                    bytes.div_ceil(1 << 20),
-                    limits.memory_bytes_max >> 20
+                    "it wants {} of memory and tables and may have {} (--memory)",
+                    in_units(bytes),
+                    in_units(limits.memory_bytes_max)
                 ));
             }
             return ending(program, Err(error));
         }
     };
-    match instance.get_typed_func::<(), ()>(&mut store, "_start") {
+    let Some(start) = instance.get_func(&mut store, "_start") else {
+        return Ending::NotStarted(String::from(
+            "it exports no function `_start`: it is a library, or was not built as a WASI command",
+        ));
+    };
+    match start.typed::<(), ()>(&store) {
         Ok(start) => ending(program, start.call(&mut store, ())),
         Err(_) => Ending::NotStarted(String::from(
-            "it exports no function `_start`: it is a library, or was not built as a WASI command",
+            "its function `_start` has parameters or results, which that of a WASI command has not",
         )),
+    }
+}
+
+/// So many bytes, for people: exact or rounded up.
+fn in_units(bytes: u64) -> String {
+    match bytes {
+        0..0x10_0000 => alloc::format!("{} KiB", bytes.div_ceil(1 << 10)),
+        _ => alloc::format!("{} MiB", bytes.div_ceil(1 << 20)),
     }
 }
 
@@ -188,11 +214,12 @@ fn ending(program: &Program, result: wasmtime::Result<()>) -> Ending {
     if let Some(stop) = trap::stop_wanted() {
         return Ending::Stopped(stop);
     }
-    match error.downcast_ref::<Trap>() {
-        Some(trap) => Ending::Trapped {
-            trap: *trap,
-            backtrace: frames.into_iter().filter_map(|ip| program.function_name(ip)).collect(),
-        },
-        None => Ending::Returned(Err(error)),
+    let backtrace = frames.into_iter().filter_map(|ip| program.function_name(ip)).collect();
+    if let Some(trap) = error.downcast_ref::<Trap>() {
+        return Ending::Trapped { cause: trap.to_string(), backtrace };
     }
+    if error.is::<ThrownException>() {
+        return Ending::Trapped { cause: String::from("an exception that nobody caught"), backtrace };
+    }
+    Ending::Returned(Err(error))
 }

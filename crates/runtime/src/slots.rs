@@ -6,10 +6,16 @@
 //! as it is, only its private pages go back, and the next memory that wants the same layout finds it ready:
 //! what the engine asks for is compared with what is there, and only differences reach the kernel.
 //!
-//! An image stays in a slot only for the same memory of the same program, which will ask for it again: the engine says
-//! nothing for a memory that has none, so anybody else gets the slot with the image cleared.
+//! Pages that go back are touched again by the next instance, at the price of a fault each. So a slot that serves the same
+//! memory again and again has a *resident window*, whose pages stay and are written back to what a fresh instance finds;
+//! writing sixteen pages costs less than giving up and faulting in two. The window is committed, so that writing it back
+//! cannot fail.
+//!
+//! Layout and image stay in a slot only for the same memory of the same program, which will ask for them again, and only if
+//! there is an image: then the memory has a length from the start. Of a memory that starts without any the engine says
+//! nothing, and so it must find nothing.
 
-use abi::{Backing, Commit, Error, Protection, Span};
+use abi::{Backing, Error, Protection, Span};
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
@@ -18,6 +24,13 @@ pub const SLOT_BYTES_MIN: u64 = 1 << 30;
 
 /// The most slots that are kept for later. Beyond it, address space and page tables go back.
 const SPARE_MAX: usize = 64;
+
+/// The most that a resident window takes: a memory of one WebAssembly page has all of it resident.
+const RESIDENT_BYTES_MAX: u64 = 64 << 10;
+/// How much of the stack below an image is resident.
+const RESIDENT_STACK_BYTES: u64 = 8 << 10;
+/// A slot that the same memory has used so often gets a resident window.
+const RELEASES_UNTIL_RESIDENT: u32 = 2;
 
 /// What slots need from below: regions at places that are ours.
 pub trait Regions {
@@ -31,46 +44,37 @@ pub trait Regions {
     fn protect(&mut self, span: Span, protection: Protection) -> Result<(), Error>;
     /// Gives private pages back.
     fn reset(&mut self, span: Span) -> Result<(), Error>;
+    /// Declares a region of zeros, read-write, whose pages are taken now.
+    fn commit(&mut self, span: Span) -> Result<(), Error>;
+    /// Writes zeros to the committed `span`, and its part of the image to where that lies.
+    fn write_back(&mut self, span: Span, image: Option<Image>);
 }
 
-impl Regions for &crate::System {
-    fn take(&mut self, length: u64) -> Option<Span> {
-        self.take_space(length)
-    }
-
-    fn release(&mut self, span: Span) -> Result<(), Error> {
-        self.unmap(span)
-    }
-
-    fn map(&mut self, span: Span, backing: Backing, protection: Protection) -> Result<(), Error> {
-        crate::System::map(self, span, backing, protection, Commit::OnTouch).map(drop)
-    }
-
-    fn protect(&mut self, span: Span, protection: Protection) -> Result<(), Error> {
-        crate::System::protect(self, span, protection)
-    }
-
-    fn reset(&mut self, span: Span) -> Result<(), Error> {
-        crate::System::reset(self, span)
-    }
-}
-
+/// What is in a memory from the start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Image {
-    source: u64,
-    span: Span,
+pub struct Image {
+    /// Where it is in the boot module.
+    pub source: u64,
+    /// Where it lies in the slot.
+    pub span: Span,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Slot {
     span: Span,
-    /// The stretch that can be read and written; the rest of the slot allows nothing.
-    accessible: Span,
-    image: Option<Image>,
-    /// Taken from the spares and not laid out yet: what is accessible is the last owner's wish.
-    inherited: Inherited,
     /// Which memory of which program it is, or was.
     owner: Owner,
+    /// The stretch that can be read and written; the rest of the slot allows nothing.
+    accessible: Span,
+    /// What the owner made accessible at first, before the memory grew.
+    first_accessible: Span,
+    /// Where what was ever accessible to this instance ends; the slot's base if nothing was.
+    reach: u64,
+    image: Option<Image>,
+    /// The part of `first_accessible` whose pages stay.
+    resident: Option<Span>,
+    /// How often it was given up by this owner.
+    releases: u32,
 }
 
 /// A memory of a program: the program's number and how many slots came before in the same instantiation.
@@ -78,12 +82,6 @@ struct Slot {
 struct Owner {
     program: u64,
     memory: u32,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Inherited {
-    No,
-    Yes,
 }
 
 /// All slots: in use, by address, and spare, the last given up at the end.
@@ -100,8 +98,8 @@ impl Slots {
         self.next_owner = Owner { program, memory: 0 };
     }
 
-    /// A slot of `length` bytes that allows no access (or what the last owner left, until the first
-    /// [`Slots::protect`]), all zeros, or with the image that its owner is about to ask for.
+    /// A slot of `length` bytes that allows no access and is all zeros, or has the layout and the image that its owner
+    /// is about to ask for.
     pub fn acquire(&mut self, length: u64, mut regions: impl Regions) -> Result<u64, Error> {
         let owner = self.next_owner;
         self.next_owner.memory += 1;
@@ -113,17 +111,16 @@ impl Slots {
             .or_else(|| self.spare.iter().rposition(|slot| fits(slot) && slot.image.is_none()))
             .or_else(|| self.spare.iter().rposition(fits));
         let mut slot = match spare {
-            Some(index) => Slot { inherited: Inherited::Yes, ..self.spare.remove(index) },
+            Some(index) => self.spare.remove(index),
             None => {
                 let span = regions.take(length).ok_or(Error::NoMemory)?;
                 regions.map(span, Backing::Zero, Protection::None)?;
-                let accessible = Span::new(span.base, 0);
-                Slot { span, accessible, image: None, inherited: Inherited::No, owner }
+                Slot::new(span, owner)
             }
         };
         if slot.owner != owner {
-            slot.owner = owner;
-            slot.drop_image(&mut regions)?;
+            slot.strip(&mut regions)?;
+            slot = Slot::new(slot.span, owner);
         }
         self.used.insert(slot.span.base, slot);
         Ok(slot.span.base)
@@ -153,14 +150,14 @@ impl Slots {
             }
             return Ok(());
         }
-        if slot.inherited == Inherited::Yes {
-            slot.inherited = Inherited::No;
-            return slot.lay_out(span, &mut regions);
-        }
         if slot.accessible.contains(span) {
             return Ok(());
         }
         regions.protect(span, Protection::ReadWrite)?;
+        if slot.reach == slot.span.base {
+            slot.first_accessible = span;
+        }
+        slot.reach = slot.reach.max(span.base + span.length);
         slot.accessible = if slot.accessible.end() == Some(span.base) && slot.accessible.length != 0 {
             Span::new(slot.accessible.base, slot.accessible.length + span.length)
         } else {
@@ -176,7 +173,7 @@ impl Slots {
         if slot.image == Some(image) {
             return Ok(());
         }
-        slot.drop_image(&mut regions)?;
+        slot.forget(&mut regions)?;
         regions.map(span, Backing::Image { source }, Protection::ReadWrite)?;
         slot.image = Some(image);
         Ok(())
@@ -190,19 +187,17 @@ impl Slots {
         mut regions: impl Regions,
     ) -> Result<(), Error> {
         let slot = self.slot(span)?;
-        slot.image = None;
+        slot.forget(&mut regions)?;
         regions.map(span, Backing::Zero, protection)
     }
 
-    /// Gives a slot up: its private pages go back at once, its layout waits for the next owner.
+    /// Gives a slot up: it is cleared at once, its layout waits for the next owner.
     pub fn release(&mut self, base: u64, mut regions: impl Regions) -> Result<(), Error> {
-        let slot = self.used.remove(&base).ok_or(Error::NotMapped)?;
+        let mut slot = self.used.remove(&base).ok_or(Error::NotMapped)?;
         if self.spare.len() == SPARE_MAX {
             return regions.release(slot.span);
         }
-        if slot.accessible.length != 0 {
-            regions.reset(slot.accessible)?;
-        }
+        slot.renew(&mut regions)?;
         self.spare.push(slot);
         Ok(())
     }
@@ -214,28 +209,78 @@ impl Slots {
 }
 
 impl Slot {
-    /// Puts zeros where the image is.
-    fn drop_image(&mut self, regions: &mut impl Regions) -> Result<(), Error> {
-        let Some(image) = self.image.take() else { return Ok(()) };
-        let open = self.accessible.contains(image.span);
-        regions.map(image.span, Backing::Zero, if open { Protection::ReadWrite } else { Protection::None })
+    fn new(span: Span, owner: Owner) -> Self {
+        let nothing = Span::new(span.base, 0);
+        Self {
+            span,
+            owner,
+            accessible: nothing,
+            first_accessible: nothing,
+            reach: span.base,
+            image: None,
+            resident: None,
+            releases: 0,
+        }
     }
 
-    /// Makes `span`, and nothing else, accessible in a slot that has a last owner's layout.
-    fn lay_out(&mut self, span: Span, regions: &mut impl Regions) -> Result<(), Error> {
-        let old = self.accessible;
-        if old == span {
+    /// Makes it what a fresh instance of the same owner finds.
+    fn renew(&mut self, regions: &mut impl Regions) -> Result<(), Error> {
+        if self.image.is_none() {
+            self.strip(regions)?;
+            *self = Self::new(self.span, self.owner);
             return Ok(());
         }
-        self.accessible = span;
-        if old.base == span.base && old.length > span.length {
-            let rest = Span::new(span.base + span.length, old.length - span.length);
-            return regions.protect(rest, Protection::None);
+        self.releases = self.releases.saturating_add(1);
+        if self.releases == RELEASES_UNTIL_RESIDENT {
+            self.resident = self.window().filter(|window| regions.commit(*window).is_ok());
         }
-        if old.length != 0 && !span.contains(old) {
-            regions.protect(old, Protection::None)?;
+        if let Some(window) = self.resident {
+            regions.write_back(window, self.image);
         }
-        regions.protect(span, Protection::ReadWrite)
+        let base = self.accessible.base;
+        let kept = self.resident.unwrap_or(Span::new(base, 0));
+        for (base, end) in [(base, kept.base), (kept.base + kept.length, self.reach)] {
+            if base < end {
+                regions.reset(Span::new(base, end - base))?;
+            }
+        }
+        let first_end = self.first_accessible.base + self.first_accessible.length;
+        if first_end < self.reach {
+            regions.protect(Span::new(first_end, self.reach - first_end), Protection::None)?;
+        }
+        self.accessible = self.first_accessible;
+        self.reach = first_end;
+        Ok(())
+    }
+
+    /// Puts zeros that allow no access where anything else was; all pages go back.
+    fn strip(&self, regions: &mut impl Regions) -> Result<(), Error> {
+        if self.reach == self.span.base {
+            return Ok(());
+        }
+        let base = self.first_accessible.base;
+        regions.map(Span::new(base, self.reach - base), Backing::Zero, Protection::None)
+    }
+
+    /// The window for this owner: all of a small memory; of a larger one what surely is touched, the image and the end
+    /// of the stack, which linkers put just below it.
+    fn window(&self) -> Option<Span> {
+        let (all, image) = (self.first_accessible, self.image?.span);
+        if all.length <= RESIDENT_BYTES_MAX {
+            return Some(all);
+        }
+        let base = image.base.saturating_sub(RESIDENT_STACK_BYTES).max(all.base);
+        let window = Span::new(base, (image.base + image.length - base).min(RESIDENT_BYTES_MAX));
+        Some(window).filter(|window| all.contains(*window))
+    }
+
+    /// Puts zeros where the image and the resident window are; the pages go back.
+    fn forget(&mut self, regions: &mut impl Regions) -> Result<(), Error> {
+        let image = self.image.take().map(|image| image.span);
+        for span in [image, self.resident.take()].into_iter().flatten() {
+            regions.map(span, Backing::Zero, Protection::ReadWrite)?;
+        }
+        Ok(())
     }
 }
 
@@ -245,23 +290,54 @@ mod tests {
 
     const SLOT: u64 = 4 << 30;
     const PAGE: u64 = 4096;
+    /// Slots are large; what the tests look at is this near their start.
+    const LOOKED_AT: u64 = 64;
 
-    /// Remembers, for each page that was ever named, what it is and allows; and counts calls.
+    /// What is in a page.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    enum Content {
+        Zero,
+        Image(u64),
+        Dirty,
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    struct Page {
+        backing: Backing,
+        protection: Protection,
+        content: Content,
+        committed: bool,
+    }
+
+    /// Remembers what is in each page that was ever named and what it allows; and counts calls.
     #[derive(Default)]
     struct Fake {
         next: u64,
-        pages: BTreeMap<u64, (Backing, Protection)>,
+        pages: BTreeMap<u64, Page>,
         calls: usize,
+        commits_refused: bool,
     }
 
     impl Fake {
         fn pages(span: Span) -> impl Iterator<Item = u64> {
-            // Slots are large; what the tests look at is near their start.
-            (span.base..span.base + span.length.min(64 * PAGE)).step_by(PAGE as usize)
+            (span.base..span.base + span.length.min(LOOKED_AT * PAGE)).step_by(PAGE as usize)
         }
 
-        fn at(&self, address: u64) -> (Backing, Protection) {
+        fn fresh(backing: Backing) -> Content {
+            match backing {
+                Backing::Image { source } => Content::Image(source),
+                _ => Content::Zero,
+            }
+        }
+
+        fn at(&self, address: u64) -> Page {
             self.pages[&address]
+        }
+
+        /// An instance writes to every page that it can reach.
+        fn scribble(&mut self) {
+            let open = self.pages.values_mut().filter(|page| page.protection == Protection::ReadWrite);
+            open.for_each(|page| page.content = Content::Dirty);
         }
     }
 
@@ -282,27 +358,57 @@ mod tests {
                     Backing::Image { source } => Backing::Image { source: source + page - span.base },
                     other => other,
                 };
-                self.pages.insert(page, (backing, protection));
+                let content = Fake::fresh(backing);
+                self.pages.insert(page, Page { backing, protection, content, committed: false });
             }
             Ok(())
         }
         fn protect(&mut self, span: Span, protection: Protection) -> Result<(), Error> {
             self.calls += 1;
             for page in Fake::pages(span) {
-                self.pages.get_mut(&page).expect("mapped").1 = protection;
+                self.pages.get_mut(&page).expect("mapped").protection = protection;
             }
             Ok(())
         }
-        fn reset(&mut self, _: Span) -> Result<(), Error> {
+        fn reset(&mut self, span: Span) -> Result<(), Error> {
             self.calls += 1;
+            for page in Fake::pages(span) {
+                let page = self.pages.get_mut(&page).expect("mapped");
+                page.content = Fake::fresh(page.backing);
+            }
             Ok(())
+        }
+        fn commit(&mut self, span: Span) -> Result<(), Error> {
+            if self.commits_refused {
+                return Err(Error::NoMemory);
+            }
+            self.map(span, Backing::Zero, Protection::ReadWrite)?;
+            for page in Fake::pages(span) {
+                self.pages.get_mut(&page).expect("mapped").committed = true;
+            }
+            Ok(())
+        }
+        fn write_back(&mut self, span: Span, image: Option<Image>) {
+            for address in Fake::pages(span) {
+                let page = self.pages.get_mut(&address).expect("mapped");
+                assert!(page.committed && page.protection == Protection::ReadWrite, "cannot fail");
+                page.content = match image {
+                    Some(image) if image.span.contains(Span::new(address, PAGE)) => {
+                        Content::Image(image.source + address - image.span.base)
+                    }
+                    _ => Content::Zero,
+                };
+            }
         }
     }
 
-    /// What the engine does for an instance: reserve, make accessible, map an image.
+    /// What the engine does for an instance: reserve, make accessible, map an image of two pages.
     fn instance(slots: &mut Slots, fake: &mut Fake, pages: u64, image: Option<u64>) -> u64 {
-        slots.begin(image.unwrap_or(1));
+        slots.begin(image.unwrap_or(pages));
         let base = slots.acquire(SLOT, &mut *fake).unwrap();
+        if pages == 0 {
+            return base;
+        }
         slots.protect(Span::new(base, pages * PAGE), Protection::ReadWrite, &mut *fake).unwrap();
         if let Some(source) = image {
             slots.map_image(source, Span::new(base + PAGE, 2 * PAGE), &mut *fake).unwrap();
@@ -310,36 +416,62 @@ mod tests {
         base
     }
 
-    #[test]
-    fn the_same_layout_costs_one_call() {
-        let (mut slots, mut fake) = (Slots::default(), Fake::default());
-        let base = instance(&mut slots, &mut fake, 16, Some(0x7000));
-        slots.release(base, &mut fake).unwrap();
-        let before = fake.calls;
-        assert_eq!(instance(&mut slots, &mut fake, 16, Some(0x7000)), base);
-        slots.release(base, &mut fake).unwrap();
-        assert_eq!(fake.calls - before, 1, "only the reset");
+    /// An instance finds its own pages fresh, and nothing beyond.
+    fn assert_fresh(fake: &Fake, base: u64, pages: u64, image: Option<u64>) {
+        for page in 0..LOOKED_AT {
+            let found = fake.at(base + page * PAGE);
+            let expected = if page < pages { Protection::ReadWrite } else { Protection::None };
+            assert_eq!(found.protection, expected, "page {page} of {pages}");
+            let in_image = (1..3).contains(&page).then_some(image).flatten();
+            let expected =
+                in_image.map_or(Content::Zero, |source| Content::Image(source + (page - 1) * PAGE));
+            assert_eq!(found.content, expected, "page {page} of {pages}");
+        }
     }
 
     #[test]
-    fn another_layout_sees_nothing_of_the_last() {
-        for (first, second) in [(16, 4), (4, 16), (16, 16)] {
-            let images = [None, Some(0x7000), Some(0x9000)];
-            for (old, new) in images.into_iter().flat_map(|old| images.map(|new| (old, new))) {
-                let (mut slots, mut fake) = (Slots::default(), Fake::default());
-                let base = instance(&mut slots, &mut fake, first, old);
-                slots.release(base, &mut fake).unwrap();
-                assert_eq!(instance(&mut slots, &mut fake, second, new), base);
-                for page in 0..32 {
-                    let (backing, protection) = fake.at(base + page * PAGE);
-                    let expected = if page < second { Protection::ReadWrite } else { Protection::None };
-                    assert_eq!(protection, expected, "page {page} of {second} after {first}");
-                    let in_image = (1..3).contains(&page).then_some(new).flatten();
-                    let expected = match in_image {
-                        Some(source) => Backing::Image { source: source + (page - 1) * PAGE },
-                        None => Backing::Zero,
-                    };
-                    assert_eq!(backing, expected, "page {page}");
+    fn the_same_layout_costs_one_call_and_then_none() {
+        let (mut slots, mut fake) = (Slots::default(), Fake::default());
+        let mut calls = Vec::new();
+        for _ in 0..5 {
+            let before = fake.calls;
+            let base = instance(&mut slots, &mut fake, 16, Some(0x7000));
+            assert_fresh(&fake, base, 16, Some(0x7000));
+            fake.scribble();
+            slots.release(base, &mut fake).unwrap();
+            calls.push(fake.calls - before);
+        }
+        assert_eq!(calls[1..], [1, 0, 0, 0], "the window's commit, and from then on nothing");
+    }
+
+    #[test]
+    fn nobody_sees_anything_of_the_one_before() {
+        let mut random = 1u64;
+        let mut below = |limit: u64| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (random >> 33) % limit
+        };
+        for history in 0..500 {
+            let (mut slots, mut fake) = (Slots::default(), Fake::default());
+            for _ in 0..12 {
+                fake.commits_refused = history % 5 == 0;
+                // A program's memory always starts with the same size and image.
+                let programs =
+                    [(4, Some(0x7000)), (20, Some(0x9000)), (16, Some(0xb000)), (16, None), (0, None)];
+                let (pages, image) = programs[below(programs.len() as u64) as usize];
+                for _ in 0..=below(4) {
+                    let base = instance(&mut slots, &mut fake, pages, image);
+                    assert_fresh(&fake, base, pages, image);
+                    let grown = below(8);
+                    let growth = Span::new(base + pages * PAGE, grown * PAGE);
+                    if grown != 0 {
+                        slots.protect(growth, Protection::ReadWrite, &mut fake).unwrap();
+                    }
+                    fake.scribble();
+                    if grown != 0 && below(3) == 0 {
+                        slots.protect(growth, Protection::None, &mut fake).unwrap();
+                    }
+                    slots.release(base, &mut fake).unwrap();
                 }
             }
         }
@@ -348,12 +480,12 @@ mod tests {
     #[test]
     fn growth_is_kept_and_then_taken_back() {
         let (mut slots, mut fake) = (Slots::default(), Fake::default());
-        let base = instance(&mut slots, &mut fake, 4, None);
+        let base = instance(&mut slots, &mut fake, 4, Some(0x7000));
         slots.protect(Span::new(base + 4 * PAGE, 4 * PAGE), Protection::ReadWrite, &mut fake).unwrap();
         slots.release(base, &mut fake).unwrap();
-        assert_eq!(instance(&mut slots, &mut fake, 4, None), base);
-        assert_eq!(fake.at(base + 3 * PAGE).1, Protection::ReadWrite);
-        assert_eq!(fake.at(base + 4 * PAGE).1, Protection::None);
+        assert_eq!(instance(&mut slots, &mut fake, 4, Some(0x7000)), base);
+        assert_eq!(fake.at(base + 3 * PAGE).protection, Protection::ReadWrite);
+        assert_eq!(fake.at(base + 4 * PAGE).protection, Protection::None);
     }
 
     #[test]

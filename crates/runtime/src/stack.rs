@@ -1,7 +1,7 @@
 //! Stacks with a guard below, and the switch from one to another.
 
 use crate::System;
-use abi::{Commit, Error, PAGE_SIZE, Protection, Span};
+use abi::{Backing, Commit, Error, PAGE_SIZE, Protection, Span};
 use core::arch::naked_asm;
 
 /// Unmapped space below a stack: more than any one frame of ours, so that running over the end faults.
@@ -15,12 +15,13 @@ pub struct Stack {
 }
 
 impl Stack {
-    /// A stack of `length` bytes, whole pages.
-    pub fn new(system: &'static System, length: u64) -> Result<Self, Error> {
+    /// A stack of `length` bytes, whole pages. With [`Commit::Now`] no touch of it can fail.
+    pub fn new(system: &'static System, length: u64, commit: Commit) -> Result<Self, Error> {
         debug_assert!(length.is_multiple_of(PAGE_SIZE));
-        let span = system.map_new(GUARD_BYTES + length, Protection::ReadWrite, Commit::OnTouch)?;
+        let span = system.take_space(GUARD_BYTES + length).ok_or(Error::NoMemory)?;
         let stack = Self { system, span };
-        system.protect(Span::new(span.base, GUARD_BYTES), Protection::None)?;
+        // Nothing is mapped in the guard.
+        system.map(stack.usable(), Backing::Zero, Protection::ReadWrite, commit)?;
         Ok(stack)
     }
 

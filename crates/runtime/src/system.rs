@@ -3,6 +3,7 @@
 use crate::slots::Slots;
 use crate::space::Space;
 use abi::{Backing, BootInfo, Commit, Error, Handle, Kernel, PAGE_SIZE, Protection, Request, Span};
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use spin::{Mutex, Once};
 
 /// Address space at the start of the window that the heap may grow into.
@@ -18,6 +19,19 @@ pub struct System {
     module: Span,
     space: Mutex<Space>,
     slots: Mutex<Slots>,
+    reserve: Reserve,
+}
+
+/// Pages that are given up when the machine has no others left and our own code needs one to come to an end.
+#[derive(Debug, Default)]
+struct Reserve {
+    base: AtomicU64,
+}
+
+impl Reserve {
+    /// What a host function may touch on its way out: its stack, its answers in the program's memory.
+    const BYTES: u64 = 64 << 10;
+    const SPENT: u64 = 0;
 }
 
 impl System {
@@ -32,6 +46,7 @@ impl System {
             module: boot.module,
             space: Mutex::new(Space::new(window)),
             slots: Mutex::new(Slots::default()),
+            reserve: Reserve::default(),
         })
     }
 
@@ -99,6 +114,21 @@ impl System {
     /// Gives private pages back.
     pub fn reset(&self, span: Span) -> Result<(), Error> {
         self.kernel.call(Request::Reset { space: self.space_handle, span }).map(drop)
+    }
+
+    /// Takes the reserve from the quota, for a platform where pages can run out.
+    pub fn hold_reserve(&self) -> Result<(), Error> {
+        let span = self.map_new(Reserve::BYTES, Protection::ReadWrite, Commit::Now)?;
+        self.reserve.base.store(span.base, Relaxed);
+        Ok(())
+    }
+
+    /// Gives the reserve up, in an upcall. Whether there was one.
+    pub(crate) fn spend_reserve(&self) -> bool {
+        let base = self.reserve.base.swap(Reserve::SPENT, Relaxed);
+        let span = Span::new(base, Reserve::BYTES);
+        // The address space is not given back: the lock may be what the upcall has interrupted.
+        base != Reserve::SPENT && self.kernel.call(Request::Unmap { space: self.space_handle, span }).is_ok()
     }
 
     /// Asks for a tick upcall at `deadline_ns`.

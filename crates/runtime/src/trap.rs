@@ -64,6 +64,8 @@ pub type PollCancel = fn() -> bool;
 /// What upcalls need to know, without locks: of the one process that runs.
 struct Running {
     active: AtomicBool,
+    /// It waits: whoever waits for it looks at events itself.
+    suspended: AtomicBool,
     stop: AtomicU8,
     deadline_ns: AtomicU64,
     program: AtomicPtr<Program>,
@@ -77,6 +79,7 @@ struct Running {
 
 static RUNNING: Running = Running {
     active: AtomicBool::new(false),
+    suspended: AtomicBool::new(false),
     stop: AtomicU8::new(0),
     deadline_ns: AtomicU64::new(u64::MAX),
     program: AtomicPtr::new(core::ptr::null_mut()),
@@ -110,7 +113,7 @@ pub fn set_helper(helper: &Program) {
 }
 
 /// From now until [`leave`], upcalls are for this process.
-pub(crate) fn enter(program: &'static Program, stack: Span, deadline_ns: u64) {
+pub(crate) fn enter(system: &System, program: &'static Program, stack: Span, deadline_ns: u64) {
     RUNNING.stop.store(0, Relaxed);
     RUNNING.frame_count.store(0, Relaxed);
     RUNNING.deadline_ns.store(deadline_ns, Relaxed);
@@ -118,11 +121,36 @@ pub(crate) fn enter(program: &'static Program, stack: Span, deadline_ns: u64) {
     RUNNING.stack_base.store(stack.base, Relaxed);
     RUNNING.stack_top.store(stack.base + stack.length, Relaxed);
     RUNNING.active.store(true, Release);
+    system.set_timer(deadline_ns);
+    look_at_events();
 }
 
 /// The process is over.
 pub(crate) fn leave() {
     RUNNING.active.store(false, Release);
+}
+
+/// The process waits until [`resume`]: there is nothing to end, and whoever waits for it looks at events.
+pub(crate) fn suspend() {
+    RUNNING.suspended.store(true, Release);
+}
+
+/// The process goes on.
+pub(crate) fn resume() {
+    RUNNING.suspended.store(false, Release);
+    look_at_events();
+}
+
+/// Looks at the events that came when no upcall was for the process.
+fn look_at_events() {
+    if cancel_polled() {
+        want_stop(Stop::Cancelled);
+    }
+    if stop_wanted().is_some()
+        && let Some(system) = System::get()
+    {
+        system.set_timer(system.now_ns() + RETRY_NS);
+    }
 }
 
 /// Why the process has to end, if it does.
@@ -192,19 +220,21 @@ fn fault(context: &mut Context) -> Verdict {
             }
             Verdict::Resume
         }
-        Some(_) if context.out_of_memory != 0 => out_of_memory_in_copy(context),
+        Some(_) if context.out_of_memory != 0 => out_of_memory_in_host(context),
         _ => Verdict::Fatal,
     }
 }
 
-/// No page was left when our own code copied into the program's memory, or filled it: the copy ends here, and the
-/// program as soon as it goes on.
-fn out_of_memory_in_copy(context: &mut Context) -> Verdict {
-    let Some(system) = System::get().filter(|system| is_copy_into_memory(system, context)) else {
+/// No page was left when our own code touched the process's memory or stack. A long copy ends here; for anything else
+/// the reserve is given up. The program ends as soon as it goes on.
+fn out_of_memory_in_host(context: &mut Context) -> Verdict {
+    let Some(system) = System::get() else { return Verdict::Fatal };
+    if is_copy_into_memory(system, context) {
+        context.rcx = 0;
+    } else if !system.spend_reserve() {
         return Verdict::Fatal;
-    };
+    }
     want_stop(Stop::OutOfMemory);
-    context.rcx = 0;
     RUNNING.steps.store(STEPS_MAX, Relaxed);
     system.set_timer(system.now_ns() + RETRY_NS);
     Verdict::Resume
@@ -216,6 +246,9 @@ fn interrupt(context: &mut Context) {
     let now_ns = system.now_ns();
     if now_ns >= deadline_ns() {
         want_stop(Stop::TimedOut);
+    }
+    if RUNNING.suspended.load(Acquire) {
+        return;
     }
     // In our own code the platform may be in use: the host function that was interrupted looks when it is done.
     let in_program = program.text().contains(Span::new(context.rip, 1));

@@ -18,6 +18,7 @@ guests![
     "files",
     "four-gib",
     "grow",
+    "limits",
     "random",
     "ready-spin",
     "recursion",
@@ -28,7 +29,9 @@ guests![
     "spin-start",
     "strange-import",
     "streams",
+    "touches-by-host",
     "traps",
+    "uncaught",
     "yes",
 ];
 

@@ -11,7 +11,7 @@ use runtime::{System, stack::Stack};
 use crate::{gate, report};
 
 #[global_allocator]
-static HEAP: Heap = runtime::heap::new();
+static HEAP: Heap = Heap::new();
 
 /// Stack for upcalls: the longest is a walk over a program's functions.
 const UPCALL_STACK_BYTES: u64 = 64 << 10;
@@ -37,7 +37,7 @@ extern "C" fn start(boot: *const BootInfo) -> u64 {
     }
     let kernel = gate::open(boot);
     let heap_span = Span::new(boot.window.base, runtime::system::HEAP_SPAN_BYTES);
-    runtime::heap::start(&HEAP, kernel, boot.space, heap_span);
+    HEAP.start(kernel, boot.space, heap_span);
     let status = crate::main(System::install(kernel, boot), boot);
     if boot.gate == 0 {
         gate::stop(status);
@@ -55,7 +55,7 @@ pub fn module(boot: &'static BootInfo) -> &'static [u8] {
 /// Says where upcalls go: to [`entry_bare`], or to the function that Linux's signal handler calls.
 pub fn register_upcalls(system: &'static System, boot: &BootInfo) -> Result<(), abi::Error> {
     let page = system.map_new(PAGE_SIZE, Protection::ReadWrite, Commit::Now)?;
-    let stack = Stack::new(system, UPCALL_STACK_BYTES)?;
+    let stack = Stack::new(system, UPCALL_STACK_BYTES, Commit::Now)?;
     let entry =
         if boot.gate == 0 { entry_bare as *const () as u64 } else { entry_hosted as *const () as u64 };
     trap::register(system, page.base, entry, stack.top())?;

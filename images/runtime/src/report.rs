@@ -1,7 +1,7 @@
 //! How it ended, for people and for scripts.
 
 use alloc::format;
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use link::Cause;
 use runtime::Ending;
 use runtime::trap::{self, Stop};
@@ -30,7 +30,7 @@ pub struct Report {
 impl Report {
     /// It never started.
     pub fn not_started(program: &str, reason: impl core::fmt::Display) -> Self {
-        let message = format!("selkis: {program}: {reason}\n");
+        let message = format!("selkis: {program}: {}\n", printable(&reason.to_string()));
         Self { status: STATUS_FAILED, cause: Cause::FailedToStart, message }
     }
 
@@ -39,10 +39,10 @@ impl Report {
         match ending {
             Ending::Returned(Ok(())) => Self { status: 0, cause: Cause::Exited, message: String::new() },
             Ending::Returned(Err(error)) => Self::returned(program, &error),
-            Ending::Trapped { trap, backtrace } => {
-                let mut message = format!("selkis: {program}: trap: {trap}\n");
+            Ending::Trapped { cause, backtrace } => {
+                let mut message = format!("selkis: {program}: trap: {cause}\n");
                 for (depth, name) in backtrace.iter().enumerate() {
-                    message += &format!("  {depth:>2}: {name}\n");
+                    message += &format!("  {depth:>2}: {}\n", printable(name));
                 }
                 if backtrace.len() >= trap::FRAMES_MAX {
                     message += "  … and more\n";
@@ -62,8 +62,7 @@ impl Report {
         if error.is::<wasi::Stopped>() {
             return Self::stopped(program, trap::stop_wanted().unwrap_or(Stop::Cancelled));
         }
-        let message = format!("selkis: {program}: {error:#}\n");
-        Self { status: STATUS_FAILED, cause: Cause::FailedToStart, message }
+        Self::not_started(program, format!("{error:#}"))
     }
 
     fn stopped(program: &str, stop: Stop) -> Self {
@@ -78,4 +77,16 @@ impl Report {
         };
         Self { status, cause, message: format!("selkis: {program}: {reason}\n") }
     }
+}
+
+/// Text in which names may be the program's own choice, without what would steer a terminal or forge a line.
+fn printable(text: &str) -> String {
+    let mut clean = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character.is_control() {
+            true => clean.extend(character.escape_default()),
+            false => clean.push(character),
+        }
+    }
+    clean
 }

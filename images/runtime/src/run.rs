@@ -60,12 +60,15 @@ fn start<H: Host + 'static>(
 ) -> Result<Process, String> {
     let failed = |error: wasmtime::Error| format!("{error:#}");
     let mut linker = wasmtime::Linker::new(engine);
-    wasi::p1::add_to_linker(
+    let unserved = wasi::p1::add_to_linker(
         &mut linker,
         program.module(),
         |guest: &mut process::Guest<wasi::p1::State<H>>| &mut guest.data,
     )
     .map_err(failed)?;
+    if !unserved.is_empty() {
+        return Err(imports_nobody_serves(&unserved));
+    }
     let beginning = beginning(&mut host, &plan)?;
     let deadline_ns =
         plan.timeout_ns.map_or(Request::NEVER, |timeout| system.now_ns().saturating_add(timeout));
@@ -74,6 +77,22 @@ fn start<H: Host + 'static>(
         wasi::p1::State::new(host, beginning).map_err(|errno| format!("too many directories ({errno:?})"))?;
     Process::new(system, program, linker, state, limits)
         .map_err(|error| format!("there is no memory for its stack ({error:?})"))
+}
+
+/// The most imports that a message names.
+const IMPORTS_NAMED: usize = 4;
+
+fn imports_nobody_serves(imports: &[String]) -> String {
+    let named: Vec<String> = imports.iter().take(IMPORTS_NAMED).map(|import| format!("`{import}`")).collect();
+    let more = match imports.len() - named.len() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let advice = match imports.iter().any(|import| import.starts_with("wasi_unstable::")) {
+        true => "; it was built for an older WASI: build it for wasm32-wasip1",
+        false => "; what is served here is wasi_snapshot_preview1",
+    };
+    format!("it imports {}{more}, which nobody serves{advice}", named.join(", "))
 }
 
 /// What the program begins with; opens the granted directories.

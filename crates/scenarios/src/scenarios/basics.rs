@@ -12,6 +12,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario { name: "options-anywhere", on: On::Both, run: options_anywhere },
     Scenario { name: "stdin-echo", on: On::Both, run: stdin_echo },
     Scenario { name: "traps", on: On::Both, run: traps },
+    Scenario { name: "uncaught", on: On::Both, run: uncaught },
     Scenario { name: "endless-recursion", on: On::Both, run: endless_recursion },
     Scenario { name: "strange-import", on: On::Both, run: strange_import },
     Scenario { name: "not-a-module", on: On::Both, run: not_a_module },
@@ -89,6 +90,16 @@ fn traps(context: &Context) -> Verdict {
     Ok(())
 }
 
+fn uncaught(context: &Context) -> Verdict {
+    let output = context.guest("uncaught")?.arguments(["throw"]).run()?;
+    output.exits(134)?.writes("")?.ends_well()?.says(&["uncaught.wat", "exception that nobody caught"])?;
+    let output = context.guest("uncaught")?.run()?;
+    output.exits(134)?.writes("")?.ends_well()?.says(&["unreachable", "all is well"])?;
+    let forged = |line: &str| line.starts_with("selkis: all is well");
+    let errors = output.errors();
+    check(!errors.contains('\x1b') && !errors.lines().any(forged), || format!("not escaped: {errors:?}"))
+}
+
 fn endless_recursion(context: &Context) -> Verdict {
     let output = context.guest("recursion")?.run()?;
     output.exits(134)?.ends_well()?.says(&["call stack exhausted", "descend"])?;
@@ -98,7 +109,13 @@ fn endless_recursion(context: &Context) -> Verdict {
 
 fn strange_import(context: &Context) -> Verdict {
     let output = context.guest("strange-import")?.run()?;
-    output.exits(125)?.writes("")?.ends_well()?.says(&["strange-import.wat", "env", "launch_missiles"])?;
+    output.exits(125)?.writes("")?.ends_well()?.says(&[
+        "strange-import.wat",
+        "env::launch_missiles",
+        "wasi_snapshot_preview1::fd_levitate",
+        "nobody serves",
+    ])?;
+    check(!output.errors().contains("fd_write"), || String::from("what is served is complained of"))?;
     Ok(())
 }
 

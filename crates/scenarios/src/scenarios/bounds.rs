@@ -8,9 +8,11 @@ use crate::verdict::{Verdict, check, check_eq};
 pub const SCENARIOS: &[Scenario] = &[
     Scenario { name: "large-stdin", on: On::Both, run: large_stdin },
     Scenario { name: "memory-limit", on: On::Both, run: memory_limit },
+    Scenario { name: "tables-count-as-memory", on: On::Both, run: tables_count_as_memory },
     Scenario { name: "four-gib", on: On::Both, run: four_gib },
     Scenario { name: "small-machine", on: On::Only(Platform::Vm), run: small_machine },
     Scenario { name: "exhausted-machine", on: On::Only(Platform::Vm), run: exhausted_machine },
+    Scenario { name: "exhausted-by-host", on: On::Only(Platform::Vm), run: exhausted_by_host },
 ];
 
 /// 1 GiB hosted, 64 MiB into the machine; the command itself needs no more memory for it.
@@ -34,6 +36,11 @@ fn memory_limit(context: &Context) -> Verdict {
         let output = context.guest("grow")?.options(["--memory", option]).run()?;
         output.exits(0)?.writes(pages.to_le_bytes())?;
     }
+    Ok(())
+}
+
+fn tables_count_as_memory(context: &Context) -> Verdict {
+    context.guest("limits")?.options(["--memory", "16MiB"]).run()?.exits(0)?.ends_well()?;
     Ok(())
 }
 
@@ -70,4 +77,12 @@ fn exhausted_machine(context: &Context) -> Verdict {
             check((16..1024).contains(&pages), || format!("the program got {pages} pages"))
         }
     }
+}
+
+/// The last page of the machine is touched by a host function, and still the machine stops in order.
+fn exhausted_by_host(context: &Context) -> Verdict {
+    let small = ["--memory", "512MiB", "--vm-memory", "64MiB"];
+    let output = context.guest("touches-by-host")?.options(small).run()?;
+    output.exits(137)?.ends_well()?.writes("")?.says(&["out of memory", "--vm-memory"])?;
+    Ok(())
 }

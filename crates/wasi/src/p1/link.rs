@@ -5,7 +5,10 @@ use super::{Memory, State};
 use crate::provider::Host;
 use crate::{Error, Exit, Result, Stopped};
 use alloc::collections::BTreeSet;
-use wasmtime::{Caller, Extern, Linker, Module};
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use wasmtime::{Caller, Extern, ImportType, Linker, Module};
 
 /// The module that programs import the functions from.
 const MODULE: &str = "wasi_snapshot_preview1";
@@ -17,21 +20,23 @@ macro_rules! link_functions {
         ///
         /// A call leaves the program with an error only as [`Stopped`] or [`Exit`].
         ///
+        /// Answers with the program's imports that are none of these functions, as `module::name`.
+        ///
         /// # Errors
         /// If the linker has one of the names already.
         pub fn add_to_linker<T, H>(
             linker: &mut Linker<T>,
             program: &Module,
             access: impl Fn(&mut T) -> &mut State<H> + Copy + Send + Sync + 'static,
-        ) -> wasmtime::Result<()>
+        ) -> wasmtime::Result<Vec<String>>
         where
             T: 'static,
             H: Host + 'static,
         {
             let ours = program.imports().filter(|import| import.module() == MODULE);
-            let wanted: BTreeSet<&str> = ours.map(|import| import.name()).collect();
+            let mut wanted: BTreeSet<&str> = ours.map(|import| import.name()).collect();
             $(
-                if wanted.contains(stringify!($name)) {
+                if wanted.remove(stringify!($name)) {
                     linker.func_wrap(
                         MODULE,
                         stringify!($name),
@@ -41,12 +46,14 @@ macro_rules! link_functions {
                     )?;
                 }
             )*
-            if wanted.contains("proc_exit") {
+            if wanted.remove("proc_exit") {
                 linker.func_wrap(MODULE, "proc_exit", move |status: u32| -> wasmtime::Result<()> {
                     Err(wasmtime::Error::new(Exit(status)))
                 })?;
             }
-            Ok(())
+            let unserved = |import: &ImportType<'_>| import.module() != MODULE || wanted.contains(import.name());
+            let name = |import: ImportType<'_>| format!("{}::{}", import.module(), import.name());
+            Ok(program.imports().filter(unserved).map(name).collect())
         }
     };
 }

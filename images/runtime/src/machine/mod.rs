@@ -52,6 +52,7 @@ fn prepare(system: &'static System, boot: &'static BootInfo, console: Console) -
     clock::start(boot);
     console::open(system, boot, console)?;
     entry::register_upcalls(system, boot).map_err(|error| format!("no upcalls: {error:?}"))?;
+    system.hold_reserve().map_err(|error| format!("no reserve: {error:?}"))?;
     trap::set_poll_cancel(console::poll_cancel);
     Ok(())
 }
