@@ -10,6 +10,9 @@ readonly SETUP_FAILED=125
 # shellcheck disable=SC2034 # not all who source this need all
 readonly ROOM_TO_RUN=4 ROOM_TO_BENCH=6 ROOM_TO_TEST=9
 
+# For a user who has to ask somebody else, once.
+readonly ALL_PACKAGES='gcc libc6-dev qemu-system-x86 ovmf python3-pip npm'
+
 # Services and cron jobs may have no HOME; cargo and pip want one too.
 if [ -z "${HOME:-}" ]; then
 	unset HOME # without it, bash asks the list of users what ~ is
@@ -105,7 +108,7 @@ install_packages() {
 		"Selkis sets itself up on Debian 12; elsewhere, install the equivalent and try again"
 	if [ "$(id -u)" -ne 0 ]; then
 		have sudo || die "$why needs the Debian package(s) $*, and this user cannot install them (not root, no sudo)" \
-			"ask an administrator to run: apt-get install --no-install-recommends $*"
+			"ask an administrator to run: apt-get install --no-install-recommends $* (all that is ever needed: $ALL_PACKAGES)"
 		root=(sudo)
 		if ! person_present; then
 			sudo --non-interactive true 2>/dev/null ||
