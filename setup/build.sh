@@ -91,7 +91,6 @@ ensure_built() {
 		done
 		[ ${#stale[@]} -gt 0 ] || return 0
 	fi
-	[ -d "$CACHE/build" ] || need_room "$ROOM_TO_RUN" 'building Selkis'
 	need cc 'compiling for this machine' gcc libc6-dev
 	ensure_toolchain
 	find_build

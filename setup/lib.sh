@@ -140,6 +140,11 @@ need() {
 	have "$command" || install_packages "$@"
 }
 
+# need_pip WHY
+need_pip() {
+	python3 -m pip --version >/dev/null 2>&1 || install_packages "$1" python3-pip
+}
+
 # likely_cause LOG: what a person should look at first, from the words of the tool that failed.
 likely_cause() {
 	if grep -qiE 'no space left|disk quota' "$1"; then

@@ -29,6 +29,7 @@ ensure_toolchain() {
 	[ "$(uname -m)" = x86_64 ] || die "Selkis is built on x86_64; this machine is $(uname -m)"
 	have apt-get || die "the toolchain comes from Debian packages, and apt-get is not here" \
 		"Selkis sets itself up on Debian 12"
+	need_room "$ROOM_TO_RUN" 'building Selkis'
 	with_lock toolchain unpack_toolchain
 	find_toolchain || die "the toolchain is not where it was put: $CACHE/toolchain"
 }
