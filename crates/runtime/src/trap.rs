@@ -210,19 +210,31 @@ fn fault(context: &mut Context) -> Verdict {
         enter_trap(context, context.rip);
         return Verdict::Resume;
     }
-    match running_program() {
-        Some(program) if program.text().contains(at) => {
-            if context.out_of_memory != 0 {
-                want_stop(Stop::OutOfMemory);
-                enter_trap(context, HELPER_SITE.load(Acquire));
-            } else {
-                enter_trap(context, context.rip);
-            }
-            Verdict::Resume
-        }
-        Some(_) if context.out_of_memory != 0 => out_of_memory_in_host(context),
-        _ => Verdict::Fatal,
+    let Some(program) = running_program() else { return Verdict::Fatal };
+    if context.out_of_memory != 0 {
+        return out_of_memory(context, program);
     }
+    if program.text().contains(at) {
+        enter_trap(context, context.rip);
+        return Verdict::Resume;
+    }
+    Verdict::Fatal
+}
+
+fn out_of_memory(context: &mut Context, program: &Program) -> Verdict {
+    let at = Span::new(context.rip, 1);
+    if program.text().contains(at) {
+        if program.functions_if_known().is_none() {
+            // The heap is not in use, for this is the program's code; but it may be full.
+            System::get().map(System::spend_reserve);
+        }
+        if program.functions().contains(at) {
+            want_stop(Stop::OutOfMemory);
+            enter_trap(context, HELPER_SITE.load(Acquire));
+            return Verdict::Resume;
+        }
+    }
+    out_of_memory_in_host(context)
 }
 
 /// No page was left when our own code touched the process's memory or stack. A long copy ends here; for anything else
@@ -364,7 +376,7 @@ fn keep_frames(ip: u64, frame: u64) {
     while count < FRAMES_MAX {
         RUNNING.frames[count].store(ip, Relaxed);
         count += 1;
-        if frame < base || frame + 16 > top || !frame.is_multiple_of(8) {
+        if frame < base || frame > top - 16 || !frame.is_multiple_of(8) {
             break;
         }
         // SAFETY: both words lie on the process's own stack, above what is in use, so they are mapped; whatever
