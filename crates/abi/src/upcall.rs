@@ -10,7 +10,8 @@
 //! `masked` itself, with its next request); a fault ends the domain. An event is told once each time that it is
 //! raised; it stays in `pending` until a `Wait` takes it. Of a tick and an event that are both due, the tick comes first.
 //! So a handler that is the whole of `entry` can be written as a function that edits a context, and runs
-//! the same inside of a Linux signal handler.
+//! the same inside of a Linux signal handler. There the page is not used: the context is on the signal's stack, `masked`
+//! and `pending` are neither read nor written, and other upcalls are kept away only while a handler runs.
 
 /// Why the kernel made an upcall.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -113,9 +113,9 @@ fn serve(request: Request) -> Result<u64, Error> {
             inside(state.window, span)?;
             map_anonymous(span, Protection::None, Commit::OnTouch)
         }
-        Request::SetUpcall { vcpu, page, entry, stack: _ } => {
+        Request::SetUpcall { vcpu, page: _, entry, stack: _ } => {
             check(vcpu, VCPU)?;
-            signals::set_upcall(page, entry);
+            signals::set_upcall(entry);
             Ok(0)
         }
         Request::SetTimer { vcpu, deadline_ns } => {

@@ -8,7 +8,7 @@ use crate::gate;
 use abi::upcall::Kind;
 use abi::{Context, Request};
 use std::io;
-use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU64, Ordering::*};
+use std::sync::atomic::{AtomicI32, AtomicPtr, Ordering::*};
 
 /// For the timer of the virtual CPU. Not one that a shell or a terminal sends.
 fn tick_signal() -> libc::c_int {
@@ -21,17 +21,17 @@ const ENDS: [libc::c_int; 2] = [libc::SIGINT, libc::SIGTERM];
 
 /// Signal frames with AVX-512 state take 3.5 KiB; the handler itself may walk a program's functions.
 const STACK_BYTES: usize = 256 << 10;
+/// Below the handlers' stack: running out of it is a fault, not somebody else's memory overwritten.
+const GUARD_BYTES: usize = abi::PAGE_SIZE as usize;
 
 type Upcall = extern "C" fn(kind: u64, context: &mut Context) -> u64;
 
 static UPCALL: AtomicPtr<()> = AtomicPtr::new(std::ptr::null_mut());
-static PAGE: AtomicU64 = AtomicU64::new(0);
 static THREAD: AtomicI32 = AtomicI32::new(0);
 static TIMER: AtomicPtr<libc::c_void> = AtomicPtr::new(std::ptr::null_mut());
 
-/// Says which function takes upcalls; `page` is the upcall page.
-pub(crate) fn set_upcall(page: u64, entry: u64) {
-    PAGE.store(page, Release);
+/// Says which function takes upcalls. It is handed the context itself: the upcall page stays as it is.
+pub(crate) fn set_upcall(entry: u64) {
     UPCALL.store(entry as usize as *mut (), Release);
 }
 
@@ -65,6 +65,8 @@ pub(crate) struct Guard {
     timer: Option<libc::timer_t>,
     old_stack: libc::stack_t,
     stack: *mut libc::c_void,
+    /// What the thread had blocked; `None` until that has been changed.
+    old_mask: Option<libc::sigset_t>,
 }
 
 impl Guard {
@@ -73,15 +75,10 @@ impl Guard {
         // SAFETY: a new mapping; then calls that write to values on our own stack. The zeroed C structures are
         // all-zero-valid plain data.
         unsafe {
-            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-            let prot = libc::PROT_READ | libc::PROT_WRITE;
-            let stack = libc::mmap(std::ptr::null_mut(), STACK_BYTES, prot, flags, -1, 0);
-            if stack == libc::MAP_FAILED {
-                return Err(io::Error::last_os_error());
-            }
+            let stack = map_stack()?;
             let mut old_stack: libc::stack_t = std::mem::zeroed();
             let new_stack = libc::stack_t { ss_sp: stack, ss_flags: 0, ss_size: STACK_BYTES };
-            let mut guard = Self { actions: Vec::new(), timer: None, old_stack, stack };
+            let mut guard = Self { actions: Vec::new(), timer: None, old_stack, stack, old_mask: None };
             if libc::sigaltstack(&raw const new_stack, &raw mut old_stack) != 0 {
                 return Err(io::Error::last_os_error());
             }
@@ -91,8 +88,27 @@ impl Guard {
             for signal in FAULTS.into_iter().chain(ENDS).chain([tick_signal()]) {
                 guard.handle(signal)?;
             }
+            guard.unblock()?;
             Ok(guard)
         }
+    }
+
+    /// Lets the signals through that whoever started this process may have blocked: with faults blocked Linux kills
+    /// instead of asking, and with the tick blocked no time is ever over.
+    fn unblock(&mut self) -> io::Result<()> {
+        // SAFETY: zeroed, a `sigset_t` is plain data; the calls write to it and to our own stack.
+        unsafe {
+            let mut ours: libc::sigset_t = std::mem::zeroed();
+            for signal in FAULTS.into_iter().chain(ENDS).chain([tick_signal()]) {
+                libc::sigaddset(&raw mut ours, signal);
+            }
+            let mut old: libc::sigset_t = std::mem::zeroed();
+            match libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const ours, &raw mut old) {
+                0 => self.old_mask = Some(old),
+                error => return Err(io::Error::from_raw_os_error(error)),
+            }
+        }
+        Ok(())
     }
 
     fn handle(&mut self, signal: libc::c_int) -> io::Result<()> {
@@ -106,7 +122,14 @@ impl Guard {
                 libc::sigaddset(&raw mut action.sa_mask, blocked);
             }
             let mut old: libc::sigaction = std::mem::zeroed();
-            if libc::sigaction(signal, &raw const action, &raw mut old) != 0 {
+            if libc::sigaction(signal, std::ptr::null(), &raw mut old) != 0 {
+                return Err(io::Error::last_os_error());
+            }
+            // Whoever starts a job in the background lets it ignore the terminal's Ctrl-C.
+            if ENDS.contains(&signal) && old.sa_sigaction == libc::SIG_IGN {
+                return Ok(());
+            }
+            if libc::sigaction(signal, &raw const action, std::ptr::null_mut()) != 0 {
                 return Err(io::Error::last_os_error());
             }
             self.actions.push((signal, old));
@@ -124,13 +147,43 @@ impl Drop for Guard {
             if let Some(timer) = self.timer {
                 libc::timer_delete(timer);
             }
+            // Before the handlers go: until here no tick is kept back, to come when nobody handles it any more.
+            if let Some(mask) = &self.old_mask {
+                libc::pthread_sigmask(libc::SIG_SETMASK, mask, std::ptr::null_mut());
+            }
             for (signal, action) in &self.actions {
                 libc::sigaction(*signal, action, std::ptr::null_mut());
             }
             libc::sigaltstack(&raw const self.old_stack, std::ptr::null_mut());
-            libc::munmap(self.stack, STACK_BYTES);
+            unmap_stack(self.stack);
         }
     }
+}
+
+/// The handlers' stack, with its guard below the address that this answers.
+fn map_stack() -> io::Result<*mut libc::c_void> {
+    // SAFETY: a new mapping, of which all but the first page is made usable.
+    unsafe {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        let all = libc::mmap(std::ptr::null_mut(), GUARD_BYTES + STACK_BYTES, libc::PROT_NONE, flags, -1, 0);
+        if all == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let stack = all.byte_add(GUARD_BYTES);
+        if libc::mprotect(stack, STACK_BYTES, libc::PROT_READ | libc::PROT_WRITE) != 0 {
+            let error = io::Error::last_os_error();
+            unmap_stack(stack);
+            return Err(error);
+        }
+        Ok(stack)
+    }
+}
+
+/// # Safety
+/// [`map_stack`] made it, and nothing runs on it.
+unsafe fn unmap_stack(stack: *mut libc::c_void) {
+    // SAFETY: as the caller says.
+    unsafe { libc::munmap(stack.byte_sub(GUARD_BYTES), GUARD_BYTES + STACK_BYTES) };
 }
 
 fn make_timer() -> io::Result<libc::timer_t> {
@@ -149,7 +202,19 @@ fn make_timer() -> io::Result<libc::timer_t> {
     }
 }
 
+/// What was interrupted may be between a system call and its look at `errno`, so that is left as it was.
 extern "C" fn on_signal(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
+    // SAFETY: the address is that of this thread's `errno`, which is there as long as the thread.
+    unsafe {
+        let errno = *libc::__errno_location();
+        take(signal, info, context);
+        *libc::__errno_location() = errno;
+    }
+}
+
+/// # Safety
+/// The arguments are those of a handler with SA_SIGINFO.
+unsafe fn take(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
     // SAFETY: Linux passes a valid `siginfo_t` and `ucontext_t` to a handler with SA_SIGINFO, and they are ours until it
     // returns.
     let (info, context) = unsafe { (&*info, &mut *context.cast::<libc::ucontext_t>()) };
@@ -246,5 +311,121 @@ fn die(signal: libc::c_int, context: &libc::ucontext_t) -> ! {
     unsafe {
         libc::write(libc::STDERR_FILENO, line.as_ptr().cast(), length);
         libc::_exit(125)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicUsize;
+
+    static UPCALLS: AtomicUsize = AtomicUsize::new(0);
+
+    extern "C" fn count(_: u64, _: &mut Context) -> u64 {
+        UPCALLS.fetch_add(1, AcqRel);
+        0
+    }
+
+    extern "C" fn spoil_errno(_: u64, _: &mut Context) -> u64 {
+        // SAFETY: this thread's own.
+        unsafe { *libc::__errno_location() = libc::EXDEV };
+        0
+    }
+
+    #[test]
+    fn a_handler_leaves_errno_alone() {
+        let _alone = alone();
+        let guard = Guard::install().unwrap();
+        set_upcall(spoil_errno as *const () as u64);
+        // SAFETY: raises a signal that has a handler; the address is that of this thread's `errno`.
+        unsafe {
+            *libc::__errno_location() = libc::EINTR;
+            libc::raise(tick_signal());
+            assert_eq!(*libc::__errno_location(), libc::EINTR);
+        }
+        drop(guard);
+    }
+
+    #[test]
+    fn an_end_that_is_ignored_stays_ignored_and_no_other_signal() {
+        let _alone = alone();
+        let action = |signal: libc::c_int| {
+            // SAFETY: written to our own stack.
+            unsafe {
+                let mut action: libc::sigaction = std::mem::zeroed();
+                libc::sigaction(signal, std::ptr::null(), &raw mut action);
+                action.sa_sigaction
+            }
+        };
+        // SAFETY: sets signals to be ignored, and back at the end.
+        let ignore = |signal| unsafe { libc::signal(signal, libc::SIG_IGN) };
+        let (interrupt, fault) = (ignore(libc::SIGINT), ignore(libc::SIGFPE));
+        let guard = Guard::install().unwrap();
+        assert_eq!(action(libc::SIGINT), libc::SIG_IGN);
+        assert_eq!(action(libc::SIGTERM), on_signal as *const () as usize);
+        assert_eq!(action(libc::SIGFPE), on_signal as *const () as usize);
+        drop(guard);
+        assert_eq!((action(libc::SIGINT), action(libc::SIGFPE)), (libc::SIG_IGN, libc::SIG_IGN));
+        // SAFETY: puts back what was there.
+        unsafe {
+            libc::signal(libc::SIGINT, interrupt);
+            libc::signal(libc::SIGFPE, fault);
+        }
+    }
+
+    #[test]
+    fn nothing_can_be_touched_below_the_stack_of_the_handlers() {
+        let _alone = alone();
+        let guard = Guard::install().unwrap();
+        let bottom = guard.stack as usize;
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let below = maps.lines().find_map(|line| {
+            let (range, rest) = line.split_once(' ')?;
+            let (start, end) = range.split_once('-')?;
+            let number = |text| usize::from_str_radix(text, 16).unwrap();
+            (number(start)..number(end)).contains(&(bottom - 1)).then_some(rest)
+        });
+        assert!(below.is_some_and(|rest| rest.starts_with("---p")), "{below:?}");
+        drop(guard);
+    }
+
+    fn blocked() -> libc::sigset_t {
+        // SAFETY: the mask is written to our own stack.
+        unsafe {
+            let mut mask: libc::sigset_t = std::mem::zeroed();
+            libc::pthread_sigmask(libc::SIG_BLOCK, std::ptr::null(), &raw mut mask);
+            mask
+        }
+    }
+
+    /// What is called in here happens one after the other: signals are the whole process's.
+    fn alone() -> std::sync::MutexGuard<'static, ()> {
+        static LOCK: std::sync::Mutex<()> = std::sync::Mutex::new(());
+        LOCK.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    #[test]
+    fn signals_that_a_parent_blocked_come_and_are_blocked_again_afterwards() {
+        let _alone = alone();
+        // SAFETY: blocks signals of this thread, and raises one in it.
+        unsafe {
+            let mut all: libc::sigset_t = std::mem::zeroed();
+            libc::sigfillset(&raw mut all);
+            libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, std::ptr::null_mut());
+            let guard = Guard::install().unwrap();
+            set_upcall(count as *const () as u64);
+            for (number, signal) in FAULTS.into_iter().chain([tick_signal()]).enumerate() {
+                UPCALLS.store(0, Release);
+                libc::raise(signal);
+                assert_eq!(UPCALLS.load(Acquire), 1, "signal {signal}, number {number}");
+            }
+            let mask = blocked();
+            assert_eq!(libc::sigismember(&raw const mask, libc::SIGUSR1), 1, "not ours to let through");
+            drop(guard);
+            let mask = blocked();
+            for signal in FAULTS.into_iter().chain(ENDS).chain([tick_signal()]) {
+                assert_eq!(libc::sigismember(&raw const mask, signal), 1, "signal {signal}");
+            }
+        }
     }
 }
