@@ -5,11 +5,18 @@
 //!
 //! An instance is some twenty small allocations that soon come back. So what is freed waits in a list of its size
 //! for the next that wants it, which costs a few instructions where the allocator below takes a hundred. The lists
-//! are short: what a program makes the library OS hoard is bounded.
+//! are short: what a program makes the library OS hoard is bounded. They are the virtual CPU's own, and so need no lock,
+//! which would cost more than all the rest.
 
 use abi::{Backing, Commit, Handle, Kernel, PAGE_SIZE, Protection, Request, Span};
 use core::alloc::{GlobalAlloc, Layout};
+use core::cell::UnsafeCell;
 use core::ptr::{NonNull, null_mut};
+use core::sync::atomic::{
+    AtomicBool,
+    Ordering::{Relaxed, SeqCst},
+    compiler_fence,
+};
 use spin::Mutex;
 use talc::{OomHandler, Talc};
 
@@ -27,12 +34,15 @@ const LIST_LENGTH_MAX: u32 = 32;
 
 /// The allocator; `images/runtime` makes it the global one. Until [`Heap::start`] every allocation fails.
 pub struct Heap {
-    inner: Mutex<Inner>,
+    lists: Lists,
+    talc: Mutex<Talc<Extend>>,
 }
 
-struct Inner {
-    lists: [List; LISTED_BYTES_MAX / LIST_STEP_BYTES],
-    talc: Talc<Extend>,
+/// The lists of the virtual CPU.
+struct Lists {
+    /// An upcall that finds them in use does without.
+    in_use: AtomicBool,
+    lists: UnsafeCell<[List; LISTED_BYTES_MAX / LIST_STEP_BYTES]>,
 }
 
 /// Free blocks of one size, the last freed first.
@@ -47,8 +57,8 @@ struct Free {
     next: Option<NonNull<Free>>,
 }
 
-// SAFETY: whoever holds the lock has all that the pointers reach to itself: free memory.
-unsafe impl Send for Inner {}
+// SAFETY: there is one virtual CPU, and `in_use` keeps an upcall out that has interrupted it here.
+unsafe impl Sync for Lists {}
 
 impl Default for Heap {
     fn default() -> Self {
@@ -60,13 +70,19 @@ impl Heap {
     /// A heap with nothing in it.
     pub const fn new() -> Self {
         let list = List { first: None, length: 0 };
+        let lists = Lists { in_use: AtomicBool::new(false), lists: UnsafeCell::new([list; _]) };
         let talc = Talc::new(Extend { ground: None, heap: talc::Span::empty() });
-        Self { inner: Mutex::new(Inner { lists: [list; _], talc }) }
+        Self { lists, talc: Mutex::new(talc) }
     }
 
     /// Lets the heap take `span` of the address space, as it needs.
     pub fn start(&self, kernel: &'static (dyn Kernel + Sync), space: Handle, span: Span) {
-        self.inner.lock().talc.oom_handler.ground = Some(Ground { kernel, space, span, used: 0 });
+        self.talc.lock().oom_handler.ground = Some(Ground { kernel, space, span, used: 0 });
+    }
+
+    fn allocate(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: nobody asks the global allocator for no bytes.
+        unsafe { self.talc.lock().malloc(layout) }.map_or(null_mut(), NonNull::as_ptr)
     }
 }
 
@@ -74,27 +90,28 @@ impl Heap {
 // back. Its layout is that of its list; every other block is talc's.
 unsafe impl GlobalAlloc for Heap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let mut inner = self.inner.lock();
-        let Some((index, listed)) = list_of(layout) else { return inner.allocate(layout) };
-        // SAFETY: only `push` fills lists.
-        match unsafe { inner.lists[index].pop() } {
+        let Some((index, listed)) = list_of(layout) else { return self.allocate(layout) };
+        match self.lists.with(index, List::pop).flatten() {
             Some(block) => block.as_ptr().cast(),
-            None => inner.allocate(listed),
+            None => self.allocate(listed),
         }
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         // SAFETY: the caller got it from `alloc`, so it is not null.
         let block = unsafe { NonNull::new_unchecked(block) };
-        let mut inner = self.inner.lock();
         let layout = match list_of(layout) {
             // SAFETY: it has the size and the alignment of its list, and is nobody's any more.
-            Some((index, _)) if unsafe { inner.lists[index].push(block.cast()) } => return,
+            Some((index, _))
+                if self.lists.with(index, |list| unsafe { list.push(block.cast()) }) == Some(true) =>
+            {
+                return;
+            }
             Some((_, listed)) => listed,
             None => layout,
         };
         // SAFETY: `allocate` made it with this layout.
-        unsafe { inner.talc.free(block, layout) };
+        unsafe { self.talc.lock().free(block, layout) };
     }
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_bytes: usize) -> *mut u8 {
@@ -105,7 +122,7 @@ unsafe impl GlobalAlloc for Heap {
             // SAFETY: both layouts are talc's, and the caller got the block from `alloc`.
             (None, None) if new_bytes > layout.size() => unsafe {
                 let old = NonNull::new_unchecked(block);
-                if let Ok(grown) = self.inner.lock().talc.grow_in_place(old, layout, new_bytes) {
+                if let Ok(grown) = self.talc.lock().grow_in_place(old, layout, new_bytes) {
                     return grown.as_ptr();
                 }
             },
@@ -133,19 +150,26 @@ fn list_of(layout: Layout) -> Option<(usize, Layout)> {
     Some((index, listed))
 }
 
-impl Inner {
-    fn allocate(&mut self, layout: Layout) -> *mut u8 {
-        // SAFETY: nobody asks the global allocator for no bytes.
-        unsafe { self.talc.malloc(layout) }.map_or(null_mut(), NonNull::as_ptr)
+impl Lists {
+    /// Lets `operation` have a list, if nobody has.
+    fn with<T>(&self, index: usize, operation: impl FnOnce(&mut List) -> T) -> Option<T> {
+        if self.in_use.load(Relaxed) {
+            return None;
+        }
+        self.in_use.store(true, Relaxed);
+        compiler_fence(SeqCst);
+        // SAFETY: nobody else has a list now: see `Sync`.
+        let answer = operation(unsafe { &mut (*self.lists.get())[index] });
+        compiler_fence(SeqCst);
+        self.in_use.store(false, Relaxed);
+        Some(answer)
     }
 }
 
 impl List {
-    /// # Safety
-    /// What is in the list is free.
-    unsafe fn pop(&mut self) -> Option<NonNull<Free>> {
+    fn pop(&mut self) -> Option<NonNull<Free>> {
         let block = self.first?;
-        // SAFETY: `push` wrote it.
+        // SAFETY: `push` wrote it, and what is in the list is nobody else's.
         self.first = unsafe { block.as_ref().next };
         self.length -= 1;
         Some(block)
