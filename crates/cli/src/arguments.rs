@@ -129,7 +129,7 @@ pub struct ImageArguments {
     pub program: ProgramArguments,
 
     /// Where to write the image
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", value_parser = OsStringValueParser::new().try_map(parse_output))]
     pub output: PathBuf,
 
     /// Another UEFI loader that speaks the Limine protocol, such as Limine's own BOOTX64.EFI
@@ -139,6 +139,14 @@ pub struct ImageArguments {
     /// Say on standard error what is being done
     #[arg(short, long)]
     pub verbose: bool,
+}
+
+/// An image is a file: it is written with holes, and not from its beginning to its end.
+fn parse_output(word: OsString) -> Result<PathBuf, &'static str> {
+    match word.to_str() {
+        Some("-") => Err("an image cannot go to standard output: name a file (`./-` for one of that name)"),
+        _ => Ok(PathBuf::from(word)),
+    }
 }
 
 /// Which instructions compiled code may use.

@@ -19,7 +19,9 @@ pub fn image(arguments: &ImageArguments) -> Result<(), Failure> {
         Some(loader) => loader.clone(),
         None => parts::find(Part::Loader)?,
     };
+    diskimage::check_loader(&loader)?;
     let program = catalogue::locate(&arguments.program.program)?;
+    diskimage::check_output(&arguments.output, &[&program, &loader, &kernel])?;
     let compiled = compiled::compile(&arguments.program.program, &program, Cpu::X86_64V2, verbosity)?;
     // An image is booted any number of times, so no seed may be in it.
     let bundle = machine_bundle::pack(&arguments.program, &compiled, Console::Raw, None)?;

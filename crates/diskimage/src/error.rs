@@ -29,6 +29,22 @@ pub enum ImageError {
         /// Bytes that the whole image takes at most.
         bytes: u64,
     },
+    /// What is where the image is to be cannot be replaced by a file.
+    NotAFile {
+        /// The image's path.
+        path: PathBuf,
+        /// What it is.
+        kind: &'static str,
+    },
+    /// The image would take the place of what it is made from.
+    IsInput {
+        /// The image's path.
+        path: PathBuf,
+        /// The other path.
+        input: PathBuf,
+    },
+    /// No UEFI firmware starts this on x86-64.
+    NotALoader(PathBuf),
     /// A path on the EFI system partition that cannot be one.
     BadPath(String),
     /// Two files are to stand at one path.
@@ -72,6 +88,20 @@ impl fmt::Display for ImageError {
                 path.display(),
                 bytes.div_ceil(1 << 20)
             ),
+            Self::NotAFile { path, kind } => write!(
+                f,
+                "{} is {kind}, and an image is a file\nmake the file, and copy it to where you want it",
+                path.display()
+            ),
+            Self::IsInput { path, input } => write!(
+                f,
+                "{} would overwrite {}, which it is made from\nname another file",
+                path.display(),
+                input.display()
+            ),
+            Self::NotALoader(path) => {
+                write!(f, "{} is no UEFI loader: not an EFI application for x86-64", path.display())
+            }
             Self::BadPath(path) => {
                 write!(
                     f,

@@ -2,6 +2,7 @@
 //! and modules. The same input gives the same bytes: there are no dates, and all identifiers are made from the contents.
 
 mod boot_image;
+mod check;
 mod error;
 mod geometry;
 mod source;
@@ -20,6 +21,7 @@ use gpt::{GptConfig, GptError};
 use uuid::Uuid;
 
 pub use boot_image::{BootImage, ConfError, Module};
+pub use check::{check_loader, check_output};
 pub use error::ImageError;
 pub use source::Source;
 pub use window::Window;
@@ -30,13 +32,17 @@ use source::Contents;
 /// Writes a disk image to `path` that holds `files`: pairs of a path on the EFI system partition (`/EFI/BOOT/BOOTX64.EFI`)
 /// and what stands there. Parent directories are made. Large files are streamed, and free space is left as holes of
 /// the image file. The image appears under its name when it is whole: until then it is `path` with `.partial` appended.
+/// It takes the place of a regular file, and of nothing else (see [`check_output`]).
 ///
 /// # Errors
 /// [`ImageError`]; then there is no image, and what was at `path` before is still there.
 pub fn write_image(path: &Path, files: &[(&str, Source)]) -> Result<(), ImageError> {
+    let inputs: Vec<&Path> = files.iter().filter_map(|(_, source)| source.path()).collect();
+    let path = &check_output(path, &inputs)?;
     let contents = Contents::collect(files)?;
     let geometry = Geometry::for_contents(&contents)?;
     let partial = partial_path(path);
+    check_output(&partial, &inputs)?;
     let result = write_file(&partial, &contents, &geometry).and_then(|()| {
         fs::rename(&partial, path).map_err(|error| ImageError::write(path, geometry.bytes(), error))
     });

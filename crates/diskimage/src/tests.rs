@@ -230,3 +230,56 @@ fn a_configuration_for_all_loaders() {
         assert_eq!(image.conf().unwrap_err().option, "cmdline");
     }
 }
+
+#[test]
+fn only_a_file_that_is_no_input_is_replaced() {
+    let scratch = Scratch::new("outputs");
+    let place = |name: &str| scratch.0.join(name);
+    let (socket, file, link, input) = (place("socket"), place("file"), place("link"), place("input"));
+    let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    fs::write(&file, "old").unwrap();
+    fs::write(&input, "old").unwrap();
+    std::os::unix::fs::symlink("file", &link).unwrap();
+    std::os::unix::fs::symlink("nothing", place("dangling")).unwrap();
+    let files = [("/a", Source::File(input.clone()))];
+    for (name, kind) in [("socket", "a socket"), (".", "a directory"), ("dangling", "to nothing")] {
+        let error = write_image(&place(name), &files).unwrap_err();
+        assert!(matches!(error, ImageError::NotAFile { .. }), "{error:?}");
+        assert!(error.to_string().contains(kind), "{error}");
+    }
+    let over_input = write_image(&input, &files);
+    assert!(matches!(over_input, Err(ImageError::IsInput { .. })), "{over_input:?}");
+    assert_eq!(fs::read(&input).unwrap(), b"old");
+    fs::create_dir(place("other.partial")).unwrap();
+    let partial = write_image(&place("other"), &files);
+    assert!(matches!(partial, Err(ImageError::NotAFile { .. })), "{partial:?}");
+    // A link to a file stays one.
+    write_image(&link, &files).unwrap();
+    assert!(link.symlink_metadata().unwrap().is_symlink());
+    assert!(fs::metadata(&file).unwrap().len() > 1 << 20);
+}
+
+#[test]
+fn only_efi_applications_are_loaders() {
+    let scratch = Scratch::new("loaders");
+    let path = scratch.0.join("loader");
+    let mut loader = vec![0; 256];
+    loader[..2].copy_from_slice(b"MZ");
+    loader[0x3c] = 0x80;
+    loader[0x80..0x86].copy_from_slice(b"PE\0\0\x64\x86");
+    loader[0x98..0x9a].copy_from_slice(&[0x0b, 0x02]);
+    loader[0xdc] = 10;
+    fs::write(&path, &loader).unwrap();
+    check_loader(&path).unwrap();
+    for at in [0, 0x3c, 0x3f, 0x80, 0x84, 0x98, 0xdc] {
+        let mut other = loader.clone();
+        other[at] ^= 0x55;
+        fs::write(&path, other).unwrap();
+        assert!(matches!(check_loader(&path), Err(ImageError::NotALoader(_))), "{at:#x}");
+    }
+    for length in [0, 1, 63, 64, 0xdd] {
+        fs::write(&path, &loader[..length]).unwrap();
+        assert!(matches!(check_loader(&path), Err(ImageError::NotALoader(_))), "{length}");
+    }
+    assert!(matches!(check_loader(&scratch.0), Err(ImageError::NotALoader(_))));
+}

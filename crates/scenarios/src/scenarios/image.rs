@@ -7,7 +7,7 @@ use crate::verdict::{Failed, Verdict, check, check_eq};
 use diskimage::Window;
 use std::fs;
 use std::io::{Seek, SeekFrom, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -18,6 +18,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario { name: "image-on-the-serial-port", on: On::Only(Platform::Vm), run: on_the_serial_port },
     Scenario { name: "image-by-other-loaders", on: On::Only(Platform::Vm), run: by_other_loaders },
     Scenario { name: "image-errors", on: On::Only(Platform::Vm), run: errors },
+    Scenario { name: "image-over-what-is-no-file", on: On::Only(Platform::Vm), run: over_what_is_no_file },
 ];
 
 /// Debian's `ovmf` package.
@@ -131,6 +132,35 @@ fn errors(context: &Context) -> Verdict {
     let path = context.folder().join("x.img");
     let no_loader = image(&path.to_string_lossy(), ["--loader", "/nonexistent/BOOTX64.EFI"])?;
     no_loader.exits(125)?.says(&["/nonexistent/BOOTX64.EFI"])?;
+    check(!path.exists(), || "half an image was left behind".into())
+}
+
+/// Nothing is destroyed: a device (as root, who could), a pipe, the program itself.
+fn over_what_is_no_file(context: &Context) -> Verdict {
+    let program = context.file("exit.wat", crate::guests::text("exit")?)?;
+    let image = |output: &Path, more: &[&str]| {
+        let words = ["image".as_ref(), program.as_os_str(), "-o".as_ref(), output.as_os_str()];
+        context.command().options(words).options(more).run()
+    };
+    let pipe = context.folder().join("pipe");
+    let mut nodes = vec![(pipe, ["p", "", ""], "a named pipe")];
+    if rustix::process::geteuid().is_root() {
+        // What /dev/null is, elsewhere.
+        nodes.push((context.folder().join("device"), ["c", "1", "3"], "a device"));
+    }
+    for (node, kind, name) in nodes {
+        let numbers = kind.iter().filter(|word| !word.is_empty());
+        run_command(Command::new("mknod").arg(&node).args(numbers), Duration::from_secs(10))?.exits(0)?;
+        let before = fs::symlink_metadata(&node)?;
+        image(&node, &[])?.exits(125)?.says(&[name, "make the file"])?;
+        let after = fs::symlink_metadata(&node)?;
+        check_eq("the node", (after.ino(), after.file_type()), (before.ino(), before.file_type()))?;
+    }
+    image(&program, &[])?.exits(125)?.says(&["which it is made from"])?;
+    check_eq("the program", fs::read_to_string(&program)?.as_str(), crate::guests::text("exit")?)?;
+    image(Path::new("-"), &[])?.exits(2)?.says(&["standard output"])?;
+    let path = context.folder().join("x.img");
+    image(&path, &["--loader", "/etc/passwd"])?.exits(125)?.says(&["/etc/passwd", "no UEFI loader"])?;
     check(!path.exists(), || "half an image was left behind".into())
 }
 
