@@ -1,10 +1,11 @@
 //! Maps the library OS's executable: a static ELF file for fixed addresses, below everything of Linux's.
 
+use crate::launch::keep_at;
 use abi::PAGE_SIZE;
 use object::LittleEndian as Le;
 use object::elf::{EM_X86_64, ET_EXEC, FileHeader64, PF_W, PF_X, PT_LOAD};
 use object::read::elf::{FileHeader, ProgramHeader};
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::AsRawFd;
 use std::path::Path;
 
@@ -48,8 +49,10 @@ struct Segment {
 
 /// Maps the executable at `path`. What is there already is never replaced.
 pub fn load(path: &Path) -> Result<Image, ElfError> {
-    let file = std::fs::File::open(path).map_err(ElfError::Read)?;
-    let bytes = std::fs::read(path).map_err(ElfError::Read)?;
+    let mut file = std::fs::File::open(path).map_err(ElfError::Read)?;
+    // What was read and what is mapped are one file, even if the path leads to another by now.
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).map_err(ElfError::Read)?;
     let (entry, segments) = parse(&bytes).ok_or(ElfError::Foreign)?;
     for segment in &segments {
         map(segment, &bytes, file.as_raw_fd()).map_err(ElfError::Map)?;
@@ -122,9 +125,11 @@ fn map(segment: &Segment, bytes: &[u8], file: libc::c_int) -> io::Result<()> {
     let first = if shared { segment.protection } else { libc::PROT_READ | libc::PROT_WRITE };
     // SAFETY: the mapping replaces nothing; the copy stays inside of it and of `bytes`, as `is_sound` has checked.
     unsafe {
-        if libc::mmap(base, length, first, flags, file, offset) == libc::MAP_FAILED {
+        let made = libc::mmap(base, length, first, flags, file, offset);
+        if made == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
+        keep_at(base, made, length)?;
         if !shared {
             let from = &bytes[segment.file_offset as usize..][..segment.file_bytes as usize];
             std::ptr::copy_nonoverlapping(from.as_ptr(), segment.address as usize as *mut u8, from.len());

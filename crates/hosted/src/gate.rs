@@ -35,8 +35,11 @@ static STATE: AtomicPtr<State> = AtomicPtr::new(std::ptr::null_mut());
 static PENDING: AtomicU64 = AtomicU64::new(0);
 static WAKE: AtomicI32 = AtomicI32::new(-1);
 
+/// While this lives, [`call`] serves a library OS.
+pub(crate) struct Door(());
+
 /// Makes [`call`] serve a library OS with this window and module.
-pub(crate) fn install(window: Span, module: Span, ranges: Vec<FileRange>) -> io::Result<()> {
+pub(crate) fn install(window: Span, module: Span, ranges: Vec<FileRange>) -> io::Result<Door> {
     // SAFETY: makes a new descriptor.
     let wake = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
     if wake < 0 {
@@ -45,18 +48,19 @@ pub(crate) fn install(window: Span, module: Span, ranges: Vec<FileRange>) -> io:
     WAKE.store(wake, Release);
     PENDING.store(0, Release);
     STATE.store(Box::into_raw(Box::new(State { window, module, ranges })), Release);
-    Ok(())
+    Ok(Door(()))
 }
 
-/// Undoes [`install`], when no library OS runs any more.
-pub(crate) fn remove() {
-    let state = STATE.swap(std::ptr::null_mut(), AcqRel);
-    if !state.is_null() {
-        // SAFETY: `install` made it with `Box::into_raw`, and `swap` gave it to us alone.
-        drop(unsafe { Box::from_raw(state) });
+impl Drop for Door {
+    fn drop(&mut self) {
+        let state = STATE.swap(std::ptr::null_mut(), AcqRel);
+        if !state.is_null() {
+            // SAFETY: `install` made it with `Box::into_raw`, and `swap` gave it to us alone; no library OS runs any more.
+            drop(unsafe { Box::from_raw(state) });
+        }
+        // SAFETY: closes the descriptor of `install`, which nobody waits on any more.
+        unsafe { libc::close(WAKE.swap(-1, AcqRel)) };
     }
-    // SAFETY: closes the descriptor of `install`, which nobody waits on any more.
-    unsafe { libc::close(WAKE.swap(-1, AcqRel)) };
 }
 
 /// A descriptor that is readable while an event is pending: for whoever waits for other descriptors as well. -1

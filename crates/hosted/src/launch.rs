@@ -7,7 +7,7 @@ use abi::{BootInfo, Handle, PAGE_SIZE, Span};
 use bundle::services::{RawBuffer, RawBytes, RawExchange, Services};
 use bundle::{Item, Kind, Layout, Plan};
 use std::fs::File;
-use std::io;
+use std::io::{self, Seek, SeekFrom};
 use std::os::fd::{AsRawFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -91,7 +91,7 @@ fn run(runtime: &Path, plan: &Plan, program: &File, trap_helper: &File) -> Resul
         .ok_or(LaunchError::AddressSpace)?;
     let window = Mapping(window);
     let module = map_module(plan, program, trap_helper)?;
-    gate::install(window.0, module.span, module.ranges.clone())
+    let door = gate::install(window.0, module.span, module.ranges.clone())
         .map_err(|error| LaunchError::Linux("make an event descriptor", error))?;
     let services = Services { version: Services::VERSION, call: serve };
     let boot = BootInfo {
@@ -116,8 +116,9 @@ fn run(runtime: &Path, plan: &Plan, program: &File, trap_helper: &File) -> Resul
         let entry: extern "C" fn(*const BootInfo) -> u64 = std::mem::transmute(image.entry);
         entry(&raw const boot)
     };
+    // In this order: handlers call through the gate.
     drop(guard);
-    gate::remove();
+    drop(door);
     Ok(u8::try_from(status).unwrap_or(u8::MAX))
 }
 
@@ -125,6 +126,8 @@ fn run(runtime: &Path, plan: &Plan, program: &File, trap_helper: &File) -> Resul
 struct Module {
     span: Span,
     ranges: Vec<FileRange>,
+    /// The files of `ranges` that are not the caller's.
+    _copies: Vec<File>,
     _mapping: Mapping,
 }
 
@@ -147,12 +150,22 @@ fn map_module(plan: &Plan, program: &File, trap_helper: &File) -> Result<Module,
     let header = layout.header.len() as u64 + layout.spans[0].length.next_multiple_of(PAGE_SIZE);
     map_bytes(base, header, &[(0, &layout.header), (layout.spans[0].base, &plan)]).map_err(failed)?;
     let mut ranges = Vec::new();
+    let mut copies = Vec::new();
     for (index, file) in [(1, program), (2, trap_helper)] {
         let span = Span::new(at(index), layout.spans[index].length.next_multiple_of(PAGE_SIZE));
-        map_file(span, file.as_raw_fd()).map_err(failed)?;
-        ranges.push(FileRange { span, file: file.as_raw_fd() });
+        let file = match map_file(span, file.as_raw_fd()) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                let copy = copy_in_memory(file).map_err(failed)?;
+                map_file(span, copy.as_raw_fd()).map_err(failed)?;
+                let descriptor = copy.as_raw_fd();
+                copies.push(copy);
+                descriptor
+            }
+            mapped => mapped.map(|()| file.as_raw_fd()).map_err(failed)?,
+        };
+        ranges.push(FileRange { span, file });
     }
-    Ok(Module { span: mapping.0, ranges, _mapping: mapping })
+    Ok(Module { span: mapping.0, ranges, _copies: copies, _mapping: mapping })
 }
 
 /// Address space of ours, given back when dropped.
@@ -172,7 +185,31 @@ fn reserve(base: Option<u64>, length: u64) -> io::Result<u64> {
     let base = base.unwrap_or(0) as usize as *mut libc::c_void;
     // SAFETY: a new mapping that replaces nothing.
     let address = unsafe { libc::mmap(base, length as usize, libc::PROT_NONE, flags, -1, 0) };
-    if address == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(address as u64) }
+    if address == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    if fixed != 0 {
+        // SAFETY: it was just made, and nobody knows of it yet.
+        unsafe { keep_at(base, address, length as usize)? };
+    }
+    Ok(address as u64)
+}
+
+/// Linux before 4.17 takes MAP_FIXED_NOREPLACE for a hint: a mapping that came to lie elsewhere is undone.
+///
+/// # Safety
+/// `made` is a mapping of `length` bytes that nothing uses.
+pub(crate) unsafe fn keep_at(
+    wanted: *mut libc::c_void,
+    made: *mut libc::c_void,
+    length: usize,
+) -> io::Result<()> {
+    if made == wanted {
+        return Ok(());
+    }
+    // SAFETY: as the caller says.
+    unsafe { libc::munmap(made, length) };
+    Err(io::Error::from_raw_os_error(libc::EEXIST))
 }
 
 fn map_bytes(base: u64, length: u64, pieces: &[(u64, &[u8])]) -> io::Result<()> {
@@ -195,12 +232,31 @@ fn map_bytes(base: u64, length: u64, pieces: &[(u64, &[u8])]) -> io::Result<()> 
     Ok(())
 }
 
+/// Maps a file that code may be executed from; `EPERM` if it lies where nothing may (a mount with `noexec`).
 fn map_file(span: Span, file: RawFd) -> io::Result<()> {
     let flags = libc::MAP_PRIVATE | libc::MAP_FIXED;
     let address = span.base as usize as *mut libc::c_void;
     // SAFETY: replaces pages of the module's own reservation, which nobody reads yet.
-    let mapped = unsafe { libc::mmap(address, span.length as usize, libc::PROT_READ, flags, file, 0) };
-    if mapped == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(()) }
+    unsafe {
+        // Executable at first, to learn now whether they can be later.
+        let prot = libc::PROT_READ | libc::PROT_EXEC;
+        if libc::mmap(address, span.length as usize, prot, flags, file, 0) == libc::MAP_FAILED
+            || libc::mprotect(address, span.length as usize, libc::PROT_READ) != 0
+        {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+/// The same bytes in a file of memory, which no mount forbids to execute.
+fn copy_in_memory(file: &File) -> io::Result<File> {
+    let flags = rustix::fs::MemfdFlags::CLOEXEC;
+    let mut copy = File::from(rustix::fs::memfd_create("selkis-artifact", flags)?);
+    let mut from = file;
+    from.seek(SeekFrom::Start(0))?;
+    io::copy(&mut from, &mut copy)?;
+    Ok(copy)
 }
 
 extern "C" fn serve(raw: &RawExchange) -> usize {
@@ -230,4 +286,122 @@ unsafe fn bytes<'a>(raw: RawBytes) -> &'a [u8] {
 unsafe fn buffer<'a>(raw: RawBuffer) -> &'a mut [u8] {
     // SAFETY: as the caller says.
     unsafe { std::slice::from_raw_parts_mut(raw.address, raw.length) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    /// A static executable whose only segment is this file, at an address of the library OS's, and whose code answers
+    /// 7: ELF-64, System V ABI.
+    fn executable(path: &Path) {
+        const BASE: u64 = 0x1000_0000;
+        const HEADERS: u64 = 64 + 56;
+        let code = [0xb8, 7, 0, 0, 0, 0xc3];
+        let length = HEADERS + code.len() as u64;
+        let mut file = File::create(path).unwrap();
+        let mut put = |bytes: &[u8]| file.write_all(bytes).unwrap();
+        put(b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0");
+        put(&[2, 0, 62, 0, 1, 0, 0, 0]);
+        [BASE + HEADERS, 64, 0].iter().for_each(|word| put(&word.to_le_bytes()));
+        put(&[0, 0, 0, 0, 64, 0, 56, 0, 1, 0, 64, 0, 0, 0, 0, 0]);
+        put(&[1, 0, 0, 0, 5, 0, 0, 0]);
+        [0, BASE, BASE, length, length, PAGE_SIZE].iter().for_each(|word| put(&word.to_le_bytes()));
+        put(&code);
+    }
+
+    struct Nobody;
+
+    impl Host for Nobody {
+        fn clock(&mut self) -> &mut dyn wasi::provider::Clock {
+            unreachable!("the code asks for nothing")
+        }
+        fn entropy(&mut self) -> &mut dyn wasi::provider::Entropy {
+            unreachable!("the code asks for nothing")
+        }
+        fn streams(&mut self) -> &mut dyn wasi::provider::Streams {
+            unreachable!("the code asks for nothing")
+        }
+        fn files(&mut self) -> &mut dyn wasi::provider::Files {
+            unreachable!("the code asks for nothing")
+        }
+        fn wait(&mut self) -> &mut dyn wasi::provider::Wait {
+            unreachable!("the code asks for nothing")
+        }
+    }
+
+    /// How many signals may be queued for this user, of which each timer needs one.
+    fn allow_timers(count: libc::rlim_t) {
+        // SAFETY: reads and writes a limit by way of our own stack.
+        unsafe {
+            let mut limit: libc::rlimit = std::mem::zeroed();
+            libc::getrlimit(libc::RLIMIT_SIGPENDING, &raw mut limit);
+            limit.rlim_cur = count.min(limit.rlim_max);
+            assert_eq!(libc::setrlimit(libc::RLIMIT_SIGPENDING, &raw const limit), 0);
+        }
+    }
+
+    #[test]
+    fn a_launch_that_fails_leaves_nothing_behind() {
+        let directory = tempfile::tempdir().unwrap();
+        let runtime = directory.path().join("runtime");
+        executable(&runtime);
+        allow_timers(0);
+        let artifact = || {
+            let mut file = tempfile::tempfile().unwrap();
+            file.write_all(b"artifact").unwrap();
+            file
+        };
+        let plan = || Plan {
+            program: String::from("p"),
+            arguments: Vec::new(),
+            environment: Vec::new(),
+            directories: Vec::new(),
+            memory_bytes_max: 0,
+            timeout_ns: None,
+            console: bundle::Console::Host,
+            seed: None,
+        };
+        let result = launch(Launch {
+            runtime: &runtime,
+            plan: plan(),
+            program: artifact(),
+            trap_helper: artifact(),
+            host: Box::new(Nobody),
+        });
+        assert!(matches!(result, Err(LaunchError::Linux("set signals up", _))), "{result:?}");
+        assert_eq!(gate::wake_descriptor(), -1);
+    }
+
+    #[test]
+    fn a_copy_in_memory_is_the_file_and_may_be_executed() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&[0xb8, 7, 0, 0, 0, 0xc3]).unwrap();
+        let copy = copy_in_memory(&file).unwrap();
+        let span = Span::new(reserve(None, PAGE_SIZE).unwrap(), PAGE_SIZE);
+        map_file(span, copy.as_raw_fd()).unwrap();
+        let address = span.base as usize as *mut libc::c_void;
+        // SAFETY: the page holds a function that answers 7.
+        unsafe {
+            assert_eq!(libc::mprotect(address, PAGE_SIZE as usize, libc::PROT_READ | libc::PROT_EXEC), 0);
+            let function: extern "C" fn() -> u32 = std::mem::transmute(address);
+            assert_eq!(function(), 7);
+        }
+    }
+
+    #[test]
+    fn a_mapping_that_lies_elsewhere_is_undone() {
+        let base = reserve(None, 2 * PAGE_SIZE).unwrap();
+        let (first, second) = (base, base + PAGE_SIZE);
+        let pointer = |address: u64| address as usize as *mut libc::c_void;
+        // SAFETY: nobody uses the two pages.
+        unsafe {
+            keep_at(pointer(first), pointer(first), PAGE_SIZE as usize).unwrap();
+            let error = keep_at(pointer(first), pointer(second), PAGE_SIZE as usize).unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(libc::EEXIST));
+        }
+        assert_eq!(reserve(Some(first), PAGE_SIZE).unwrap_err().raw_os_error(), Some(libc::EEXIST));
+        assert_eq!(reserve(Some(second), PAGE_SIZE).unwrap(), second, "it is free again");
+    }
 }
