@@ -2,7 +2,8 @@
 //!
 //! A library OS sees the machine as one trait, [`Kernel`], with one operation: [`Kernel::call`] takes a
 //! [`Request`] and answers with a number or an [`Error`]. Every request names a [`Handle`], the capability that
-//! allows it. Two things answer: the kernel, by system call, and hosted a function of the launcher, which asks Linux.
+//! allows it. Three things answer: the kernel, by system call; hosted a function of the launcher, which asks Linux; and in the
+//! unit tests of the library OS a fake.
 //!
 //! What the kernel says unasked comes as an [upcall]: it saves the interrupted [`Context`] in a page that
 //! it shares with the domain and enters the domain at one address. What the kernel says at the start is a

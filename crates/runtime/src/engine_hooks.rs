@@ -188,3 +188,81 @@ extern "C" fn wasmtime_tls_get(slot: usize) -> *mut u8 {
 extern "C" fn wasmtime_tls_set(slot: usize, value: *mut u8) {
     TLS[slot].store(value, Relaxed);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake::{FakeKernel, pointer};
+
+    const RESERVATION: usize = 4 << 30;
+    const WASM_PAGE: usize = 64 << 10;
+    const READ_WRITE: u32 = 3;
+
+    fn byte(address: usize) -> u8 {
+        // SAFETY: the fake's window is all memory.
+        unsafe { pointer(address as u64).read() }
+    }
+
+    /// An instance's memory as the engine makes it, with an image of one page at its second page.
+    fn memory(image: *mut Image) -> *mut u8 {
+        let mut base = core::ptr::null_mut();
+        assert_eq!(wasmtime_mmap_new(RESERVATION, 0, &mut base), 0);
+        assert_eq!(wasmtime_mprotect(base, WASM_PAGE, READ_WRITE), 0);
+        let second = base.wrapping_add(wasmtime_page_size());
+        assert_eq!(wasmtime_memory_image_map_at(image, second, wasmtime_page_size()), 0);
+        base
+    }
+
+    /// One test: the hooks are C functions on the process's one system.
+    #[test]
+    fn instances_come_and_go_on_a_kernel() {
+        let page = wasmtime_page_size();
+        let kernel = FakeKernel::new(&[7; 8192], 16 << 20);
+        let system = System::install(kernel, &kernel.boot());
+        let module = pointer(kernel.module().base);
+
+        let mut image = core::ptr::null_mut();
+        assert_eq!(wasmtime_memory_image_new([1u8, 2].as_ptr(), 2, &mut image), 0);
+        assert!(image.is_null(), "only the boot module lasts");
+        assert_eq!(wasmtime_memory_image_new(module, page, &mut image), 0);
+        assert!(!image.is_null());
+
+        let mut changes = alloc::vec::Vec::new();
+        for round in 0..6 {
+            let before = kernel.changes();
+            system.slots().lock().begin(1);
+            let base = memory(image);
+            let address = base.addr();
+            let found =
+                [0, page - 1, page, 2 * page - 1, 2 * page, WASM_PAGE - 1].map(|at| byte(address + at));
+            assert_eq!(found, [0, 0, 7, 7, 0, 0], "round {round}");
+            assert_eq!(kernel.protection((address + WASM_PAGE) as u64), Some(Protection::None));
+            assert_eq!(
+                wasmtime_mprotect(base.wrapping_add(WASM_PAGE), WASM_PAGE * (round % 2), READ_WRITE),
+                0
+            );
+            // SAFETY: this much is accessible.
+            unsafe { base.write_bytes(0xee, WASM_PAGE * (1 + round % 2)) };
+            assert_eq!(wasmtime_munmap(base, RESERVATION), 0);
+            changes.push(kernel.changes() - before);
+        }
+        assert_eq!([changes[2], changes[4]], [0, 0], "an instance that does not grow needs no kernel");
+
+        // Short mappings come and go with the kernel.
+        let mapped = kernel.mapped_bytes();
+        let mut short = core::ptr::null_mut();
+        assert_eq!(wasmtime_mmap_new(3 * page, READ_WRITE, &mut short), 0);
+        // SAFETY: it was just mapped.
+        unsafe { short.write_bytes(0xee, 3 * page) };
+        assert_eq!(wasmtime_mmap_remap(short, 3 * page, 1), 0);
+        assert_eq!((byte(short.addr()), kernel.protection(short as u64)), (0, Some(Protection::Read)));
+        assert_eq!(wasmtime_munmap(short, 3 * page), 0);
+        assert_eq!(kernel.mapped_bytes(), mapped);
+
+        // What the kernel refuses, and what there is no access for, is told.
+        assert_eq!(wasmtime_mprotect(short, page, READ_WRITE), 1, "nothing is mapped there");
+        assert_eq!(wasmtime_mmap_new(page, 7, &mut short), 1, "writable and executable");
+        assert_eq!(wasmtime_mmap_new(1 << 45, READ_WRITE, &mut short), 1, "more than the window");
+        wasmtime_memory_image_free(image);
+    }
+}

@@ -100,16 +100,15 @@ unsafe impl GlobalAlloc for Heap {
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         // SAFETY: the caller got it from `alloc`, so it is not null.
         let block = unsafe { NonNull::new_unchecked(block) };
-        let layout = match list_of(layout) {
+        let mut layout = layout;
+        if let Some((index, listed)) = list_of(layout) {
             // SAFETY: it has the size and the alignment of its list, and is nobody's any more.
-            Some((index, _))
-                if self.lists.with(index, |list| unsafe { list.push(block.cast()) }) == Some(true) =>
-            {
+            let push = |list: &mut List| unsafe { list.push(block.cast()) };
+            if self.lists.with(index, push) == Some(true) {
                 return;
             }
-            Some((_, listed)) => listed,
-            None => layout,
-        };
+            layout = listed;
+        }
         // SAFETY: `allocate` made it with this layout.
         unsafe { self.talc.lock().free(block, layout) };
     }
@@ -242,5 +241,116 @@ impl Ground {
         self.kernel.call(request).map_err(|_| ())?;
         self.used += length;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake::FakeKernel;
+    use alloc::vec::Vec;
+
+    struct Numbers(u64);
+
+    impl Numbers {
+        fn below(&mut self, limit: usize) -> usize {
+            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (self.0 >> 33) as usize % limit
+        }
+    }
+
+    fn started(quota_bytes: u64) -> (Heap, &'static FakeKernel) {
+        let kernel = FakeKernel::new(&[], quota_bytes);
+        let boot = kernel.boot();
+        let heap = Heap::new();
+        heap.start(kernel, boot.space, Span::new(boot.window.base, crate::system::HEAP_SPAN_BYTES));
+        (heap, kernel)
+    }
+
+    /// A block that knows what is in it.
+    struct Block {
+        address: *mut u8,
+        layout: Layout,
+        value: u8,
+    }
+
+    impl Block {
+        fn fill(&self) {
+            // SAFETY: the heap gave it out with this layout.
+            unsafe { self.address.write_bytes(self.value, self.layout.size()) };
+        }
+        fn is_intact(&self, length: usize) -> bool {
+            // SAFETY: the same.
+            let bytes = unsafe { core::slice::from_raw_parts(self.address, length) };
+            bytes.iter().all(|byte| *byte == self.value)
+        }
+    }
+
+    #[test]
+    fn blocks_keep_what_is_in_them() {
+        let (heap, kernel) = started(64 << 20);
+        let mut random = Numbers(1);
+        let mut blocks: Vec<Block> = Vec::new();
+        for step in 0..50_000 {
+            let sizes = [random.below(64) + 1, random.below(2000) + 1, random.below(100_000) + 1];
+            let size = sizes[random.below(20).saturating_sub(17)];
+            let layout = Layout::from_size_align(size, 1 << random.below(9)).unwrap();
+            match random.below(3) {
+                0 if !blocks.is_empty() => {
+                    let block = blocks.swap_remove(random.below(blocks.len()));
+                    assert!(block.is_intact(block.layout.size()), "step {step}");
+                    // SAFETY: it is not used again.
+                    unsafe { heap.dealloc(block.address, block.layout) };
+                }
+                1 if !blocks.is_empty() => {
+                    let index = random.below(blocks.len());
+                    let block = &mut blocks[index];
+                    let kept = block.layout.size().min(size);
+                    // SAFETY: the old address is not used again.
+                    block.address = unsafe { heap.realloc(block.address, block.layout, size) };
+                    block.layout = Layout::from_size_align(size, block.layout.align()).unwrap();
+                    assert!(block.is_intact(kept), "step {step}");
+                    block.fill();
+                }
+                _ => {
+                    // SAFETY: no layout here is empty.
+                    let address = unsafe { heap.alloc(layout) };
+                    assert!(!address.is_null() && address.addr().is_multiple_of(layout.align()));
+                    let block = Block { address, layout, value: step as u8 };
+                    block.fill();
+                    blocks.push(block);
+                    if blocks.len() > 400 {
+                        let block = blocks.swap_remove(0);
+                        // SAFETY: it is not used again.
+                        unsafe { heap.dealloc(block.address, block.layout) };
+                    }
+                }
+            }
+        }
+        assert!(blocks.iter().all(|block| block.is_intact(block.layout.size())));
+        assert!(kernel.committed_bytes() <= 64 << 20);
+    }
+
+    #[test]
+    fn a_full_heap_says_so_and_goes_on() {
+        let quota = 1 << 20;
+        let (heap, kernel) = started(quota);
+        let layout = Layout::from_size_align(100, 8).unwrap();
+        // SAFETY: nothing is used after it was given back.
+        unsafe {
+            let taken: Vec<*mut u8> =
+                core::iter::from_fn(|| Some(heap.alloc(layout)).filter(|block| !block.is_null())).collect();
+            let used = taken.len() as u64 * 112;
+            assert!(used > quota / 4 * 3, "only {used} bytes of the quota");
+            assert!(kernel.committed_bytes() <= quota);
+            taken.iter().for_each(|block| heap.dealloc(*block, layout));
+            assert!(!heap.alloc(Layout::from_size_align(512 << 10, 8).unwrap()).is_null());
+        }
+    }
+
+    #[test]
+    fn before_the_start_there_is_nothing() {
+        // SAFETY: the layout is not empty.
+        assert!(unsafe { Heap::new().alloc(Layout::new::<u64>()) }.is_null());
     }
 }

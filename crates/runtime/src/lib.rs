@@ -8,13 +8,17 @@
 //! What it does not know: WASI (crate `wasi`), files, where its bytes come from, and whether a machine or a Linux process
 //! is below. `images/runtime` puts the parts together.
 //!
-//! `unsafe` is in `engine_hooks`, `heap`, `mem`, `stack`, `thread`, `trap` and `program`, where the engine and the CPU want it.
+//! `unsafe` is in `engine_hooks`, `heap`, `mem`, `stack`, `thread`, `trap` and `program`, where the engine and the CPU want it, and in `fake`, the
+//! kernel of the unit tests.
 #![no_std]
 
 extern crate alloc;
 
 #[allow(unsafe_code)]
 mod engine_hooks;
+#[cfg(test)]
+#[allow(unsafe_code)]
+mod fake;
 #[allow(unsafe_code)]
 pub mod heap;
 #[allow(unsafe_code)]

@@ -231,8 +231,16 @@ impl Slot {
             return Ok(());
         }
         self.releases = self.releases.saturating_add(1);
-        if self.releases == RELEASES_UNTIL_RESIDENT {
-            self.resident = self.window().filter(|window| regions.commit(*window).is_ok());
+        if self.releases == RELEASES_UNTIL_RESIDENT
+            && let Some(window) = self.window()
+        {
+            if regions.commit(window).is_err() {
+                // What was there is gone all the same.
+                self.strip(regions)?;
+                *self = Self::new(self.span, self.owner);
+                return Ok(());
+            }
+            self.resident = Some(window);
         }
         if let Some(window) = self.resident {
             regions.write_back(window, self.image);
@@ -380,6 +388,7 @@ mod tests {
         }
         fn commit(&mut self, span: Span) -> Result<(), Error> {
             if self.commits_refused {
+                Fake::pages(span).for_each(|page| _ = self.pages.remove(&page));
                 return Err(Error::NoMemory);
             }
             self.map(span, Backing::Zero, Protection::ReadWrite)?;

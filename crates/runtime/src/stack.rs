@@ -99,3 +99,69 @@ pub unsafe extern "C" fn switch(from: *mut Suspended, to: Suspended) {
 extern "C" fn start_thunk() {
     naked_asm!("mov rdi, r13", "xor ebp, ebp", "call r12", "ud2")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake::FakeKernel;
+
+    #[test]
+    fn a_stack_has_a_guard_and_is_given_back_whole() {
+        let kernel = FakeKernel::new(&[], 1 << 20);
+        let system = kernel.system();
+        for commit in [Commit::OnTouch, Commit::Now] {
+            let stack = Stack::new(system, 16 * PAGE_SIZE, commit).unwrap();
+            let usable = stack.usable();
+            assert_eq!((usable.length, usable.end()), (16 * PAGE_SIZE, Some(stack.top())));
+            assert_eq!(kernel.protection(usable.base), Some(Protection::ReadWrite));
+            assert_eq!(kernel.protection(stack.top() - 1), Some(Protection::ReadWrite));
+            assert_eq!(kernel.protection(usable.base - 1), None);
+            assert_eq!(kernel.protection(usable.base - GUARD_BYTES), None);
+            drop(stack);
+            assert_eq!((kernel.mapped_bytes(), kernel.committed_bytes()), (0, 0));
+        }
+        assert!(Stack::new(system, 2 << 20, Commit::Now).is_err());
+        assert_eq!(kernel.mapped_bytes(), 0);
+    }
+
+    #[test]
+    fn a_switch_goes_there_and_back() {
+        static FIRST: Cell = Cell::new();
+        static SECOND: Cell = Cell::new();
+        extern "C" fn main(argument: u64) -> ! {
+            // SAFETY: the test's stack is suspended in `FIRST`, and comes here twice.
+            unsafe {
+                assert_eq!(argument, 7);
+                switch(SECOND.place(), FIRST.get());
+                switch(SECOND.place(), FIRST.get());
+            }
+            unreachable!("nobody comes a third time")
+        }
+        let stack = Stack::new(FakeKernel::new(&[], 0).system(), 64 * PAGE_SIZE, Commit::OnTouch).unwrap();
+        // SAFETY: the stack lives until the end of the test.
+        unsafe {
+            switch(FIRST.place(), Suspended::start(&stack, main, 7));
+            assert!(stack.usable().contains(Span::new(SECOND.get().0, 56)));
+            switch(FIRST.place(), SECOND.get());
+        }
+    }
+
+    /// A place for a suspended stack that both sides see.
+    struct Cell(core::cell::UnsafeCell<Suspended>);
+
+    // SAFETY: one thread, on two stacks.
+    unsafe impl Sync for Cell {}
+
+    impl Cell {
+        const fn new() -> Self {
+            Self(core::cell::UnsafeCell::new(Suspended::NONE))
+        }
+        fn place(&self) -> *mut Suspended {
+            self.0.get()
+        }
+        fn get(&self) -> Suspended {
+            // SAFETY: nobody else looks now.
+            unsafe { *self.0.get() }
+        }
+    }
+}

@@ -37,9 +37,13 @@ impl Reserve {
 impl System {
     /// Sets the library OS up on `kernel`, as `boot` describes it. The heap has its part of the window already.
     pub fn install(kernel: &'static (dyn Kernel + Sync), boot: &BootInfo) -> &'static System {
+        SYSTEM.call_once(|| System::new(kernel, boot))
+    }
+
+    pub(crate) fn new(kernel: &'static (dyn Kernel + Sync), boot: &BootInfo) -> System {
         let window =
             Span::new(boot.window.base + HEAP_SPAN_BYTES, boot.window.length.saturating_sub(HEAP_SPAN_BYTES));
-        SYSTEM.call_once(|| System {
+        System {
             kernel,
             space_handle: boot.space,
             vcpu: boot.vcpu,
@@ -47,7 +51,7 @@ impl System {
             space: Mutex::new(Space::new(window)),
             slots: Mutex::new(Slots::default()),
             reserve: Reserve::default(),
-        })
+        }
     }
 
     /// The system, if it is set up.
@@ -140,5 +144,46 @@ impl System {
     /// The kernel's clock, in nanoseconds.
     pub fn now_ns(&self) -> u64 {
         self.kernel.call(Request::Now { vcpu: self.vcpu }).unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake::FakeKernel;
+
+    #[test]
+    fn what_is_refused_takes_no_address_space() {
+        let kernel = FakeKernel::new(&[], 1 << 20);
+        let system = kernel.system();
+        let before = system.map_new(PAGE_SIZE, Protection::ReadWrite, Commit::OnTouch).unwrap();
+        system.unmap(before).unwrap();
+        assert_eq!(system.map_new(2 << 20, Protection::ReadWrite, Commit::Now), Err(Error::NoMemory));
+        let after = system.map_new(PAGE_SIZE, Protection::ReadWrite, Commit::OnTouch).unwrap();
+        assert_eq!(after, before);
+        system.unmap(after).unwrap();
+        assert_eq!(kernel.mapped_bytes(), 0);
+    }
+
+    #[test]
+    fn the_reserve_is_given_up_once() {
+        let kernel = FakeKernel::new(&[], 1 << 20);
+        let system = kernel.system();
+        assert!(!system.spend_reserve(), "none is held yet");
+        system.hold_reserve().unwrap();
+        assert_eq!(kernel.committed_bytes(), Reserve::BYTES);
+        assert!(system.spend_reserve());
+        assert_eq!(kernel.committed_bytes(), 0);
+        assert!(!system.spend_reserve());
+        let poor = FakeKernel::new(&[], Reserve::BYTES - PAGE_SIZE);
+        assert_eq!(poor.system().hold_reserve(), Err(Error::NoMemory));
+    }
+
+    #[test]
+    fn the_clock_and_the_timer_are_the_kernels() {
+        let system = FakeKernel::new(&[], 0).system();
+        let first = system.now_ns();
+        system.set_timer(first + 1000);
+        assert!(system.now_ns() > first);
     }
 }

@@ -1,0 +1,251 @@
+//! A kernel for tests: what the library OS asks for is kept in a list of regions, on memory that is really there.
+//!
+//! It is as strict as the real one about ranges, quota and what is mapped. It does not enforce protection; tests ask
+//! [`FakeKernel::protection`] instead.
+
+use crate::System;
+use abi::{
+    Backing, BootInfo, Commit, Error, Handle, Kernel, PAGE_SIZE, Protection, Request, Span,
+    boot::{ClockParameters, DEVICES_MAX, DeviceRecord},
+};
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use spin::Mutex;
+
+const SPACE: Handle = Handle::new(1, 1);
+const VCPU: Handle = Handle::new(2, 1);
+
+/// The kernel of one domain, which lives for ever, as kernels do.
+pub struct FakeKernel {
+    window: Span,
+    module: Span,
+    quota_bytes: u64,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// What is mapped, in no order, without overlaps.
+    regions: Vec<Region>,
+    /// How many requests changed the address space.
+    changes: usize,
+    deadline_ns: u64,
+    now_ns: u64,
+}
+
+#[derive(Clone, Copy)]
+struct Region {
+    span: Span,
+    backing: Backing,
+    protection: Protection,
+    commit: Commit,
+}
+
+impl FakeKernel {
+    /// A domain with this boot module and quota.
+    pub fn new(module: &[u8], quota_bytes: u64) -> &'static Self {
+        let module_span = map_memory((module.len() as u64).next_multiple_of(PAGE_SIZE).max(PAGE_SIZE));
+        // SAFETY: the memory was just mapped, for us alone, and is long enough.
+        unsafe { pointer(module_span.base).copy_from_nonoverlapping(module.as_ptr(), module.len()) };
+        Box::leak(Box::new(Self {
+            window: map_memory(crate::system::HEAP_SPAN_BYTES + (64 << 30)),
+            module: module_span,
+            quota_bytes,
+            state: Mutex::default(),
+        }))
+    }
+
+    /// What the domain is told at its start.
+    pub fn boot(&self) -> BootInfo {
+        BootInfo {
+            magic: BootInfo::MAGIC,
+            version: BootInfo::VERSION,
+            device_count: 0,
+            gate: 0,
+            services: 0,
+            window: self.window,
+            module: self.module,
+            quota_bytes: self.quota_bytes,
+            clock: ClockParameters::default(),
+            space: SPACE,
+            vcpu: VCPU,
+            machine: Handle::NONE,
+            devices: [DeviceRecord::default(); DEVICES_MAX],
+        }
+    }
+
+    /// A system on it, which is not the process's.
+    pub fn system(&'static self) -> &'static System {
+        Box::leak(Box::new(System::new(self, &self.boot())))
+    }
+
+    /// The boot module.
+    pub fn module(&self) -> Span {
+        self.module
+    }
+
+    /// Bytes of all regions.
+    pub fn mapped_bytes(&self) -> u64 {
+        self.state.lock().regions.iter().map(|region| region.span.length).sum()
+    }
+
+    /// Bytes that are committed.
+    pub fn committed_bytes(&self) -> u64 {
+        self.state.lock().committed_bytes()
+    }
+
+    /// How many requests changed the address space.
+    pub fn changes(&self) -> usize {
+        self.state.lock().changes
+    }
+
+    /// The access to `address`; `None` where nothing is mapped.
+    pub fn protection(&self, address: u64) -> Option<Protection> {
+        let state = self.state.lock();
+        let holds = |region: &&Region| region.span.contains(Span::new(address, 1));
+        state.regions.iter().find(holds).map(|region| region.protection)
+    }
+
+    fn inside(&self, span: Span) -> Result<(), Error> {
+        if span.is_pages() && self.window.contains(span) { Ok(()) } else { Err(Error::BadRange) }
+    }
+
+    fn map(&self, region: Region) -> Result<u64, Error> {
+        self.inside(region.span)?;
+        if let Backing::Image { source } = region.backing
+            && !self.module.contains(Span::new(source, region.span.length))
+        {
+            return Err(Error::NotMapped);
+        }
+        let mut state = self.state.lock();
+        state.carve(region.span);
+        if region.commit == Commit::Now && state.committed_bytes() + region.span.length > self.quota_bytes {
+            return Err(Error::NoMemory);
+        }
+        state.regions.push(region);
+        region.renew(region.span);
+        Ok(0)
+    }
+}
+
+impl Kernel for FakeKernel {
+    fn call(&self, request: Request) -> Result<u64, Error> {
+        match request {
+            Request::Map { space: SPACE, span, backing, protection, commit } => {
+                self.map(Region { span, backing, protection, commit })
+            }
+            Request::Protect { space: SPACE, span, protection } => {
+                self.inside(span)?;
+                self.state.lock().protect(span, protection)
+            }
+            Request::Reset { space: SPACE, span } => {
+                self.inside(span)?;
+                let mut state = self.state.lock();
+                state.changes += 1;
+                state.regions.iter().for_each(|region| region.renew(span));
+                Ok(0)
+            }
+            Request::Unmap { space: SPACE, span } => {
+                self.inside(span)?;
+                self.state.lock().carve(span);
+                Ok(0)
+            }
+            Request::SetTimer { vcpu: VCPU, deadline_ns } => {
+                self.state.lock().deadline_ns = deadline_ns;
+                Ok(0)
+            }
+            // Nothing ever happens, so that the deadline comes.
+            Request::Wait { vcpu: VCPU, deadline_ns } => {
+                let mut state = self.state.lock();
+                state.now_ns = state.now_ns.max(deadline_ns);
+                Ok(0)
+            }
+            Request::Now { vcpu: VCPU } => {
+                let mut state = self.state.lock();
+                state.now_ns += 1;
+                Ok(state.now_ns)
+            }
+            Request::Map { .. } | Request::Protect { .. } | Request::Reset { .. } | Request::Unmap { .. } => {
+                Err(Error::StaleHandle)
+            }
+            _ => Err(Error::Unsupported),
+        }
+    }
+}
+
+impl State {
+    fn committed_bytes(&self) -> u64 {
+        let committed = self.regions.iter().filter(|region| region.commit == Commit::Now);
+        committed.map(|region| region.span.length).sum()
+    }
+
+    /// Ends what is mapped in `span`; of a region that is larger, the rest stays.
+    fn carve(&mut self, span: Span) {
+        self.changes += 1;
+        let regions = core::mem::take(&mut self.regions);
+        for region in regions {
+            let [below, _, above] = region.parts(span);
+            self.regions.extend([below, above].into_iter().flatten());
+        }
+    }
+
+    fn protect(&mut self, span: Span, protection: Protection) -> Result<u64, Error> {
+        let mapped: u64 =
+            self.regions.iter().filter_map(|region| region.parts(span)[1]).map(|part| part.span.length).sum();
+        if mapped != span.length {
+            return Err(Error::NotMapped);
+        }
+        self.changes += 1;
+        let regions = core::mem::take(&mut self.regions);
+        for region in regions {
+            let [below, inside, above] = region.parts(span);
+            let inside = inside.map(|part| Region { protection, ..part });
+            self.regions.extend([below, inside, above].into_iter().flatten());
+        }
+        Ok(0)
+    }
+}
+
+impl Region {
+    /// What of the region lies below, in and above `span`.
+    fn parts(&self, span: Span) -> [Option<Region>; 3] {
+        let (start, end) = (self.span.base, self.span.base + self.span.length);
+        let (first, last) = (span.base.clamp(start, end), (span.base + span.length).clamp(start, end));
+        [start..first, first..last, last..end].map(|part| {
+            let backing = match self.backing {
+                Backing::Image { source } => Backing::Image { source: source + (part.start - start) },
+                other => other,
+            };
+            let span = Span::new(part.start, part.end.saturating_sub(part.start));
+            (span.length != 0).then_some(Region { span, backing, ..*self })
+        })
+    }
+
+    /// Puts the first contents to where the region and `span` meet.
+    fn renew(&self, span: Span) {
+        let Some(part) = self.parts(span)[1] else { return };
+        let (address, length) = (pointer(part.span.base), part.span.length as usize);
+        // SAFETY: the window is memory of this test's alone, and so is the module.
+        unsafe {
+            assert_eq!(libc::madvise(address.cast(), length, libc::MADV_DONTNEED), 0);
+            if let Backing::Image { source } = part.backing {
+                address.copy_from_nonoverlapping(pointer(source), length);
+            }
+        }
+    }
+}
+
+/// The byte at `address`, as a pointer.
+pub fn pointer(address: u64) -> *mut u8 {
+    address as usize as *mut u8
+}
+
+/// Fresh memory, all zeros, taken page by page as it is touched.
+fn map_memory(length: u64) -> Span {
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    let access = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: asks for memory at a place of Linux's choice.
+    let address = unsafe { libc::mmap(core::ptr::null_mut(), length as usize, access, flags, -1, 0) };
+    assert_ne!(address, libc::MAP_FAILED);
+    Span::new(address as u64, length)
+}
