@@ -18,7 +18,8 @@ pub struct Registers {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Request {
     /// Declares a region: from now on `span` has this backing and protection. What was there before is gone, also when
-    /// there turns out to be no memory ([`Error::NoMemory`]); every other error leaves it as it was. Answers with the physical address for [`Backing::Dma`]. Needs CONTROL on the address space.
+    /// there turns out to be no memory ([`Error::NoMemory`]); every other error leaves it as it was. Answers with the
+    /// physical address for [`Backing::Dma`]. Needs CONTROL on the address space.
     Map {
         /// The address space.
         space: Handle,
@@ -70,8 +71,8 @@ pub enum Request {
         /// The value of `rsp` when `entry` starts. The kernel writes nothing there.
         stack: u64,
     },
-    /// Loads the context of one area of the upcall page and unmasks, in one step. Does not return. Needs CONTROL
-    /// on the virtual CPU.
+    /// Loads the context of one area of the upcall page and unmasks, in one step: returns only with an error. Needs
+    /// CONTROL on the virtual CPU.
     Resume {
         /// The virtual CPU.
         vcpu: Handle,

@@ -168,10 +168,11 @@ impl<M: Machine> Kernel<M> {
         self.capabilities.revoke_all();
         self.vcpu = Vcpu::new();
         self.space.end(&mut self.machine);
-        let &Context { vector, error, address, rip, rsp, .. } = context;
+        let &Context { vector, error, address, rip, rsp, out_of_memory, .. } = context;
+        let memory = if out_of_memory != 0 { ", no frame was left" } else { "" };
         let _ = writeln!(
             Log(&mut self.machine),
-            "kernel: the domain ended: exception {vector} (error {error:#x}, address {address:#x}) at rip {rip:#x}, \
+            "kernel: the domain ended: exception {vector} (error {error:#x}, address {address:#x}{memory}) at rip {rip:#x}, \
              rsp {rsp:#x}, with upcalls masked or not set up"
         );
         Next::Stop(status::DOMAIN_ENDED)
@@ -232,7 +233,12 @@ impl<M: Machine> Kernel<M> {
                 self.holds(machine, Object::Machine, Rights::CONTROL)?;
                 return Ok(Effect::Stop(status));
             }
-            request => self.serve_device(request)?,
+            // Named, so that a new request is not forgotten.
+            Request::Listen { .. }
+            | Request::Acknowledge { .. }
+            | Request::ReadConfig { .. }
+            | Request::WriteConfig { .. }
+            | Request::OpenPorts { .. } => self.serve_device(request)?,
         };
         Ok(Effect::Answer(value))
     }

@@ -7,10 +7,11 @@ use core::sync::atomic::{AtomicBool, Ordering};
 const PORT: u16 = 0x3f8;
 const LINE_STATUS: u16 = PORT + 5;
 const TRANSMITTER_EMPTY: u8 = 1 << 5;
-/// Polls for room before a byte is dropped: a dead port must not stop the kernel.
+/// Polls for room before the port is given up: a dead one must not stop the kernel.
 const POLLS_MAX: u32 = 100_000;
 
 static CHATTY: AtomicBool = AtomicBool::new(false);
+static DEAD: AtomicBool = AtomicBool::new(false);
 
 /// The log.
 pub struct Serial;
@@ -51,11 +52,13 @@ pub fn write(text: &[u8]) {
 }
 
 fn write_byte(byte: u8) {
-    let mut polls = 0;
-    while in8(LINE_STATUS) & TRANSMITTER_EMPTY == 0 && polls < POLLS_MAX {
-        polls += 1;
+    // One that was given up is asked once for each byte, should it come back.
+    let polls = if DEAD.load(Ordering::Relaxed) { 1 } else { POLLS_MAX };
+    let has_room = (0..polls).any(|_| in8(LINE_STATUS) & TRANSMITTER_EMPTY != 0);
+    if has_room {
+        out8(PORT, byte);
     }
-    out8(PORT, byte);
+    DEAD.store(!has_room, Ordering::Relaxed);
 }
 
 /// One line that says what goes wrong.
