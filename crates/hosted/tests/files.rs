@@ -306,7 +306,8 @@ fn compare(operations: &[Operation]) -> Result<(), TestCaseError> {
     let grant = Grant::open(directory.path(), Access::ReadWrite).unwrap();
     let mut linux = LinuxFiles::new(vec![grant]);
     let grant = tree::Grant { access: Access::ReadWrite, nodes: Vec::new() };
-    let mut tree = Tree::new(vec![grant], &[], 64 << 20, wall_ns).unwrap();
+    let surroundings = tree::Surroundings { wall_ns, checkpoint: || Ok(()) };
+    let mut tree = Tree::new(vec![grant], &[], 64 << 20, surroundings).unwrap();
     let (mut linux, mut tree) = (Side::new(&mut linux), Side::new(&mut tree));
     for (number, operation) in operations.iter().enumerate() {
         let (expected, found) = (linux.run(operation), tree.run(operation));

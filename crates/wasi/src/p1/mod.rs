@@ -39,7 +39,7 @@ pub const DESCRIPTORS_MAX: usize = 1024;
 /// The most bytes that one call reads or writes; a longer one is cut short. Linux' MAX_RW_COUNT.
 const TRANSFER_BYTES_MAX: u32 = 0x7fff_f000;
 /// The most bytes that go to a provider at once; between two such pieces the process can be ended.
-const PIECE_BYTES: usize = 1 << 20;
+const PIECE_BYTES: usize = 256 << 10;
 
 /// What a process begins with.
 #[derive(Debug)]

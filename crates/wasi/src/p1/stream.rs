@@ -154,6 +154,7 @@ impl<H: Host> State<H> {
         let total = if file.flags & fdflags::APPEND != 0 && matches!(at, At::Position) {
             let mut end = file.position;
             let total = transfer(memory, buffers, |memory, at, length, _| {
+                self.host.wait().checkpoint()?;
                 let bytes = memory.bytes(at, length)?;
                 let appended = self.host.files().append(file.handle, bytes)?;
                 end = appended.end;
@@ -164,6 +165,7 @@ impl<H: Host> State<H> {
         } else {
             let start = self.start_of(file, at)?;
             let total = transfer(memory, buffers, |memory, at, length, total| {
+                self.host.wait().checkpoint()?;
                 let bytes = memory.bytes(at, length)?;
                 let offset = start.checked_add(u64::from(total)).ok_or(Errno::Fbig)?;
                 Ok(piece(self.host.files().write_at(file.handle, offset, bytes)?, bytes.len()))

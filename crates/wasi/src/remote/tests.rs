@@ -1,7 +1,7 @@
 use super::message::{Request, entries};
 use super::*;
 use crate::provider::*;
-use crate::tree::{Grant, Tree};
+use crate::tree::{Grant, Surroundings, Tree};
 use crate::{Errno, Error, Stopped};
 use alloc::string::{String, ToString};
 use alloc::{format, vec, vec::Vec};
@@ -19,7 +19,8 @@ struct Far {
 impl Far {
     fn new() -> Self {
         let grant = Grant { access: Access::ReadWrite, nodes: Vec::new() };
-        let tree = Tree::new(vec![grant], &[], 1 << 20, || 77).unwrap();
+        let surroundings = Surroundings { wall_ns: || 77, checkpoint: || Ok(()) };
+        let tree = Tree::new(vec![grant], &[], 1 << 20, surroundings).unwrap();
         Self { tree, written: Vec::new(), ended: false }
     }
 }

@@ -7,8 +7,10 @@
 //! Times of access are kept as they were set; reading does not change them.
 
 mod contents;
+mod memory;
 mod names;
 mod node;
+mod sorted;
 #[cfg(test)]
 mod tests;
 mod walk;
@@ -17,11 +19,11 @@ use crate::provider::{
     Appended, Create, Entry, Expect, FileAccess, Files, Follow, Handle, Open, Opened, Path, Stat, Sync,
     Times, Truncate, Visit,
 };
-use crate::{Errno, Result};
-use alloc::boxed::Box;
+use crate::{Errno, Result, Stopped};
 use alloc::vec::Vec;
 use bundle::{Access, NodeKind};
 use contents::Contents;
+use memory::{copy_of, make_room};
 use node::{Directory, Kind, Node, NodeId, Nodes};
 use walk::{AtEnd, Place, Slash, walk};
 
@@ -30,7 +32,9 @@ const DEVICE: u64 = 1;
 /// What the budget is charged for a node, its names not counted.
 const NODE_CHARGE: u64 = 256;
 /// What the budget is charged for a directory entry, besides its name.
-const ENTRY_CHARGE: u64 = 128;
+const ENTRY_CHARGE: u64 = 224;
+/// How many names are looked up before the process can be ended again.
+const BATCH_STEPS: u64 = 256;
 
 /// A copied directory, as it is granted.
 #[derive(Debug)]
@@ -48,7 +52,7 @@ pub enum TreeError {
     Name,
     /// A file's bytes lie outside of the bundle.
     Range,
-    /// There are more files than a tree can hold.
+    /// There is no memory for so many files.
     TooMany,
 }
 
@@ -58,9 +62,20 @@ pub struct Tree<'b> {
     roots: Vec<(NodeId, Access)>,
     open: Vec<Slot>,
     budget: Budget,
-    /// Nanoseconds since 1970: the time that changes are stamped with.
-    wall_ns: fn() -> u64,
+    surroundings: Surroundings,
 }
+
+/// What a tree asks of those who made it.
+#[derive(Clone, Copy, Debug)]
+pub struct Surroundings {
+    /// Nanoseconds since 1970: the time that changes are stamped with.
+    pub wall_ns: fn() -> u64,
+    /// Called between the pieces of what takes long, as [`crate::provider::Wait::checkpoint`] is.
+    pub checkpoint: Checkpoint,
+}
+
+/// Fails if the process is to end. Returns at once.
+pub type Checkpoint = fn() -> Result<(), Stopped>;
 
 /// How much memory a tree may still take, in bytes. What came with the bundle was not charged; the memory
 /// that removing it frees is added.
@@ -114,14 +129,14 @@ impl<'b> Tree<'b> {
         grants: Vec<Grant>,
         files: &'b [u8],
         bytes_max: u64,
-        wall_ns: fn() -> u64,
+        surroundings: Surroundings,
     ) -> core::result::Result<Self, TreeError> {
         let mut tree = Self {
             nodes: Nodes::default(),
             roots: Vec::new(),
             open: Vec::new(),
             budget: Budget::new(bytes_max),
-            wall_ns,
+            surroundings,
         };
         for grant in grants {
             let root = tree.plant(grant.nodes, files)?;
@@ -135,7 +150,7 @@ impl<'b> Tree<'b> {
         nodes: Vec<bundle::Node>,
         files: &'b [u8],
     ) -> core::result::Result<NodeId, TreeError> {
-        let now_ns = (self.wall_ns)();
+        let now_ns = (self.surroundings.wall_ns)();
         let root = self.plant_directory(None, now_ns)?;
         let mut work: Vec<(NodeId, bundle::Node)> = nodes.into_iter().map(|node| (root, node)).collect();
         while let Some((parent, bundle::Node { name, modified_ns, kind })) = work.pop() {
@@ -158,7 +173,7 @@ impl<'b> Tree<'b> {
             if !sound || directory.get(&name).is_some() {
                 return Err(TreeError::Name);
             }
-            directory.insert(&name, id);
+            directory.insert(&name, id).map_err(|_| TreeError::TooMany)?;
             self.nodes.get_mut(id).map_err(|_| TreeError::TooMany)?.links += 1;
         }
         Ok(root)
@@ -185,14 +200,18 @@ impl<'b> Tree<'b> {
         }
     }
 
+    /// A place for something open, made if there is none.
+    fn vacant(&mut self) -> Result<usize, Errno> {
+        if let Some(index) = self.open.iter().position(|slot| slot.held.is_none()) {
+            return Ok(index);
+        }
+        make_room(&mut self.open).map_err(|_| Errno::Nomem)?;
+        self.open.push(Slot { generation: 0, held: None });
+        Ok(self.open.len() - 1)
+    }
+
     fn hold(&mut self, held: Held) -> Result<Handle, Errno> {
-        let index = match self.open.iter().position(|slot| slot.held.is_none()) {
-            Some(index) => index,
-            None => {
-                self.open.push(Slot { generation: 0, held: None });
-                self.open.len() - 1
-            }
-        };
+        let index = self.vacant()?;
         self.nodes.get_mut(held.node)?.opens += 1;
         let slot = &mut self.open[index];
         slot.held = Some(held);
@@ -204,9 +223,9 @@ impl<'b> Tree<'b> {
         directory: Handle,
         path: Path<'w>,
         at_end: impl Into<AtEnd>,
-    ) -> Result<(Held, Place<'w>), Errno> {
+    ) -> Result<(Held, Place<'w>)> {
         let held = self.held(directory)?;
-        Ok((held, walk(&self.nodes, held.node, path, at_end.into())?))
+        Ok((held, walk(&self.nodes, held.node, path, at_end.into(), self.surroundings.checkpoint)?))
     }
 
     /// The contents of an open file, and the budget and time for changing them.
@@ -218,54 +237,57 @@ impl<'b> Tree<'b> {
     fn change<A>(
         &mut self,
         file: Handle,
-        how: impl FnOnce(&mut Contents<'b>, &mut Budget) -> Result<A, Errno>,
-    ) -> Result<A, Errno> {
+        how: impl FnOnce(&mut Contents<'b>, &mut Budget) -> Result<A>,
+    ) -> Result<A> {
         let held = self.held(file)?;
         if held.access == FileAccess::Read {
-            return Err(Errno::Badf);
+            return Err(Errno::Badf.into());
         }
-        let now_ns = (self.wall_ns)();
+        let now_ns = (self.surroundings.wall_ns)();
         let (node, budget) = self.contents(held.node)?;
-        let Kind::File(contents) = &mut node.kind else { return Err(Errno::Badf) };
+        let Kind::File(contents) = &mut node.kind else { return Err(Errno::Badf.into()) };
         let answer = how(contents, budget)?;
         node.modify(now_ns);
         Ok(answer)
     }
 
     /// Frees a node that nothing names or holds any more.
-    fn collect(&mut self, id: NodeId) {
+    fn collect(&mut self, id: NodeId) -> Result<()> {
         let unused = self.nodes.get(id).is_ok_and(|node| node.links == 0 && node.opens == 0);
         let is_root = self.roots.iter().any(|(root, _)| *root == id);
         if unused
             && !is_root
             && let Some(node) = self.nodes.remove(id)
         {
+            self.budget.give_back(NODE_CHARGE);
             match node.kind {
-                Kind::File(mut contents) => contents.release(&mut self.budget),
+                Kind::File(contents) => contents.release(&mut self.budget, self.surroundings.checkpoint)?,
                 Kind::Symlink(text) => self.budget.give_back(text.len() as u64),
                 Kind::Directory(_) => {}
             }
-            self.budget.give_back(NODE_CHARGE);
         }
+        Ok(())
     }
 
-    fn open_existing(&mut self, held: Held, id: NodeId, open: Open) -> Result<Opened, Errno> {
+    fn open_existing(&mut self, held: Held, id: NodeId, open: Open) -> Result<Opened> {
+        let checkpoint = self.surroundings.checkpoint;
         let node = self.nodes.get_mut(id)?;
         let kind = node.file_kind();
         let writes = open.access != FileAccess::Read || open.truncate == Truncate::Empty;
         match &mut node.kind {
             Kind::Symlink(_) => {
-                return Err(if open.expect == Expect::Directory { Errno::Notdir } else { Errno::Loop });
+                let errno = if open.expect == Expect::Directory { Errno::Notdir } else { Errno::Loop };
+                return Err(errno.into());
             }
-            Kind::Directory(_) if writes || open.create != Create::Never => return Err(Errno::Isdir),
+            Kind::Directory(_) if writes || open.create != Create::Never => return Err(Errno::Isdir.into()),
             Kind::Directory(_) => {}
-            Kind::File(_) if open.expect == Expect::Directory => return Err(Errno::Notdir),
-            Kind::File(_) if writes && held.grant == Access::ReadOnly => return Err(Errno::Rofs),
+            Kind::File(_) if open.expect == Expect::Directory => return Err(Errno::Notdir.into()),
+            Kind::File(_) if writes && held.grant == Access::ReadOnly => return Err(Errno::Rofs.into()),
             Kind::File(contents) => {
-                contents.verify()?;
+                contents.verify(checkpoint)?;
                 if open.truncate == Truncate::Empty {
-                    contents.set_size(0, &mut self.budget)?;
-                    node.modify((self.wall_ns)());
+                    contents.set_size(0, &mut self.budget, checkpoint)?;
+                    node.modify((self.surroundings.wall_ns)());
                 }
             }
         }
@@ -286,6 +308,8 @@ impl Files for Tree<'_> {
             (Create::IfMissing, Follow::Yes) => AtEnd::FollowBeforeNothing,
             (Create::IfMissing, Follow::No) | (Create::Exclusively, _) => AtEnd::Keep,
         };
+        // Before anything is made that nobody could be given.
+        self.vacant()?;
         let (held, place) = self.walk(directory, path, at_end)?;
         let (parent, name) = match place {
             Place::Unnamed { .. } if open.create == Create::Exclusively => return Err(Errno::Exist.into()),
@@ -300,11 +324,11 @@ impl Files for Tree<'_> {
             Place::Entry { directory, name, node: None, slash: Slash::None }
                 if open.create != Create::Never =>
             {
-                (directory, Box::<str>::from(name))
+                (directory, copy_of(name)?)
             }
             place => {
                 let id = place.existing(&self.nodes)?;
-                return Ok(self.open_existing(held, id, open)?);
+                return self.open_existing(held, id, open);
             }
         };
         self.writable(held)?;
@@ -319,36 +343,37 @@ impl Files for Tree<'_> {
         slot.held = None;
         slot.generation = slot.generation.wrapping_add(1);
         self.nodes.get_mut(held.node)?.opens -= 1;
-        self.collect(held.node);
-        Ok(())
+        self.collect(held.node)
     }
 
     fn read_at(&mut self, file: Handle, offset: u64, into: &mut [u8]) -> Result<usize> {
         let held = self.held(file)?;
         match &self.nodes.get(held.node)?.kind {
             Kind::Directory(_) => Err(Errno::Isdir.into()),
-            Kind::File(contents) if held.access != FileAccess::Write => Ok(contents.read(offset, into)),
+            Kind::File(contents) if held.access != FileAccess::Write => Ok(contents.read(offset, into)?),
             Kind::File(_) | Kind::Symlink(_) => Err(Errno::Badf.into()),
         }
     }
 
     fn write_at(&mut self, file: Handle, offset: u64, bytes: &[u8]) -> Result<usize> {
-        Ok(self.change(file, |contents, budget| contents.write(offset, bytes, budget))?)
+        self.change(file, |contents, budget| Ok(contents.write(offset, bytes, budget)?))
     }
 
     fn append(&mut self, file: Handle, bytes: &[u8]) -> Result<Appended> {
-        Ok(self.change(file, |contents, budget| {
+        self.change(file, |contents, budget| {
             let count = contents.write(contents.size(), bytes, budget)?;
             Ok(Appended { count, end: contents.size() })
-        })?)
+        })
     }
 
     fn set_size(&mut self, file: Handle, size: u64) -> Result<()> {
-        Ok(self.change(file, |contents, budget| contents.set_size(size, budget))?)
+        let checkpoint = self.surroundings.checkpoint;
+        self.change(file, |contents, budget| contents.set_size(size, budget, checkpoint))
     }
 
     fn allocate(&mut self, file: Handle, offset: u64, length: u64) -> Result<()> {
-        Ok(self.change(file, |contents, budget| contents.allocate(offset, length, budget))?)
+        let checkpoint = self.surroundings.checkpoint;
+        self.change(file, |contents, budget| contents.allocate(offset, length, budget, checkpoint))
     }
 
     fn sync(&mut self, handle: Handle, _: Sync) -> Result<()> {
@@ -368,7 +393,7 @@ impl Files for Tree<'_> {
     fn set_times(&mut self, handle: Handle, times: Times) -> Result<()> {
         let held = self.held(handle)?;
         self.writable(held)?;
-        self.nodes.get_mut(held.node)?.set_times(times, (self.wall_ns)());
+        self.nodes.get_mut(held.node)?.set_times(times, (self.surroundings.wall_ns)());
         Ok(())
     }
 
@@ -382,7 +407,7 @@ impl Files for Tree<'_> {
         let (held, place) = self.walk(directory, path, follow)?;
         let id = place.existing(&self.nodes)?;
         self.writable(held)?;
-        self.nodes.get_mut(id)?.set_times(times, (self.wall_ns)());
+        self.nodes.get_mut(id)?.set_times(times, (self.surroundings.wall_ns)());
         Ok(())
     }
 
@@ -391,9 +416,10 @@ impl Files for Tree<'_> {
         let entries = self.nodes.directory(held.node)?.after(cookie);
         // Linux says of a removed directory that it is not there, not that it is empty.
         self.alive(held.node)?;
-        for (next, name, id) in entries {
+        // A long list in several calls: the process can be ended between them.
+        for (next, name, id) in entries.take(BATCH_STEPS as usize) {
             let node = self.nodes.get(id)?;
-            let entry = Entry { next, inode: node.inode, kind: node.file_kind(), name };
+            let entry = Entry { next, inode: id.0, kind: node.file_kind(), name };
             if visit(entry).is_break() {
                 break;
             }
@@ -402,15 +428,15 @@ impl Files for Tree<'_> {
     }
 
     fn create_directory_at(&mut self, directory: Handle, path: Path<'_>) -> Result<()> {
-        Ok(self.create_directory(directory, path)?)
+        self.create_directory(directory, path)
     }
 
     fn remove_directory_at(&mut self, directory: Handle, path: Path<'_>) -> Result<()> {
-        Ok(self.remove_directory(directory, path)?)
+        self.remove_directory(directory, path)
     }
 
     fn unlink_at(&mut self, directory: Handle, path: Path<'_>) -> Result<()> {
-        Ok(self.unlink(directory, path)?)
+        self.unlink(directory, path)
     }
 
     fn rename_at(
@@ -420,7 +446,7 @@ impl Files for Tree<'_> {
         to_directory: Handle,
         to: Path<'_>,
     ) -> Result<()> {
-        Ok(self.rename(directory, from, to_directory, to)?)
+        self.rename(directory, from, to_directory, to)
     }
 
     fn link_at(
@@ -430,11 +456,11 @@ impl Files for Tree<'_> {
         to_directory: Handle,
         to: Path<'_>,
     ) -> Result<()> {
-        Ok(self.link(directory, from, to_directory, to)?)
+        self.link(directory, from, to_directory, to)
     }
 
     fn symlink_at(&mut self, text: &str, directory: Handle, path: Path<'_>) -> Result<()> {
-        Ok(self.symlink(text, directory, path)?)
+        self.symlink(text, directory, path)
     }
 
     fn read_link_at(&mut self, directory: Handle, path: Path<'_>, into: &mut [u8]) -> Result<usize> {

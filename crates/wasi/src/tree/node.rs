@@ -1,22 +1,19 @@
 //! Nodes: files, directories, symbolic links; and the table they are in.
 
 use super::contents::Contents;
+use super::memory::copy_of;
+use super::sorted::Sorted;
 use crate::Errno;
 use crate::provider::{FileKind, SetTime, Times};
 use alloc::boxed::Box;
-use alloc::collections::BTreeMap;
-use alloc::sync::Arc;
-use alloc::vec::Vec;
 
-/// A node's place in [`Nodes`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct NodeId(u32);
+/// A node's place in [`Nodes`], and its inode number: never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct NodeId(pub u64);
 
 /// One file, directory or symbolic link.
 #[derive(Debug)]
 pub(super) struct Node<'b> {
-    /// Never used twice.
-    pub inode: u64,
     pub kind: Kind<'b>,
     /// How many directory entries name it.
     pub links: u32,
@@ -67,8 +64,8 @@ impl Node<'_> {
 pub(super) struct Directory {
     /// The directory that it is in; a granted one is in none.
     pub parent: Option<NodeId>,
-    names: BTreeMap<Arc<str>, Entry>,
-    order: BTreeMap<u64, Arc<str>>,
+    names: Sorted<Box<str>, Entry>,
+    order: Sorted<u64, Box<str>>,
     /// The next entry's cookie; cookies begin at 1 and are never used twice.
     next_cookie: u64,
 }
@@ -81,7 +78,7 @@ struct Entry {
 
 impl Directory {
     pub const fn new(parent: Option<NodeId>) -> Self {
-        Self { parent, names: BTreeMap::new(), order: BTreeMap::new(), next_cookie: 1 }
+        Self { parent, names: Sorted::new(), order: Sorted::new(), next_cookie: 1 }
     }
 
     pub fn get(&self, name: &str) -> Option<NodeId> {
@@ -92,24 +89,35 @@ impl Directory {
         self.names.is_empty()
     }
 
-    /// Adds an entry; the name is free.
-    pub fn insert(&mut self, name: &str, node: NodeId) {
-        let name: Arc<str> = Arc::from(name);
+    /// Adds an entry; the name is free. `ENOSPC` if there is no memory: then nothing has changed.
+    pub fn insert(&mut self, name: &str, node: NodeId) -> Result<(), Errno> {
         let cookie = self.next_cookie;
+        let (name, again) = (copy_of(name)?, copy_of(name)?);
+        self.order.insert(cookie, again)?;
+        if let Err(errno) = self.names.insert(name, Entry { node, cookie }) {
+            self.order.remove(&cookie);
+            return Err(errno);
+        }
         self.next_cookie += 1;
-        self.order.insert(cookie, Arc::clone(&name));
-        self.names.insert(name, Entry { node, cookie });
+        Ok(())
     }
 
-    pub fn remove(&mut self, name: &str) -> Option<NodeId> {
-        let entry = self.names.remove(name)?;
-        self.order.remove(&entry.cookie);
-        Some(entry.node)
+    /// Lets a name that is there stand for another node.
+    pub fn replace(&mut self, name: &str, node: NodeId) {
+        if let Some(entry) = self.names.get_mut(name) {
+            entry.node = node;
+        }
+    }
+
+    pub fn remove(&mut self, name: &str) {
+        if let Some(entry) = self.names.remove(name) {
+            self.order.remove(&entry.cookie);
+        }
     }
 
     /// The entries behind a cookie: cookie, name, node.
     pub fn after(&self, cookie: u64) -> impl Iterator<Item = (u64, &str, NodeId)> {
-        let behind = self.order.range((core::ops::Bound::Excluded(cookie), core::ops::Bound::Unbounded));
+        let behind = self.order.after(&cookie);
         behind.filter_map(|(cookie, name)| Some((*cookie, &**name, self.names.get(name)?.node)))
     }
 }
@@ -117,46 +125,33 @@ impl Directory {
 /// All nodes of a tree.
 #[derive(Debug, Default)]
 pub(super) struct Nodes<'b> {
-    slots: Vec<Option<Node<'b>>>,
-    free: Vec<NodeId>,
-    next_inode: u64,
+    nodes: Sorted<NodeId, Node<'b>>,
+    /// The last that was given.
+    last: u64,
 }
 
 impl<'b> Nodes<'b> {
     /// Adds a node that nothing names or holds yet.
     pub fn insert(&mut self, kind: Kind<'b>, now_ns: u64) -> Result<NodeId, Errno> {
-        self.next_inode += 1;
-        let node = Node {
-            inode: self.next_inode,
-            kind,
-            links: 0,
-            opens: 0,
-            accessed_ns: now_ns,
-            modified_ns: now_ns,
-            changed_ns: now_ns,
-        };
-        if let Some(id) = self.free.pop() {
-            self.slots[id.0 as usize] = Some(node);
-            return Ok(id);
-        }
-        let id = NodeId(u32::try_from(self.slots.len()).map_err(|_| Errno::Nospc)?);
-        self.slots.push(Some(node));
+        let node =
+            Node { kind, links: 0, opens: 0, accessed_ns: now_ns, modified_ns: now_ns, changed_ns: now_ns };
+        let id = NodeId(self.last + 1);
+        self.nodes.insert(id, node)?;
+        self.last = id.0;
         Ok(id)
     }
 
     pub fn get(&self, id: NodeId) -> Result<&Node<'b>, Errno> {
-        self.slots.get(id.0 as usize).and_then(Option::as_ref).ok_or(Errno::Badf)
+        self.nodes.get(&id).ok_or(Errno::Badf)
     }
 
     pub fn get_mut(&mut self, id: NodeId) -> Result<&mut Node<'b>, Errno> {
-        self.slots.get_mut(id.0 as usize).and_then(Option::as_mut).ok_or(Errno::Badf)
+        self.nodes.get_mut(&id).ok_or(Errno::Badf)
     }
 
     /// Takes a node out that nothing names or holds.
     pub fn remove(&mut self, id: NodeId) -> Option<Node<'b>> {
-        let node = self.slots.get_mut(id.0 as usize)?.take()?;
-        self.free.push(id);
-        Some(node)
+        self.nodes.remove(&id)
     }
 
     pub fn directory(&self, id: NodeId) -> Result<&Directory, Errno> {

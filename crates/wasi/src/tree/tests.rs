@@ -5,6 +5,7 @@ use alloc::vec;
 use core::ops::ControlFlow;
 
 const FILES: &[u8] = b"first second";
+const SURROUNDINGS: Surroundings = Surroundings { wall_ns: || 1000, checkpoint: || Ok(()) };
 
 fn node(name: &str, kind: NodeKind) -> bundle::Node {
     bundle::Node { name: String::from(name), modified_ns: 5, kind }
@@ -25,7 +26,7 @@ fn directory(name: &str, nodes: Vec<bundle::Node>) -> bundle::Node {
 
 fn tree_of(nodes: Vec<bundle::Node>, bytes_max: u64) -> (Tree<'static>, Handle) {
     let grant = Grant { access: Access::ReadWrite, nodes };
-    let mut tree = Tree::new(vec![grant], FILES, bytes_max, || 1000).unwrap();
+    let mut tree = Tree::new(vec![grant], FILES, bytes_max, SURROUNDINGS).unwrap();
     let root = tree.open_grant(0).unwrap();
     (tree, root)
 }
@@ -83,7 +84,7 @@ fn what_the_bundle_holds_is_there() {
 fn a_plan_that_describes_no_tree_is_refused() {
     let refused = |nodes| {
         let grant = Grant { access: Access::ReadOnly, nodes };
-        Tree::new(vec![grant], FILES, 0, || 0).err()
+        Tree::new(vec![grant], FILES, 0, SURROUNDINGS).err()
     };
     for name in ["", ".", "..", "a/b", "/", "a\0"] {
         assert_eq!(refused(vec![symlink(name, "x")]), Some(TreeError::Name), "{name:?}");
@@ -163,7 +164,7 @@ fn the_budget_ends_in_enospc_and_comes_back() {
 
 #[test]
 fn names_are_paid_for() {
-    let (mut tree, root) = tree_of(Vec::new(), 10_000);
+    let (mut tree, root) = tree_of(Vec::new(), 11_200);
     let text = "t".repeat(1000);
     let mut made = 0;
     loop {
@@ -189,7 +190,7 @@ fn names_are_paid_for() {
         let path = path(&name);
         tree.unlink_at(root, path).or_else(|_| tree.remove_directory_at(root, path)).unwrap();
     }
-    assert_eq!(tree.budget.left(), 10_000);
+    assert_eq!(tree.budget.left(), 11_200);
 }
 
 #[test]
@@ -212,7 +213,7 @@ fn two_grants_are_one_file_system_with_two_roots() {
         Grant { access: Access::ReadWrite, nodes: vec![file("f", 0, 5)] },
         Grant { access: Access::ReadWrite, nodes: Vec::new() },
     ];
-    let mut tree = Tree::new(grants, FILES, 1 << 20, || 0).unwrap();
+    let mut tree = Tree::new(grants, FILES, 1 << 20, SURROUNDINGS).unwrap();
     let (first, second) = (tree.open_grant(0).unwrap(), tree.open_grant(1).unwrap());
     tree.rename_at(first, path("f"), second, path("g")).unwrap();
     assert_eq!((names(&mut tree, first).len(), names(&mut tree, second)), (0, vec![String::from("g")]));

@@ -1,8 +1,9 @@
 //! From a path to a node, never leaving the directory where the walk begins.
 
 use super::node::{Kind, NodeId, Nodes};
-use crate::Errno;
+use super::{BATCH_STEPS, Checkpoint};
 use crate::provider::{Follow, NAME_BYTES_MAX, Path};
+use crate::{Errno, Result};
 
 /// How many symbolic links a walk follows: Linux' MAXSYMLINKS.
 const LINKS_MAX: usize = 40;
@@ -137,21 +138,27 @@ pub(super) fn walk<'w>(
     begin: NodeId,
     path: Path<'w>,
     at_end: AtEnd,
-) -> Result<Place<'w>, Errno> {
+    checkpoint: Checkpoint,
+) -> Result<Place<'w>> {
     let mut pending = Pending::new(path.as_str());
     let mut here = begin;
     let mut place = Place::Unnamed { node: begin, last: Last::Dot };
+    let mut steps = 0u64;
     while let Some(name) = pending.next() {
+        steps += 1;
+        if steps.is_multiple_of(BATCH_STEPS) {
+            checkpoint()?;
+        }
         let directory = nodes.directory(here)?;
         let rest = pending.rest();
         match name {
             "." => place = Place::Unnamed { node: here, last: Last::Dot },
-            ".." if here == begin => return Err(Errno::Perm),
+            ".." if here == begin => return Err(Errno::Perm.into()),
             ".." => {
                 here = directory.parent.ok_or(Errno::Perm)?;
                 place = Place::Unnamed { node: here, last: Last::DotDot };
             }
-            _ if name.len() > NAME_BYTES_MAX => return Err(Errno::Nametoolong),
+            _ if name.len() > NAME_BYTES_MAX => return Err(Errno::Nametoolong.into()),
             _ => {
                 let node = directory.get(name);
                 let link = match node.map(|node| nodes.get(node)).transpose()?.map(|node| &node.kind) {

@@ -19,7 +19,7 @@ use wasi::entropy::Generator;
 use wasi::provider::{
     Clock, ClockKind, Input, Output, OutputStream, Providers, Stream, StreamSet, Streams, Terminal, Wait,
 };
-use wasi::tree::{Grant, Tree};
+use wasi::tree::{Grant, Surroundings, Tree};
 use wasi::{Errno, Stopped};
 
 /// How many samples of the CPU's random number generator go into a seed.
@@ -69,7 +69,8 @@ fn machine_host(boot: &'static BootInfo, bundle: &Bundle<'static>) -> Result<Mac
             DirectorySource::Host(_) => Err(format!("{} is on another machine", directory.guest)),
         })
         .collect();
-    let files = Tree::new(grants?, bundle.files, boot.quota_bytes / FILES_SHARE, clock::wall_ns)
+    let surroundings = Surroundings { wall_ns: clock::wall_ns, checkpoint };
+    let files = Tree::new(grants?, bundle.files, boot.quota_bytes / FILES_SHARE, surroundings)
         .map_err(|error| format!("the copied files are damaged ({error:?})"))?;
     let samples: Vec<u64> = (0..HARDWARE_SAMPLES).filter_map(|_| cpu::random()).collect();
     let seed = bundle.plan.seed.as_ref().map(|seed| &seed.0);
@@ -131,13 +132,18 @@ impl Wait for MachineWait {
     }
 
     fn checkpoint(&mut self) -> Result<(), Stopped> {
-        if console::with(Channel::cancelled) == Some(true) {
-            trap::want_stop(Stop::Cancelled);
-        }
-        run::not_stopped()
+        checkpoint()
     }
 
     fn give_way(&mut self) -> Result<(), Stopped> {
         self.checkpoint()
     }
+}
+
+/// Fails if the process has to end.
+fn checkpoint() -> Result<(), Stopped> {
+    if console::with(Channel::cancelled) == Some(true) {
+        trap::want_stop(Stop::Cancelled);
+    }
+    run::not_stopped()
 }

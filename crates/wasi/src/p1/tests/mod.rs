@@ -10,7 +10,7 @@ use super::functions::for_each_function;
 use super::memory::{u32_at, u64_at};
 use super::{Memory, Preopen, Start, State};
 use crate::provider::*;
-use crate::tree::{Grant, Tree};
+use crate::tree::{Grant, Surroundings, Tree};
 use crate::{Errno, Error, Result, Stopped};
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -102,6 +102,7 @@ const BEGIN_NS: u64 = 1_000_000;
 /// How far the wall clock is ahead of the monotonic one.
 const WALL_AHEAD_NS: u64 = 1_700_000_000_000_000_000;
 const MEMORY_BYTES: usize = 0x1_0000;
+const SURROUNDINGS: Surroundings = Surroundings { wall_ns: || 99, checkpoint: || Ok(()) };
 /// The memory that the fake's tree may take.
 const TREE_BYTES: u64 = 1 << 20;
 
@@ -273,7 +274,7 @@ impl Program {
             Grant { access: Access::ReadWrite, nodes: nodes() },
             Grant { access: Access::ReadOnly, nodes: nodes() },
         ];
-        let mut tree = Tree::new(grants, OLD, TREE_BYTES, || 99).unwrap();
+        let mut tree = Tree::new(grants, OLD, TREE_BYTES, SURROUNDINGS).unwrap();
         let directories = [("/", 0), ("read", 1)].map(|(guest, number)| Preopen {
             guest: Box::from(guest),
             handle: tree.open_grant(number).unwrap(),
