@@ -223,3 +223,41 @@ fn two_grants_are_one_file_system_with_two_roots() {
     assert_eq!(tree.stat(first), Err(Errno::Badf.into()));
     assert!(tree.open_grant(0).is_ok(), "a root outlives its handles");
 }
+
+#[test]
+fn a_walk_and_a_list_that_are_long_can_be_ended() {
+    let (mut tree, root) = tree_of(vec![directory("d", Vec::new())], 1 << 20);
+    for number in 0..BATCH_STEPS + 10 {
+        tree.symlink_at("x", root, path(&alloc::format!("{number}"))).unwrap();
+    }
+    let mut shown = 0;
+    let mut count = |_: crate::provider::Entry<'_>| {
+        shown += 1;
+        ControlFlow::Continue(())
+    };
+    tree.read_directory(root, 0, &mut count).unwrap();
+    assert_eq!(shown, BATCH_STEPS);
+    tree.surroundings.checkpoint = || Err(Stopped);
+    assert!(tree.stat_at(root, path("d/../d"), Follow::Yes).is_ok());
+    let long = "d/../".repeat(200) + "d";
+    assert_eq!(tree.stat_at(root, path(&long), Follow::Yes), Err(crate::Error::Stopped));
+}
+
+#[test]
+fn a_rename_that_has_no_room_changes_nothing() {
+    let (mut tree, root) = tree_of(Vec::new(), 1 << 20);
+    let inode = |tree: &mut Tree<'_>, name: &str| {
+        tree.stat_at(root, path(name), Follow::No).map(|stat| (stat.inode, stat.links))
+    };
+    make(&mut tree, root, "a").and_then(|file| tree.close(file)).unwrap();
+    make(&mut tree, root, "b").and_then(|file| tree.close(file)).unwrap();
+    let (a, b) = (inode(&mut tree, "a"), inode(&mut tree, "b"));
+    tree.budget = Budget::new(0);
+    let renamed = tree.rename_at(root, path("a"), root, path("a longer name"));
+    assert_eq!(renamed, Err(Errno::Nospc.into()));
+    assert_eq!((inode(&mut tree, "a"), tree.budget.left()), (a, 0));
+    tree.rename_at(root, path("a"), root, path("c")).unwrap();
+    tree.rename_at(root, path("c"), root, path("b")).unwrap();
+    assert_eq!((inode(&mut tree, "b"), inode(&mut tree, "c")), (a, Err(Errno::Noent.into())));
+    assert_ne!(a, b);
+}
