@@ -79,14 +79,20 @@ impl Report {
     }
 }
 
-/// Text in which names may be the program's own choice, without what would steer a terminal or forge a line.
+/// The most characters of a text in which names may be the program's own choice: enough for any that people write.
+const CHARACTERS_MAX: usize = 1000;
+
+/// Such a text without what would steer a terminal or forge a line.
 fn printable(text: &str) -> String {
-    let mut clean = String::with_capacity(text.len());
-    for character in text.chars() {
+    let mut clean = String::new();
+    for character in text.chars().take(CHARACTERS_MAX) {
         match character.is_control() {
             true => clean.extend(character.escape_default()),
             false => clean.push(character),
         }
+    }
+    if text.chars().nth(CHARACTERS_MAX).is_some() {
+        clean.push('…');
     }
     clean
 }
