@@ -12,7 +12,7 @@ pub use cpu::{Cpu, CpuError};
 pub use diagnosis::CompileError;
 pub use interface::{Export, Import, Interface};
 
-use bundle::artifact::{self, Origin};
+use bundle::artifact::{self, Origin, TRAP_HELPER};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use sha2::{Digest, Sha256};
 use std::borrow::Cow;
@@ -21,10 +21,6 @@ use wasmtime::Engine;
 /// Stack of each compiling thread: the engine's compiler recurses over expressions in places, and a guest's author
 /// chooses how deep.
 pub const STACK_BYTES: usize = 64 << 20;
-
-/// Its one exported function traps. The library OS keeps it loaded: to end a program that has no trap of its own, it
-/// reports this one's.
-const TRAP_HELPER: &str = r#"(module (func (export "trap") unreachable))"#;
 
 /// A compiler for one kind of CPU.
 pub struct Compiler {

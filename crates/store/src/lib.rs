@@ -13,7 +13,7 @@ pub use child::{CompileFailure, Identity};
 pub use notice::Notice;
 pub use shelf::{Entry, Removed};
 
-use bundle::artifact::Origin;
+use bundle::artifact::{Origin, TRAP_HELPER};
 use sha2::{Digest, Sha256};
 use shelf::{Shelf, TakeError};
 use std::fs::File;
@@ -30,6 +30,8 @@ pub struct Store {
     shelf: Shelf,
     compiler: PathBuf,
     identities: OnceLock<(String, Identity)>,
+    /// Set when somebody has been told that nothing is kept.
+    unkept: OnceLock<()>,
 }
 
 /// A compiled program, checked.
@@ -75,8 +77,8 @@ impl Program<'_> {
 
 /// What an artifact has to be, to be the one that is asked for.
 struct Wanted {
-    /// SHA-256 of the program; only the compiler knows the trap helper's.
-    program: Option<[u8; 32]>,
+    /// SHA-256 of the program.
+    program: [u8; 32],
     identity: Identity,
 }
 
@@ -84,15 +86,12 @@ impl Wanted {
     fn is(&self, origin: &Origin) -> bool {
         let Identity { compiler, triple, features } = &self.identity;
         (&origin.compiler, &origin.triple, &origin.features) == (compiler, triple, features)
-            && self.program.is_none_or(|program| program == origin.program)
+            && self.program == origin.program
     }
 
     /// The name of its file. The key itself is in the artifact's header, which is compared.
     fn file_name(&self) -> String {
-        let program = match &self.program {
-            Some(digest) => digest.iter().map(|byte| format!("{byte:02x}")).collect(),
-            None => String::from("trap-helper"),
-        };
+        let program: String = self.program.iter().map(|byte| format!("{byte:02x}")).collect();
         let Identity { compiler, triple, features } = &self.identity;
         let rest = bundle::checksum(format!("{compiler}\0{triple}\0{features}").as_bytes());
         format!("{program}-{rest:016x}.{}", shelf::EXTENSION)
@@ -102,7 +101,8 @@ impl Wanted {
 impl Store {
     /// A store in `directory`, which is made when it is needed, with the compiler at `compiler`.
     pub fn new(directory: PathBuf, compiler: PathBuf) -> Self {
-        Self { shelf: Shelf::new(directory, LIMIT_BYTES_DEFAULT), compiler, identities: OnceLock::new() }
+        let shelf = Shelf::new(directory, LIMIT_BYTES_DEFAULT);
+        Self { shelf, compiler, identities: OnceLock::new(), unkept: OnceLock::new() }
     }
 
     /// The same store, keeping at most `bytes`. What was just compiled is kept even if it is larger.
@@ -121,10 +121,10 @@ impl Store {
         notify: &mut dyn FnMut(Notice<'_>),
     ) -> Result<Artifact, CompileFailure> {
         let digest = match program {
-            Program::Module { bytes, .. } => Some(Sha256::digest(bytes).into()),
-            Program::TrapHelper => None,
+            Program::Module { bytes, .. } => Sha256::digest(bytes),
+            Program::TrapHelper => Sha256::digest(TRAP_HELPER),
         };
-        let wanted = Wanted { program: digest, identity: self.identity(cpu)? };
+        let wanted = Wanted { program: digest.into(), identity: self.identity(cpu)? };
         if let Some(artifact) = self.take(&wanted, notify) {
             return Ok(artifact);
         }
@@ -137,7 +137,7 @@ impl Store {
                     return Ok(artifact);
                 }
             }
-            Err(ref error) => notify(Notice::Unkept { directory: self.shelf.directory(), error }),
+            Err(ref error) => self.tell_unkept(error, notify),
         }
         let compiled = self.compile(program, cpu, &wanted, notify)?;
         if lock.is_err() {
@@ -213,9 +213,16 @@ impl Store {
         match self.shelf.keep(&name, &compiled) {
             Ok(file) => Artifact { file, ..compiled },
             Err(error) => {
-                notify(Notice::Unkept { directory: self.shelf.directory(), error: &error });
+                self.tell_unkept(&error, notify);
                 compiled
             }
+        }
+    }
+
+    /// Once for all programs: what is wrong is the directory.
+    fn tell_unkept(&self, error: &std::io::Error, notify: &mut dyn FnMut(Notice<'_>)) {
+        if self.unkept.set(()).is_ok() {
+            notify(Notice::Unkept { directory: self.shelf.directory(), error });
         }
     }
 }

@@ -1,11 +1,12 @@
 use crate::Artifact;
 use bundle::Checksum;
 use bundle::artifact::{self, ArtifactError, Origin, PAYLOAD_OFFSET};
+use rustix::fs::OFlags;
 use std::ffi::OsStr;
 use std::fmt;
-use std::fs::{self, DirBuilder, File, TryLockError};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -35,6 +36,8 @@ pub enum TakeError {
     Missing,
     /// There is one, and Linux does not let us read it.
     Unreadable(io::Error),
+    /// It is a directory, a pipe, or the like.
+    NotAFile,
     /// It is damaged, or cut short, or something else.
     Artifact(ArtifactError),
     /// It is whole, and not what its name says.
@@ -46,6 +49,7 @@ impl fmt::Display for TakeError {
         match self {
             Self::Missing => f.write_str("it is not there"),
             Self::Unreadable(error) => error.fmt(f),
+            Self::NotAFile => f.write_str("it is no regular file"),
             Self::Artifact(error) => error.fmt(f),
             Self::Foreign => f.write_str("it is another program's, or another compiler's"),
         }
@@ -89,11 +93,15 @@ impl Shelf {
 
     /// Takes the artifact of that name, and remembers that it was used.
     pub fn take(&self, name: &str) -> Result<Artifact, TakeError> {
-        let file = File::open(self.directory.join(name)).map_err(|error| match error.kind() {
+        let file = open_promptly(OpenOptions::new().read(true), &self.directory.join(name));
+        let file = file.map_err(|error| match error.kind() {
             // Without a directory there is nothing in it; writing will say what is wrong with it.
             io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => TakeError::Missing,
             _ => TakeError::Unreadable(error),
         })?;
+        if !file.metadata().map_err(TakeError::Unreadable)?.is_file() {
+            return Err(TakeError::NotAFile);
+        }
         let artifact = check(file)?;
         // Fails in a read-only cache, where nothing is evicted either.
         let _ = artifact.file.set_modified(SystemTime::now());
@@ -122,7 +130,9 @@ impl Shelf {
         let locks = self.directory.join(LOCKS_FOLDER);
         self.make_directory(&locks)?;
         let number = bundle::checksum(name.as_bytes()) as u8;
-        let file = File::create(locks.join(format!("{number:02x}")))?;
+        let mut options = OpenOptions::new();
+        let options = options.write(true).create(true).truncate(true);
+        let file = open_promptly(options, &locks.join(format!("{number:02x}")))?;
         match file.try_lock() {
             Ok(()) => Ok(file),
             Err(TryLockError::WouldBlock) => {
@@ -191,6 +201,11 @@ impl Shelf {
     fn make_directory(&self, directory: &Path) -> io::Result<()> {
         DirBuilder::new().recursive(true).mode(0o700).create(directory)
     }
+}
+
+/// Without waiting for anybody to open the other end, if it is a pipe. Files are opened and read as ever.
+fn open_promptly(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+    options.custom_flags(OFlags::NONBLOCK.bits() as i32).open(path)
 }
 
 struct KeptFile {

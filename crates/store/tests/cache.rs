@@ -9,7 +9,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
-use store::{CompileFailure, Program};
+use store::{CompileFailure, Notice, Program, Store};
 
 #[test]
 fn compiles_once_and_finds_it_again() {
@@ -51,6 +51,14 @@ fn the_trap_helper_is_kept_as_well() {
     notices.clear();
     assert_eq!(bytes_of(&helper(&mut notices)), first);
     assert!(notices.is_empty(), "{notices:?}");
+    // Another program's artifact in its place is not taken for it.
+    let path = fixture.only_artifact();
+    let foreign = bytes_of(&fixture.get(PROGRAM).0);
+    fs::remove_file(&path).unwrap();
+    fs::write(&path, foreign).unwrap();
+    assert_eq!(bytes_of(&helper(&mut notices)), first);
+    assert!(notices[0].contains("another program's"), "{notices:?}");
+    assert_eq!(fs::read(&path).unwrap(), first);
 }
 
 #[test]
@@ -277,4 +285,39 @@ fn sixty_megabytes_are_checked_in_milliseconds() {
     );
     // Ten times what it takes on two busy cores: a rough guard against reading twice or byte by byte.
     assert!(best < Duration::from_millis(300), "{best:?}");
+}
+
+#[test]
+fn that_nothing_is_kept_is_told_once_for_all_programs() {
+    let fixture = Fixture::new();
+    let store = Store::new("/proc/selkis".into(), fixture.path("compile"));
+    let mut unkept = 0;
+    for program in [Program::Module { name: "p.wasm", bytes: PROGRAM }, Program::TrapHelper] {
+        let mut notify = |notice: Notice<'_>| unkept += usize::from(matches!(notice, Notice::Unkept { .. }));
+        store.artifact(program, "native", &mut notify).unwrap();
+    }
+    assert_eq!(unkept, 1);
+}
+
+/// Whoever opened one would wait for a writer.
+#[test]
+fn a_pipe_in_place_of_a_file_is_no_obstacle() {
+    let fixture = Fixture::new();
+    let whole = bytes_of(&fixture.get(PROGRAM).0);
+    let path = fixture.only_artifact();
+    let pipe = |path: &Path| {
+        fs::remove_file(path).unwrap();
+        assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
+    };
+    pipe(&path);
+    let (artifact, notices) = fixture.get(PROGRAM);
+    assert_eq!(bytes_of(&artifact), whole);
+    assert!(notices[0].contains("no regular file"), "{notices:?}");
+    assert_eq!(fs::read(&path).unwrap(), whole);
+    fs::remove_file(&path).unwrap();
+    let lock = fs::read_dir(fixture.cache("locks")).unwrap().next().unwrap().unwrap().path();
+    pipe(&lock);
+    let (artifact, notices) = fixture.get(PROGRAM);
+    assert_eq!(bytes_of(&artifact), whole);
+    assert!(notices.iter().any(|notice| notice.contains("cannot be kept")), "{notices:?}");
 }

@@ -1,6 +1,6 @@
 //! A store in a temporary directory, whose compiler is a script.
 
-use bundle::artifact::{self, Origin};
+use bundle::artifact::{self, Origin, TRAP_HELPER};
 use sha2::{Digest, Sha256};
 use std::fs::{self, File};
 use std::io::{Read, Seek};
@@ -152,7 +152,7 @@ fn get(store: &Store, program: &[u8], cpu: &str) -> (Artifact, Vec<String>) {
 fn make(program: &str, cpu: &str, compiler: &str, payload_bytes: usize) -> Vec<u8> {
     let payload: Vec<u8> = (0..payload_bytes).map(|index| (index * 31 / 8) as u8).collect();
     let origin = Origin {
-        program: digest(program.as_bytes()),
+        program: digest(if program == "helper" { TRAP_HELPER.as_bytes() } else { program.as_bytes() }),
         compiler: String::from(compiler),
         triple: String::from(TRIPLE),
         features: String::from(cpu),
