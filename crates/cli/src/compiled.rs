@@ -6,13 +6,14 @@ use crate::report::{Verbosity, say};
 use crate::units::ByteCount;
 use std::env;
 use std::fs::File;
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Read};
 use std::path::{Path, PathBuf};
 use store::{CompileFailure, Notice, Program, Store};
 
 const COMPILER: &str = "selkis-compile";
-/// A larger program is not read into memory. The largest at hand, clang, has 75 MB.
-const PROGRAM_BYTES_MAX: u64 = 1 << 30;
+/// A larger program is not read into memory. The largest at hand, clang, has 75 MB, and the compiler takes about ten times
+/// a program's size of the 8 GiB that it may have.
+const PROGRAM_BYTES_MAX: u64 = 512 << 20;
 
 /// A program's artifact and the trap helper's.
 #[derive(Debug)]
@@ -35,13 +36,8 @@ pub enum CompileError {
         error: io::Error,
     },
     /// More than [`PROGRAM_BYTES_MAX`].
-    #[error("`{path}` is too large for a program: it has {length}, and {max} is the most", max = ByteCount(PROGRAM_BYTES_MAX))]
-    TooLarge {
-        /// Which.
-        path: String,
-        /// How large.
-        length: ByteCount,
-    },
+    #[error("`{0}` is too large for a program: {max} is the most", max = ByteCount(PROGRAM_BYTES_MAX))]
+    TooLarge(String),
     /// It is no program, or no compiler.
     #[error("cannot run `{name}`: {failure}")]
     Compile {
@@ -100,11 +96,18 @@ fn is_wanted(notice: &Notice, verbosity: Verbosity) -> bool {
 
 fn read(path: &Path) -> Result<Vec<u8>, CompileError> {
     let failed = |error| CompileError::Read { path: path.display().to_string(), error };
-    let length = path.metadata().map_err(failed)?.len();
-    if length > PROGRAM_BYTES_MAX {
-        return Err(CompileError::TooLarge { path: path.display().to_string(), length: ByteCount(length) });
+    let file = File::open(path).map_err(failed)?;
+    let length = file.metadata().map_err(failed)?.len();
+    let mut bytes = Vec::new();
+    if length <= PROGRAM_BYTES_MAX {
+        bytes.reserve_exact(length as usize + 1);
+        // A pipe or a device has no length until it ends.
+        file.take(PROGRAM_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(failed)?;
     }
-    std::fs::read(path).map_err(failed)
+    match length.max(bytes.len() as u64) {
+        0..=PROGRAM_BYTES_MAX => Ok(bytes),
+        _ => Err(CompileError::TooLarge(path.display().to_string())),
+    }
 }
 
 /// Where compiled programs are kept: a folder in the set-up's, which is `$SELKIS_CACHE`, or `selkis` where the user has

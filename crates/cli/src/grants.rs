@@ -1,6 +1,8 @@
 //! Directories that the user lets a program use.
 
 use bundle::Access;
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
@@ -81,11 +83,12 @@ impl Grant {
     /// Opens the directory.
     pub fn open(&self) -> Result<File, GrantError> {
         let path = || self.host.display().to_string();
-        let directory = File::open(&self.host).map_err(|error| GrantError::Open { path: path(), error })?;
-        let metadata = directory.metadata().map_err(|error| GrantError::Open { path: path(), error })?;
-        match metadata.is_dir() {
-            true => Ok(directory),
-            false => Err(GrantError::NotADirectory(path())),
+        // So nothing else is opened at all: a named pipe would keep us waiting.
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        match rustix::fs::open(&self.host, flags, Mode::empty()) {
+            Ok(directory) => Ok(directory.into()),
+            Err(Errno::NOTDIR) => Err(GrantError::NotADirectory(path())),
+            Err(error) => Err(GrantError::Open { path: path(), error: error.into() }),
         }
     }
 }

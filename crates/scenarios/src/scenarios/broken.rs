@@ -9,7 +9,7 @@ use crate::verdict::{Failed, Verdict, check};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 pub const SCENARIOS: &[Scenario] = &[
@@ -17,6 +17,8 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario { name: "damaged-artifacts", on: On::Both, run: damaged_artifacts },
     Scenario { name: "damaged-boot-module", on: On::Only(Platform::Vm), run: damaged_boot_module },
     Scenario { name: "cache-corrupted", on: On::Both, run: cache_corrupted },
+    Scenario { name: "cache-mixed-up", on: On::Both, run: cache_mixed_up },
+    Scenario { name: "endless-program", on: On::Only(Platform::Hosted), run: endless_program },
     Scenario { name: "cache-not-writable", on: On::Both, run: cache_not_writable },
     Scenario { name: "cache-full", on: On::Both, run: cache_full },
     Scenario { name: "parts-missing-or-cut", on: On::Both, run: parts_missing_or_cut },
@@ -169,13 +171,21 @@ fn cache_not_writable(context: &Context) -> Verdict {
 
 /// A disk of 16 KiB, which the artifact does not fit on, in a mount namespace of its own.
 fn cache_full(context: &Context) -> Verdict {
+    let own_mounts = ["--map-root-user", "--mount"];
+    let mut probe = Command::new("unshare");
+    probe.args(own_mounts).arg("true").stderr(Stdio::null());
+    if !probe.status().is_ok_and(|status| status.success()) {
+        return context.skip(
+            "a full disk is made in a user namespace, which is not to be had here (a chroot, a container)",
+        );
+    }
     let disk = context.folder().join("disk");
     fs::create_dir(&disk)?;
     let program = context.file("exit.wat", guests::text("exit")?)?;
     let script = "mount -t tmpfs -o size=16k tmpfs \"$SELKIS_CACHE\" && \"$0\" \"$@\"; status=$?; \
                   find \"$SELKIS_CACHE\" -name '*.artifact' >&2; exit $status";
     let mut command = Command::new("unshare");
-    command.args(["--map-root-user", "--mount", "sh", "-c", script]).arg(context.selkis());
+    command.args(own_mounts).args(["sh", "-c", script]).arg(context.selkis());
     command.arg("run").args(context.on(None, Some("--vm"))).arg(program).args(["--", STATUS]);
     command.env("SELKIS_CACHE", &disk);
     let output = run_command(&mut command, Duration::from_secs(120))?;
@@ -286,4 +296,32 @@ fn wrong_command_lines(context: &Context) -> Verdict {
         check(help.contains("Example"), || format!("there are no examples in the help of {command}"))?;
     }
     Ok(())
+}
+
+/// Whole artifacts under each other's names, the program's and the trap helper's, are not run.
+fn cache_mixed_up(context: &Context) -> Verdict {
+    let cache = context.folder().join("mixed-up");
+    let run = || context.guest("exit")?.arguments([STATUS]).variable("SELKIS_CACHE", &cache).run();
+    run()?.exits(42)?;
+    let files = fs::read_dir(cache.join("artifacts"))?.map(|entry| Ok(entry?.path()));
+    let mut files = files.collect::<Verdict<Vec<PathBuf>>>()?;
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "artifact"));
+    let [one, other] = &files[..] else { return Err(Failed(format!("not two artifacts: {files:?}"))) };
+    let contents = (fs::read(one)?, fs::read(other)?);
+    for (path, bytes) in [(one, &contents.1), (other, &contents.0)] {
+        fs::remove_file(path)?;
+        fs::write(path, bytes)?;
+    }
+    let output = run()?;
+    output.exits(42)?;
+    let refused = output.errors().matches("compiling again").count();
+    check(refused == 2, || output.failed("expected that both are made again").0)?;
+    check((fs::read(one)?, fs::read(other)?) == contents, || "they were not mended".into())
+}
+
+/// What has no end is not read for ever.
+fn endless_program(context: &Context) -> Verdict {
+    let output = context.program("/dev/zero").run()?;
+    output.exits(125)?.says(&["/dev/zero", "too large for a program"])?;
+    check(output.peak_bytes < 1 << 30, || format!("{} bytes of memory", output.peak_bytes))
 }

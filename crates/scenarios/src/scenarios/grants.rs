@@ -1,11 +1,13 @@
 //! Directories: what was granted, and nothing else.
 
 use crate::runner::{On, Platform, Scenario};
-use crate::selkis::{Context, Output};
+use crate::selkis::{Context, Output, run_command};
 use crate::verdict::{Verdict, check, check_eq};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
 
 pub const SCENARIOS: &[Scenario] = &[
     Scenario { name: "grant-reads", on: On::Both, run: reads },
@@ -125,6 +127,10 @@ fn errors(context: &Context) -> Verdict {
     output.exits(125)?.says(&["absent", "--dir", "No such file"])?;
     let output = context.guest("exit")?.grant(&granted.join("a.txt"), "").run()?;
     output.exits(125)?.says(&["a.txt", "not a directory"])?;
+    // Not opened, where opening would wait for a writer.
+    let pipe = context.folder().join("pipe");
+    run_command(Command::new("mkfifo").arg(&pipe), Duration::from_secs(10))?.exits(0)?;
+    context.guest("exit")?.grant(&pipe, "").run()?.exits(125)?.says(&["pipe", "not a directory"])?;
     let output = context.guest("exit")?.grant(&granted, "::x").grant(&granted.join("sub"), "::x").run()?;
     output.exits(125)?.says(&["`x`"])?;
     Ok(())
