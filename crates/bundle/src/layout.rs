@@ -171,7 +171,7 @@ fn decode_plan(item: &[u8]) -> Result<Plan, BundleError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Access, Console, Directory, DirectorySource, Node, NodeKind, Seed};
+    use crate::{Access, Console, Directory, DirectorySource, Node, NodeKind, Seed, Terminal, Terminals};
     use alloc::{string::String, vec};
 
     fn plan() -> Plan {
@@ -181,7 +181,7 @@ mod tests {
             environment: vec![b"A=b".to_vec()],
             memory_bytes_max: 256 << 20,
             timeout_ns: Some(1),
-            console: Console::Framed,
+            console: Console::Framed(Terminals { output: Terminal::Yes, ..Terminals::all(Terminal::No) }),
             directories: vec![Directory {
                 guest: String::from("docs"),
                 access: Access::ReadOnly,

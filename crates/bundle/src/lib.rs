@@ -17,7 +17,9 @@ mod plan;
 pub mod services;
 
 pub use layout::{Bundle, BundleError, Item, Kind, Layout};
-pub use plan::{Access, Console, Directory, DirectorySource, Node, NodeKind, Plan, Seed};
+pub use plan::{
+    Access, Console, Directory, DirectorySource, Node, NodeKind, Plan, Seed, Terminal, Terminals,
+};
 
 /// The checksum against damage that everything in a bundle carries: XXH3, 64 bits, seed 0.
 pub fn checksum(bytes: &[u8]) -> u64 {

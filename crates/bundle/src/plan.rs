@@ -38,10 +38,38 @@ impl core::fmt::Debug for Seed {
 pub enum Console {
     /// To the host services (hosted).
     Host,
-    /// Over the first virtio console, in the frames of the `link` crate: somebody is there who speaks them.
-    Framed,
+    /// Over the first virtio console, in the frames of the `link` crate: somebody is there who speaks them, and has
+    /// these for the streams' other ends.
+    Framed(Terminals),
     /// Over the first virtio console, or the serial port if there is none, as plain bytes: output and error merged.
     Raw,
+}
+
+/// At which standard streams a person may sit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Terminals {
+    /// Standard input.
+    pub input: Terminal,
+    /// Standard output.
+    pub output: Terminal,
+    /// Standard error.
+    pub error: Terminal,
+}
+
+impl Terminals {
+    /// All three are, or none.
+    pub const fn all(terminal: Terminal) -> Self {
+        Self { input: terminal, output: terminal, error: terminal }
+    }
+}
+
+/// Whether a stream is a terminal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Terminal {
+    /// It is a file, a pipe, or the like.
+    No,
+    /// It is.
+    Yes,
 }
 
 /// One granted directory (a WASI preopen).

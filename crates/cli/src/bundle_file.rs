@@ -80,7 +80,7 @@ impl BundleWriter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bundle::{Bundle, Console};
+    use bundle::{Bundle, Console, Terminal, Terminals};
     use std::io::Read;
 
     #[test]
@@ -91,7 +91,7 @@ mod tests {
             environment: Vec::new(),
             memory_bytes_max: 1,
             timeout_ns: None,
-            console: Console::Framed,
+            console: Console::Framed(Terminals::all(Terminal::No)),
             directories: Vec::new(),
             seed: None,
         };

@@ -68,7 +68,7 @@ impl Failure {
     /// What to exit with.
     pub fn status(&self) -> u8 {
         match self {
-            Self::Vm(VmError::Killed) => status::INTERRUPTED,
+            Self::Vm(VmError::Killed | VmError::Unread) => status::INTERRUPTED,
             _ => status::FAILED,
         }
     }

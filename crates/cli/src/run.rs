@@ -10,11 +10,12 @@ use crate::parts::{self, Part};
 use crate::plan::{fresh_seed, plan};
 use crate::report::Verbosity;
 use crate::vm::{self, Machine};
-use bundle::{Console, DirectorySource, Seed};
+use bundle::{Console, DirectorySource, Seed, Terminal, Terminals};
 use hosted::Launch;
 use hosted::files::LinuxFiles;
 use hosted::host::linux_host;
 use hosted::streams::LinuxStreams;
+use std::io::{self, IsTerminal};
 use wasi::entropy::Generator;
 
 /// Runs the program and answers with the status to exit with.
@@ -54,11 +55,22 @@ fn run_in_machine(arguments: &RunArguments, verbosity: Verbosity) -> Result<u8, 
     let program = catalogue::locate(&arguments.program.program)?;
     let compiled = compiled::compile(&arguments.program.program, &program, Cpu::X86_64V2, verbosity)?;
     let seed = fresh_seed().map_err(Failure::Entropy)?;
-    let bundle = machine_bundle::pack(&arguments.program, &compiled, Console::Framed, Some(seed))?;
+    let bundle =
+        machine_bundle::pack(&arguments.program, &compiled, Console::Framed(own_terminals()), Some(seed))?;
     let memory = match arguments.vm_memory {
         Some(memory) => memory,
         None => vm::memory_for(arguments.program.memory, bundle.length),
     };
     vm::check_memory(memory, bundle.length)?;
     Ok(vm::run(Machine { qemu: &qemu, kernel, bundle, memory, verbosity })?)
+}
+
+/// At which of this process's streams a person may sit: the program in the machine is told, as it would find out hosted.
+fn own_terminals() -> Terminals {
+    let terminal = |stream: &dyn IsTerminal| if stream.is_terminal() { Terminal::Yes } else { Terminal::No };
+    Terminals {
+        input: terminal(&io::stdin()),
+        output: terminal(&io::stdout()),
+        error: terminal(&io::stderr()),
+    }
 }

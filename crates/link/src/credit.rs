@@ -1,4 +1,4 @@
-/// How many bytes of standard input may be sent. The guest grants, the host spends; both ends keep count.
+/// How many bytes of a stream may be sent. Its reader grants, its writer spends; both ends keep count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Credit {
     bytes: u64,
@@ -8,7 +8,10 @@ impl Credit {
     /// Nothing granted yet.
     pub const NONE: Self = Self { bytes: 0 };
 
-    /// Adds what a `StdinCredit` frame said.
+    /// What an output stream begins with: [`OUTPUT_BYTES_MAX`](crate::OUTPUT_BYTES_MAX).
+    pub const OUTPUT: Self = Self { bytes: crate::OUTPUT_BYTES_MAX as u64 };
+
+    /// Adds what a frame said.
     pub fn grant(&mut self, bytes: u32) {
         self.bytes = self.bytes.saturating_add(u64::from(bytes));
     }

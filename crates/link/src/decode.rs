@@ -42,6 +42,16 @@ pub enum FromHost<'a> {
     StdoutClosed,
     /// Nobody reads standard error any more.
     StderrClosed,
+    /// The host has room for so many bytes of standard output more.
+    StdoutCredit {
+        /// To add to the [`Credit`].
+        bytes: u32,
+    },
+    /// The host has room for so many bytes of standard error more.
+    StderrCredit {
+        /// To add to the [`Credit`].
+        bytes: u32,
+    },
 }
 
 /// The host's end: decodes what a guest says.
@@ -196,6 +206,12 @@ impl GuestDecoder {
             Part::End(Kind::Cancel, _) => Ok(Some(FromHost::Cancel)),
             Part::End(Kind::StdoutClosed, _) => Ok(Some(FromHost::StdoutClosed)),
             Part::End(Kind::StderrClosed, _) => Ok(Some(FromHost::StderrClosed)),
+            Part::End(Kind::StdoutCredit, [a, b, c, d, ..]) => {
+                Ok(Some(FromHost::StdoutCredit { bytes: u32::from_le_bytes([a, b, c, d]) }))
+            }
+            Part::End(Kind::StderrCredit, [a, b, c, d, ..]) => {
+                Ok(Some(FromHost::StderrCredit { bytes: u32::from_le_bytes([a, b, c, d]) }))
+            }
             Part::Begin(_) | Part::Body(..) | Part::End(..) => Ok(None),
         }
     }

@@ -14,6 +14,16 @@ pub enum Frame<'a> {
     StdoutClosed,
     /// [`Kind::StderrClosed`]
     StderrClosed,
+    /// [`Kind::StdoutCredit`]
+    StdoutCredit {
+        /// How many bytes more may come.
+        bytes: u32,
+    },
+    /// [`Kind::StderrCredit`]
+    StderrCredit {
+        /// How many bytes more may come.
+        bytes: u32,
+    },
     /// [`Kind::Hello`], with our [`VERSION`]
     Hello,
     /// [`Kind::Stdout`]
@@ -64,7 +74,9 @@ impl<'a> Frame<'a> {
                 payload[..4].copy_from_slice(&HELLO_MAGIC);
                 payload[4..8].copy_from_slice(&VERSION.to_le_bytes());
             }
-            Self::StdinCredit { bytes } => payload[..4].copy_from_slice(&bytes.to_le_bytes()),
+            Self::StdinCredit { bytes } | Self::StdoutCredit { bytes } | Self::StderrCredit { bytes } => {
+                payload[..4].copy_from_slice(&bytes.to_le_bytes())
+            }
             Self::Exit { status, cause, .. } => payload[..2].copy_from_slice(&[status, cause as u8]),
             _ => {}
         }
@@ -82,7 +94,9 @@ impl<'a> Frame<'a> {
             | Self::StdoutClosed
             | Self::StderrClosed
             | Self::Hello
-            | Self::StdinCredit { .. } => &[],
+            | Self::StdinCredit { .. }
+            | Self::StdoutCredit { .. }
+            | Self::StderrCredit { .. } => &[],
         }
     }
 
@@ -93,6 +107,8 @@ impl<'a> Frame<'a> {
             Self::Cancel => Kind::Cancel,
             Self::StdoutClosed => Kind::StdoutClosed,
             Self::StderrClosed => Kind::StderrClosed,
+            Self::StdoutCredit { .. } => Kind::StdoutCredit,
+            Self::StderrCredit { .. } => Kind::StderrCredit,
             Self::Hello => Kind::Hello,
             Self::Stdout(_) => Kind::Stdout,
             Self::Stderr(_) => Kind::Stderr,

@@ -29,7 +29,7 @@ pub enum Error {
     WrongVersion(u32),
     /// The program ended for a reason that is not among [`crate::Cause`]'s.
     UnknownCause(u8),
-    /// The host sent more standard input than it was asked for.
+    /// More bytes of a stream were sent than was granted.
     OverCredit,
 }
 
@@ -56,7 +56,9 @@ impl fmt::Display for Error {
                  build the image and the command from the same source"
             ),
             Self::UnknownCause(code) => write!(f, "the program ended for an unknown cause, {code}"),
-            Self::OverCredit => write!(f, "the host sent more standard input than it was asked for"),
+            Self::OverCredit => {
+                write!(f, "more bytes of a stream came over the console link than were granted")
+            }
         }
     }
 }

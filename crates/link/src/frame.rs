@@ -14,6 +14,10 @@ pub enum Kind {
     StdoutClosed = 0x04,
     /// Nobody reads standard error any more (`EPIPE`).
     StderrClosed = 0x05,
+    /// The host has room for more standard output.
+    StdoutCredit = 0x06,
+    /// The host has room for more standard error.
+    StderrCredit = 0x07,
     /// The guest is there, and speaks a version.
     Hello = 0x81,
     /// Bytes of standard output.
@@ -53,6 +57,8 @@ impl Kind {
             (Sender::Host, 0x03) => Self::Cancel,
             (Sender::Host, 0x04) => Self::StdoutClosed,
             (Sender::Host, 0x05) => Self::StderrClosed,
+            (Sender::Host, 0x06) => Self::StdoutCredit,
+            (Sender::Host, 0x07) => Self::StderrCredit,
             (Sender::Guest, 0x81) => Self::Hello,
             (Sender::Guest, 0x82) => Self::Stdout,
             (Sender::Guest, 0x83) => Self::Stderr,
@@ -66,7 +72,7 @@ impl Kind {
     pub(crate) const fn shape(self) -> Shape {
         let (head_bytes, body_bytes_max) = match self {
             Self::StdinEnd | Self::Cancel | Self::StdoutClosed | Self::StderrClosed => (0, 0),
-            Self::StdinCredit => (4, 0),
+            Self::StdinCredit | Self::StdoutCredit | Self::StderrCredit => (4, 0),
             Self::Hello => (PAYLOAD_HEAD_BYTES_MAX, 0),
             Self::Exit => (2, PAYLOAD_BYTES_MAX - 2),
             Self::StdinData | Self::Stdout | Self::Stderr | Self::Log => (0, PAYLOAD_BYTES_MAX),

@@ -19,6 +19,8 @@
 //! | 0x03 | [`Cancel`](Kind::Cancel) | host | nothing |
 //! | 0x04 | [`StdoutClosed`](Kind::StdoutClosed) | host | nothing |
 //! | 0x05 | [`StderrClosed`](Kind::StderrClosed) | host | nothing |
+//! | 0x06 | [`StdoutCredit`](Kind::StdoutCredit) | host | how many bytes more the guest may send, u32, little-endian |
+//! | 0x07 | [`StderrCredit`](Kind::StderrCredit) | host | the same for standard error |
 //! | 0x81 | [`Hello`](Kind::Hello) | guest | "SELK", then the version as u32, little-endian; the first frame, and only the first |
 //! | 0x82 | [`Stdout`](Kind::Stdout) | guest | bytes |
 //! | 0x83 | [`Stderr`](Kind::Stderr) | guest | bytes |
@@ -29,8 +31,9 @@
 //! # Flow
 //! The host sends no byte of standard input that the guest has not asked for ([`Credit`]). So the guest can read
 //! everything that comes at once and still needs no more memory than it granted, and `Cancel` is never stuck behind
-//! input that nobody reads. In the other direction the stream itself is the brake: a host that does not read
-//! makes the guest's writes wait. When nobody reads the program's output any more, the host says so, and
+//! input that nobody reads. In the other direction it is the same, for each of the two streams, except that each begins
+//! with a credit of [`OUTPUT_BYTES_MAX`]: a reader of output that does not read makes the guest's writes
+//! wait, and `Exit` is never stuck behind them. (`Log` counts as standard error; `Exit` is free.) When nobody reads the program's output any more, the host says so, and
 //! throws away what still comes; the guest's writes fail from then on. Who writes data frames should make them large (16 KiB to 64 KiB).
 //!
 //! # Trust
@@ -52,7 +55,10 @@ pub use error::Error;
 pub use frame::{Cause, Kind};
 
 /// Goes up with every change of the frames. Both ends must agree exactly.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
+
+/// The most that the guest may have sent of an output stream without its reader having taken it, in bytes.
+pub const OUTPUT_BYTES_MAX: u32 = 256 << 10;
 
 /// The longest payload, in bytes.
 pub const PAYLOAD_BYTES_MAX: usize = 64 << 10;

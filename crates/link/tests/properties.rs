@@ -11,6 +11,7 @@ use proptest::prelude::*;
 enum Heard {
     Stream(Kind, Vec<u8>),
     Credit(u32),
+    CreditOf(Kind, u32),
     Exit(u8, Cause),
     Sign(Kind),
     Lost(Error),
@@ -44,6 +45,8 @@ fn from_host(event: FromHost<'_>) -> Heard {
         FromHost::Cancel => Heard::Sign(Kind::Cancel),
         FromHost::StdoutClosed => Heard::Sign(Kind::StdoutClosed),
         FromHost::StderrClosed => Heard::Sign(Kind::StderrClosed),
+        FromHost::StdoutCredit { bytes } => Heard::CreditOf(Kind::StdoutCredit, bytes),
+        FromHost::StderrCredit { bytes } => Heard::CreditOf(Kind::StderrCredit, bytes),
     }
 }
 
@@ -182,6 +185,7 @@ proptest! {
     ) {
         let mut frames: Vec<_> = said.iter().map(|bytes| Frame::StdinData(bytes)).collect();
         frames.extend([Frame::StdoutClosed, Frame::StdinEnd, Frame::StderrClosed, Frame::Cancel]);
+        frames.extend([Frame::StdoutCredit { bytes: 7 }, Frame::StderrCredit { bytes: u32::MAX }]);
         let all = said.concat();
         let credit = all.len() as u32;
         let mut expected = Vec::new();
@@ -190,13 +194,15 @@ proptest! {
         }
         let signs = [Kind::StdoutClosed, Kind::StdinEnd, Kind::StderrClosed, Kind::Cancel];
         expected.extend(signs.map(Heard::Sign));
+        let credits = [(Kind::StdoutCredit, 7), (Kind::StderrCredit, u32::MAX)];
+        expected.extend(credits.map(|(kind, bytes)| Heard::CreditOf(kind, bytes)));
         prop_assert_eq!(hear_host(&encoded(&frames), &cuts, credit), expected);
     }
 
     #[test]
     fn random_bytes_never_panic_and_fail_the_same_in_any_split(
         noise in prop::collection::vec(prop_oneof![
-            any::<u8>(), Just(0), prop::sample::select(vec![1u8, 2, 3, 4, 5, 0x81, 0x82, 0x83, 0x84, 0x85, 0x86])
+            any::<u8>(), Just(0), prop::sample::select(vec![1u8, 2, 3, 4, 5, 6, 7, 0x81, 0x82, 0x83, 0x84, 0x85, 0x86])
         ], 0..300),
         cuts in prop::collection::vec(any::<usize>(), 0..20),
     ) {
@@ -248,8 +254,8 @@ fn the_guest_takes_no_more_input_than_it_granted() {
 
 #[test]
 fn the_layout_is_the_documented_one() {
-    assert_eq!(encoded(&[Frame::Hello]), b"\x81\x08\0\0SELK\x01\0\0\0");
-    assert_eq!(VERSION, 1);
+    assert_eq!(encoded(&[Frame::Hello]), b"\x81\x08\0\0SELK\x02\0\0\0");
+    assert_eq!(VERSION, 2);
     assert_eq!(encoded(&[Frame::StdinCredit { bytes: 0x0102_0304 }]), b"\x84\x04\0\0\x04\x03\x02\x01");
     let exit = Frame::Exit { status: 137, cause: Cause::TimedOut, message: "late" };
     assert_eq!(encoded(&[exit]), b"\x85\x06\0\0\x89\x02late");

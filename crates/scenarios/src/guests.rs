@@ -29,6 +29,7 @@ guests![
     "spin-start",
     "strange-import",
     "streams",
+    "terminals",
     "touches-by-host",
     "traps",
     "uncaught",

@@ -5,6 +5,7 @@ use crate::runner::{Depth, Platform};
 use crate::verdict::{Failed, Verdict, check};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use std::cell::OnceCell;
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -33,6 +34,7 @@ pub struct Context {
     pub depth: Depth,
     selkis: PathBuf,
     folder: TempDir,
+    skipped: OnceCell<&'static str>,
 }
 
 impl Context {
@@ -42,7 +44,18 @@ impl Context {
             Some(selkis) => PathBuf::from(selkis),
             None => lib()?.join("selkis"),
         };
-        Ok(Self { platform, depth, selkis, folder: tempfile::tempdir()? })
+        Ok(Self { platform, depth, selkis, folder: tempfile::tempdir()?, skipped: OnceCell::new() })
+    }
+
+    /// This machine lacks what the scenario needs: it counts as skipped, and `why` is printed.
+    pub fn skip(&self, why: &'static str) -> Verdict {
+        self.skipped.get_or_init(|| why);
+        Ok(())
+    }
+
+    /// Why it was skipped, if it was.
+    pub fn skipped(&self) -> Option<&'static str> {
+        self.skipped.get().copied()
     }
 
     /// The command that is tested.
@@ -254,6 +267,24 @@ impl Running {
     /// Its process number.
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Waits until much of its standard output waits to be read.
+    pub fn fill_output(&self) -> Verdict {
+        /// A pipe has 16 pages (pipe(7)), not all of which are full when it takes no more.
+        const FULL_BYTES: u64 = 16 << 10;
+        let stdout = self.stdout.as_ref().ok_or_else(|| Failed("standard output is closed".into()))?;
+        while rustix::io::ioctl_fionread(stdout)? < FULL_BYTES {
+            check(Instant::now() < self.deadline, || format!("{} does not write", self.line))?;
+            thread::sleep(SAMPLE_TIME);
+        }
+        Ok(())
+    }
+
+    /// Waits for its end while nobody reads its standard output.
+    pub fn finish_unread(mut self) -> Verdict<Output> {
+        self.wait_for_end()?;
+        self.finish()
     }
 
     /// Waits for its end.

@@ -1,8 +1,8 @@
 //! The program's streams, in the frames of the `link` crate.
 //!
-//! One thread (the caller's) reads what the machine says and writes it out; when a reader of ours is slow, the
-//! machine waits. Another reads standard input, and only as much as the machine has asked for. So
-//! memory is bounded by a few buffers, whatever either side does.
+//! One thread (the caller's) reads what the machine says, and never waits for anybody else. Two more write standard output
+//! and error out (see [`super::output`]). Another reads standard input, and only as much as the machine has asked
+//! for. So memory is bounded by a few buffers, whatever either side does.
 
 use link::{Cause, Credit, Frame, FromGuest, HostDecoder};
 use std::fs::File;
@@ -12,6 +12,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
+use super::output::{self, Drained, Patience, Queue};
 use crate::report::say;
 use rustix::event::{PollFd, PollFlags, poll};
 
@@ -35,6 +36,9 @@ pub enum ConsoleError {
         /// Why.
         error: io::Error,
     },
+    /// The program has ended, and the user did not wait for the reader of what it wrote.
+    #[error("interrupted before all that the program wrote was read")]
+    Interrupted,
     /// Threads, sockets.
     #[error("the console failed: {0}")]
     System(#[from] io::Error),
@@ -47,8 +51,6 @@ pub struct End {
     pub status: u8,
     /// Why.
     pub cause: Cause,
-    /// For the user, or nothing.
-    pub message: String,
 }
 
 /// Where the program's streams begin and end.
@@ -75,9 +77,9 @@ impl Streams {
 #[derive(Debug)]
 pub struct Console {
     from_guest: UnixStream,
-    input: Arc<Shared>,
-    stdout: Output,
-    stderr: Output,
+    shared: Arc<Shared>,
+    stdout: File,
+    stderr: File,
 }
 
 /// The writing half, before its thread has started.
@@ -91,11 +93,14 @@ pub struct Input {
 #[derive(Clone, Debug)]
 pub struct Sender(Arc<Shared>);
 
+/// What the threads have in common.
 #[derive(Debug)]
-struct Shared {
+pub struct Shared {
     to_guest: Mutex<UnixStream>,
     credit: Mutex<Credit>,
     granted: Condvar,
+    stdout: Queue,
+    stderr: Queue,
 }
 
 impl Console {
@@ -103,22 +108,44 @@ impl Console {
     pub fn new(stream: UnixStream, ours: Streams) -> Result<(Self, Input), ConsoleError> {
         let to_guest = Mutex::new(stream.try_clone()?);
         let credit = Mutex::new(Credit::NONE);
-        let shared = Arc::new(Shared { to_guest, credit, granted: Condvar::new() });
-        let stdout = Output::new("standard output", Frame::StdoutClosed, ours.stdout);
-        let stderr = Output::new("standard error", Frame::StderrClosed, ours.stderr);
+        let (stdout, stderr) = (Queue::new(output::STDOUT), Queue::new(output::STDERR));
+        let shared = Arc::new(Shared { to_guest, credit, granted: Condvar::new(), stdout, stderr });
         Ok((
-            Self { from_guest: stream, input: shared.clone(), stdout, stderr },
+            Self { from_guest: stream, shared: shared.clone(), stdout: ours.stdout, stderr: ours.stderr },
             Input { shared, stdin: ours.stdin },
         ))
     }
 
-    /// Passes on what the machine says, until the program ends.
-    pub fn run(mut self) -> Result<End, ConsoleError> {
+    /// Passes on what the machine says, until the program ends and what it wrote is written, or dropped if it was ended and
+    /// nobody reads.
+    pub fn run(self) -> Result<End, ConsoleError> {
+        let Self { mut from_guest, shared, stdout, stderr } = self;
+        for (file, queue) in [(stdout, Shared::stdout as fn(&Shared) -> &Queue), (stderr, Shared::stderr)] {
+            let machine = shared.clone();
+            let name = queue(&shared).name().to_owned();
+            thread::Builder::new().name(name).spawn(move || queue(&machine).write_out(file, &machine))?;
+        }
+        let end = shared.listen(&mut from_guest)?;
+        shared.drain(end)
+    }
+}
+
+impl Shared {
+    fn stdout(&self) -> &Queue {
+        &self.stdout
+    }
+
+    fn stderr(&self) -> &Queue {
+        &self.stderr
+    }
+
+    /// Hears what the machine says, to its last word.
+    fn listen(&self, from_guest: &mut UnixStream) -> Result<End, ConsoleError> {
         let mut decoder = HostDecoder::new();
         let mut message = Vec::new();
         let mut piece = vec![0; PIECE_BYTES];
         loop {
-            let read = match self.from_guest.read(&mut piece) {
+            let read = match from_guest.read(&mut piece) {
                 Ok(0) => return Err(ConsoleError::HungUp),
                 Ok(read) => read,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -131,19 +158,37 @@ impl Console {
             while let Some(event) = decoder.next(&mut heard)? {
                 match event {
                     FromGuest::Hello => {}
-                    FromGuest::Stdout(bytes) => self.stdout.write(bytes, &self.input)?,
-                    FromGuest::Stderr(bytes) | FromGuest::Log(bytes) => {
-                        self.stderr.write(bytes, &self.input)?
-                    }
-                    FromGuest::StdinCredit { bytes } => self.input.grant(bytes),
+                    FromGuest::Stdout(bytes) => self.stdout.take(bytes)?,
+                    FromGuest::Stderr(bytes) | FromGuest::Log(bytes) => self.stderr.take(bytes)?,
+                    FromGuest::StdinCredit { bytes } => self.grant(bytes),
                     FromGuest::ExitMessage(bytes) => message.extend_from_slice(bytes),
                     FromGuest::Exit { status, cause } => {
-                        let message = String::from_utf8_lossy(&message).into_owned();
-                        return Ok(End { status, cause, message });
+                        // The library OS has put its words together for a person, as it does hosted.
+                        self.stderr.push(&message);
+                        return Ok(End { status, cause });
                     }
                 }
             }
         }
+    }
+
+    /// Sees to it that what was written is read.
+    fn drain(&self, end: End) -> Result<End, ConsoleError> {
+        let patience = match end.cause {
+            Cause::TimedOut | Cause::Cancelled => Patience::Short,
+            Cause::Exited | Cause::Trapped | Cause::OutOfMemory | Cause::FailedToStart => {
+                Patience::UntilInterrupted
+            }
+        };
+        for queue in [&self.stdout, &self.stderr] {
+            match queue.drain(patience) {
+                Drained::Written => {}
+                Drained::Dropped if patience == Patience::Short => {}
+                Drained::Dropped => return Err(ConsoleError::Interrupted),
+                Drained::Failed(error) => return Err(ConsoleError::Output { stream: queue.name(), error }),
+            }
+        }
+        Ok(end)
     }
 }
 
@@ -168,15 +213,18 @@ impl Input {
 }
 
 impl Sender {
-    /// Asks the machine to end the program.
+    /// Asks the machine to end the program; if it has ended, nobody waits for its readers any more.
     pub fn cancel(&self) {
         // The only error is that the machine is gone, which the reading half finds as well.
         let _ = self.0.send(Frame::Cancel);
+        self.0.stdout.interrupt();
+        self.0.stderr.interrupt();
     }
 }
 
 impl Shared {
-    fn send(&self, frame: Frame) -> io::Result<()> {
+    /// Sends a frame.
+    pub fn send(&self, frame: Frame) -> io::Result<()> {
         let head = frame.head().map_err(io::Error::other)?;
         let bytes = [head.as_ref(), frame.body()].concat();
         lock(&self.to_guest).write_all(&bytes)
@@ -203,7 +251,7 @@ impl Shared {
 }
 
 /// A poisoned lock is that of a thread that panicked, and with that this process has aborted.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -229,51 +277,8 @@ fn pass_input(mut stdin: File, machine: &Shared) -> io::Result<()> {
     }
 }
 
-/// Standard output or error.
-#[derive(Debug)]
-struct Output {
-    name: &'static str,
-    file: File,
-    /// What the machine is told when the reader has gone.
-    closed: Frame<'static>,
-    reader: Reader,
-}
-
-/// Who reads what we write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Reader {
-    There,
-    Gone,
-}
-
-impl Output {
-    fn new(name: &'static str, closed: Frame<'static>, file: File) -> Self {
-        Self { name, file, closed, reader: Reader::There }
-    }
-
-    /// Writes all of `bytes`. When the reader has gone away (as `head` does) the program is told, as it would
-    /// be by EPIPE, and what was on its way is dropped.
-    fn write(&mut self, mut bytes: &[u8], machine: &Shared) -> Result<(), ConsoleError> {
-        while self.reader == Reader::There && !bytes.is_empty() {
-            let written = match self.file.write(bytes) {
-                Ok(written) => written,
-                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
-                    self.reader = Reader::Gone;
-                    let _ = machine.send(self.closed);
-                    0
-                }
-                Err(error) => wait_if_blocked(error, self.file.as_fd(), PollFlags::OUT)
-                    .map(|()| 0)
-                    .map_err(|error| ConsoleError::Output { stream: self.name, error })?,
-            };
-            bytes = &bytes[written..];
-        }
-        Ok(())
-    }
-}
-
 /// Our streams may be set to not block, by whoever shares them with us. Then this waits; other errors are given back.
-fn wait_if_blocked(error: io::Error, descriptor: BorrowedFd, readiness: PollFlags) -> io::Result<()> {
+pub fn wait_if_blocked(error: io::Error, descriptor: BorrowedFd, readiness: PollFlags) -> io::Result<()> {
     match error.kind() {
         io::ErrorKind::Interrupted => Ok(()),
         io::ErrorKind::WouldBlock => match poll(&mut [PollFd::new(&descriptor, readiness)], None) {
@@ -302,6 +307,8 @@ mod tests {
     struct Heard {
         input: Vec<u8>,
         signs: Vec<&'static str>,
+        /// For standard output.
+        room: u32,
     }
 
     impl Machine {
@@ -326,6 +333,8 @@ mod tests {
                         FromHost::Cancel => heard.signs.push("cancel"),
                         FromHost::StdoutClosed => heard.signs.push("stdout closed"),
                         FromHost::StderrClosed => heard.signs.push("stderr closed"),
+                        FromHost::StdoutCredit { bytes } => heard.room += bytes,
+                        FromHost::StderrCredit { .. } => heard.signs.push("room for stderr"),
                     }
                 }
             }
@@ -376,8 +385,8 @@ mod tests {
         machine.say(Frame::Stdout(b"three"));
         machine.exit();
         let end = console.join().unwrap().unwrap();
-        assert_eq!(end, End { status: 42, cause: Cause::Exited, message: String::from("bye") });
-        assert_eq!((all(stdout), all(stderr)), (b"one three".to_vec(), b"two".to_vec()));
+        assert_eq!(end, End { status: 42, cause: Cause::Exited });
+        assert_eq!((all(stdout), all(stderr)), (b"one three".to_vec(), b"twobye".to_vec()));
     }
 
     #[test]
@@ -391,7 +400,7 @@ mod tests {
         machine.hear(&mut heard, |heard| heard.input.len() == 4);
         machine.say(Frame::StdinCredit { bytes: 100 });
         machine.hear(&mut heard, |heard| !heard.signs.is_empty());
-        assert_eq!(heard, Heard { input: b"0123456789".to_vec(), signs: vec!["end"] });
+        assert_eq!(heard, Heard { input: b"0123456789".to_vec(), signs: vec!["end"], room: 0 });
         machine.exit();
         assert_eq!(console.join().unwrap().unwrap().status, 42);
     }
@@ -403,7 +412,7 @@ mod tests {
         sender.cancel();
         let mut heard = Heard::default();
         machine.hear(&mut heard, |heard| !heard.signs.is_empty());
-        assert_eq!(heard, Heard { input: Vec::new(), signs: vec!["cancel"] });
+        assert_eq!(heard, Heard { input: Vec::new(), signs: vec!["cancel"], room: 0 });
     }
 
     #[test]
@@ -417,7 +426,84 @@ mod tests {
         machine.hear(&mut heard, |heard| !heard.signs.is_empty());
         machine.exit();
         assert_eq!(console.join().unwrap().unwrap().status, 42);
-        assert_eq!((heard.signs, all(stderr)), (vec!["stdout closed"], b"kept".to_vec()));
+        assert_eq!((heard.signs, all(stderr)), (vec!["stdout closed"], b"keptbye".to_vec()));
+    }
+
+    /// Four times as much as a pipe holds.
+    fn fill(machine: &mut Machine) {
+        for _ in 0..link::OUTPUT_BYTES_MAX as usize / PIECE_BYTES {
+            machine.say(Frame::Stdout(&[7; PIECE_BYTES]));
+        }
+    }
+
+    #[test]
+    fn a_reader_that_is_stuck_holds_up_nothing_but_its_stream() {
+        let Bench { mut machine, stdout, mut stderr, console, .. } = bench();
+        fill(&mut machine);
+        machine.say(Frame::Stderr(b"meanwhile"));
+        let mut meanwhile = [0; 9];
+        stderr.read_exact(&mut meanwhile).unwrap();
+        assert_eq!(&meanwhile, b"meanwhile");
+        // Who has been ended is not waited for.
+        machine.say(Frame::Exit { status: 124, cause: Cause::TimedOut, message: "" });
+        assert_eq!(console.join().unwrap().unwrap(), End { status: 124, cause: Cause::TimedOut });
+        drop(stdout);
+    }
+
+    #[test]
+    fn there_is_room_again_when_the_reader_has_read() {
+        let Bench { mut machine, mut stdout, console, .. } = bench();
+        let mut heard = Heard::default();
+        for _ in 0..3 {
+            fill(&mut machine);
+            let mut piece = vec![0; link::OUTPUT_BYTES_MAX as usize];
+            stdout.read_exact(&mut piece).unwrap();
+            assert!(piece.iter().all(|byte| *byte == 7));
+            machine.hear(&mut heard, |heard| heard.room >= link::OUTPUT_BYTES_MAX);
+            heard.room -= link::OUTPUT_BYTES_MAX;
+        }
+        machine.exit();
+        assert_eq!(console.join().unwrap().unwrap().status, 42);
+    }
+
+    #[test]
+    fn a_program_that_ended_is_heard_to_its_last_word_or_to_ctrl_c() {
+        let Bench { mut machine, stdout, console, .. } = bench();
+        fill(&mut machine);
+        machine.exit();
+        assert_eq!(all(stdout).len(), link::OUTPUT_BYTES_MAX as usize);
+        assert_eq!(console.join().unwrap().unwrap().status, 42);
+        let Bench { mut machine, stdout, console, sender, .. } = bench();
+        fill(&mut machine);
+        machine.exit();
+        sender.cancel();
+        assert!(matches!(console.join().unwrap(), Err(ConsoleError::Interrupted)));
+        drop(stdout);
+    }
+
+    #[test]
+    fn a_machine_that_writes_more_than_there_is_room_for_is_an_error() {
+        let Bench { mut machine, stdout, console, .. } = bench();
+        fill(&mut machine);
+        machine.say(Frame::Stdout(b"x"));
+        assert!(matches!(console.join().unwrap(), Err(ConsoleError::Link(link::Error::OverCredit))));
+        drop(stdout);
+    }
+
+    #[test]
+    fn a_full_disk_is_told() {
+        let full = || File::options().write(true).open("/dev/full").unwrap();
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let streams = Streams { stdin: File::open("/dev/null").unwrap(), stdout: full(), stderr: full() };
+        let (console, _input) = Console::new(ours, streams).unwrap();
+        let mut machine = Machine { stream: theirs, decoder: GuestDecoder::new() };
+        machine.say(Frame::Hello);
+        let console = thread::spawn(move || console.run());
+        machine.say(Frame::Stdout(b"lost"));
+        machine.hear(&mut Heard::default(), |heard| heard.signs == ["stdout closed"]);
+        machine.exit();
+        let ended = console.join().unwrap();
+        assert!(matches!(ended, Err(ConsoleError::Output { stream: "standard output", .. })), "{ended:?}");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! well. So nothing is left behind in the file system, and QEMU ends when this process does.
 
 mod console;
+mod output;
 mod qemu;
 mod signals;
 mod words;
@@ -17,7 +18,6 @@ use crate::report::Verbosity;
 use crate::units::ByteCount;
 use console::{Console, ConsoleError, Streams};
 use qemu::Qemu;
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -78,6 +78,9 @@ pub enum VmError {
         /// QEMU's and the kernel's last, each after a line break.
         words: String,
     },
+    /// Ctrl-C after the program's end.
+    #[error("interrupted before all that the program wrote was read")]
+    Unread,
     /// Ctrl-C, and the machine did not react.
     #[error("interrupted; the machine did not stop in time and was switched off")]
     Killed,
@@ -117,12 +120,14 @@ pub fn run(machine: Machine) -> Result<u8, VmError> {
             let status = qemu.wait(POWER_OFF_TIME)?;
             return Err(VmError::Died { status, words: qemu.last_words() });
         }
+        Err(ConsoleError::Interrupted) => {
+            qemu.wait(POWER_OFF_TIME)?;
+            return Err(VmError::Unread);
+        }
         Err(error) => return Err(fail(&mut qemu, error)),
     };
     let status = qemu.wait(POWER_OFF_TIME)?;
     machine.verbosity.step(|| format!("the machine is off (QEMU: {status})"));
-    // The library OS has put its words together for a person, as it does hosted.
-    let _ = io::stderr().write_all(end.message.as_bytes());
     Ok(end.status)
 }
 

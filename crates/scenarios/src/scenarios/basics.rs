@@ -1,8 +1,9 @@
 //! What every program does: streams, arguments, environment, exit status, clocks, entropy; and how it fails.
 
 use crate::runner::{On, Platform, Scenario};
-use crate::selkis::{Context, Input};
+use crate::selkis::{Context, Input, run_command};
 use crate::verdict::{Verdict, check, check_eq};
+use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub const SCENARIOS: &[Scenario] = &[
@@ -11,6 +12,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario { name: "arguments-and-environment", on: On::Both, run: arguments_and_environment },
     Scenario { name: "options-anywhere", on: On::Both, run: options_anywhere },
     Scenario { name: "stdin-echo", on: On::Both, run: stdin_echo },
+    Scenario { name: "terminals", on: On::Both, run: terminals },
     Scenario { name: "traps", on: On::Both, run: traps },
     Scenario { name: "uncaught", on: On::Both, run: uncaught },
     Scenario { name: "endless-recursion", on: On::Both, run: endless_recursion },
@@ -36,6 +38,20 @@ fn separate_streams(context: &Context) -> Verdict {
     let output = context.guest("streams")?.run()?;
     output.exits(0)?.writes("out 1\nout 2\n")?;
     check_eq("standard error", output.errors(), "err 1\nerr 2\n")
+}
+
+/// `script(1)` gives the command a terminal; here and there it is redirected.
+fn terminals(context: &Context) -> Verdict {
+    context.guest("terminals")?.run()?.exits(0)?;
+    let guest = context.folder().join("terminals.wat");
+    let vm = context.on("", "--vm");
+    for (redirected, expected) in [("", 7), ("</dev/null", 6), ("2>/dev/null", 3), (">/dev/null", 5)] {
+        let line = format!("{} run {vm} {} {redirected}", context.selkis().display(), guest.display());
+        let mut script = Command::new("script");
+        script.args(["-q", "-e", "-c", &line, "/dev/null"]);
+        run_command(&mut script, Duration::from_secs(60))?.exits(expected)?;
+    }
+    Ok(())
 }
 
 fn arguments_and_environment(context: &Context) -> Verdict {

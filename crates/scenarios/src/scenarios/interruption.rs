@@ -21,6 +21,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario { name: "ctrl-c-in-a-loop", on: On::Both, run: ctrl_c_in_a_loop },
     Scenario { name: "ctrl-c-while-reading", on: On::Both, run: ctrl_c_while_reading },
     Scenario { name: "sigterm", on: On::Both, run: sigterm },
+    Scenario { name: "reader-is-stuck", on: On::Both, run: reader_is_stuck },
     Scenario { name: "reader-goes-away", on: On::Both, run: reader_goes_away },
     Scenario { name: "closes-stdout", on: On::Both, run: closes_stdout },
     Scenario {
@@ -88,6 +89,20 @@ fn sigterm(context: &Context) -> Verdict {
     running.signal(Signal::TERM)?;
     running.finish()?.exits(130)?.ends_well()?;
     Ok(())
+}
+
+/// Neither a time limit nor a signal waits for whoever does not read.
+fn reader_is_stuck(context: &Context) -> Verdict {
+    let started = Instant::now();
+    let running = context.guest("yes")?.options(["--timeout", "2s"]).start()?;
+    running.finish_unread()?.exits(124)?.ends_well()?.says(&["time"])?;
+    for signal in [Signal::TERM, Signal::INT] {
+        let running = context.guest("yes")?.start()?;
+        running.fill_output()?;
+        running.signal(signal)?;
+        running.finish_unread()?.exits(130)?.ends_well()?.says(&["interrupted"])?;
+    }
+    check(started.elapsed() < Duration::from_secs(40), || format!("it took {:?}", started.elapsed()))
 }
 
 /// As in `selkis run yes.wat | head`: the program sees EPIPE.

@@ -10,13 +10,13 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
-use bundle::Console as Mode;
-use link::{Frame, FromHost, GuestDecoder, split_body};
+use bundle::{Console as Mode, Terminals};
+use link::{Credit, Frame, FromHost, GuestDecoder, split_body};
 use runtime::System;
 use spin::Mutex;
 use virtio::{Console, DeviceType, Interrupts, Port, Transport};
 use wasi::Errno;
-use wasi::provider::{Input, Output, OutputStream, StreamSet, Terminal};
+use wasi::provider::{Input, Output, OutputStream, Stream, StreamSet, Terminal};
 
 /// Which event of the virtual CPU is the console's interrupt.
 const EVENT: u32 = 0;
@@ -62,26 +62,28 @@ pub fn open(system: &'static System, boot: &BootInfo, mode: Mode) -> Result<(), 
             break;
         }
     }
-    let framed = match (mode, &device) {
-        (Mode::Framed, Some(_)) => true,
-        (Mode::Framed, None) => return Err(String::from("it has no virtio console")),
-        (Mode::Raw, _) => false,
+    let (talk, terminals) = match (mode, &device) {
+        (Mode::Framed(terminals), Some(_)) => (Talk::Frames(GuestDecoder::new()), terminals),
+        (Mode::Framed(_), None) => return Err(String::from("it has no virtio console")),
+        (Mode::Raw, _) => (Talk::Plain, Terminals::all(bundle::Terminal::Yes)),
         (Mode::Host, _) => return Err(String::from("the bundle was made for a Linux process")),
     };
     let mut channel = Channel {
         device,
-        talk: if framed { Talk::Frames(GuestDecoder::new()) } else { Talk::Plain },
+        talk,
+        terminals,
         input: VecDeque::new(),
         used: 0,
         input_ended: false,
         closed: StreamSet::NONE,
+        credit: PerOutput { output: Credit::OUTPUT, error: Credit::OUTPUT },
         cancelled: false,
         outbox: Vec::new(),
         sent: 0,
         broken: false,
         scratch: vec![0; READ_BYTES],
     };
-    if framed {
+    if let Talk::Frames(_) = channel.talk {
         channel.frame(Frame::Hello);
         channel.grant(INPUT_BYTES_MAX);
     }
@@ -178,6 +180,21 @@ impl Device {
     }
 }
 
+/// One for each output stream.
+struct PerOutput<T> {
+    output: T,
+    error: T,
+}
+
+impl<T> PerOutput<T> {
+    fn of(&mut self, stream: OutputStream) -> &mut T {
+        match stream {
+            OutputStream::Output => &mut self.output,
+            OutputStream::Error => &mut self.error,
+        }
+    }
+}
+
 enum Talk {
     Frames(GuestDecoder),
     Plain,
@@ -187,12 +204,15 @@ enum Talk {
 pub struct Channel {
     device: Option<Device>,
     talk: Talk,
+    terminals: Terminals,
     input: VecDeque<u8>,
     /// Input that the program has taken since the host was last told.
     used: usize,
     input_ended: bool,
     /// Output streams that nobody reads any more.
     closed: StreamSet,
+    /// How much the host has room for, if it speaks frames.
+    credit: PerOutput<Credit>,
     cancelled: bool,
     /// The rest of a frame that the device had no room for; nothing else may be sent before it.
     outbox: Vec<u8>,
@@ -232,11 +252,17 @@ impl Channel {
         if !self.flush() {
             return Ok(Output::NotReady);
         }
+        if matches!(self.talk, Talk::Plain) {
+            return Ok(self.plain_part(bytes));
+        }
         let (body, _) = split_body(bytes);
-        match (&self.talk, to) {
-            (Talk::Plain, _) => return Ok(self.plain_part(bytes)),
-            (Talk::Frames(_), OutputStream::Output) => self.frame(Frame::Stdout(body)),
-            (Talk::Frames(_), OutputStream::Error) => self.frame(Frame::Stderr(body)),
+        let body = &body[..self.credit.of(to).spend(body.len())];
+        if body.is_empty() && !bytes.is_empty() {
+            return Ok(Output::NotReady);
+        }
+        match to {
+            OutputStream::Output => self.frame(Frame::Stdout(body)),
+            OutputStream::Error => self.frame(Frame::Stderr(body)),
         }
         Ok(Output::Bytes(body.len()))
     }
@@ -249,16 +275,25 @@ impl Channel {
             ready = ready.union(StreamSet::INPUT);
         }
         if self.flush() || self.broken {
-            ready = ready.union(StreamSet::OUTPUT).union(StreamSet::ERROR);
+            for stream in [OutputStream::Output, OutputStream::Error] {
+                if self.broken || self.credit.of(stream).bytes() > 0 {
+                    ready = ready.union(StreamSet::of(stream.into()));
+                }
+            }
         }
         ready.union(self.closed).intersection(streams)
     }
 
-    /// Whether somebody may sit there: a plain console is one, frames come from a command.
-    pub fn terminal(&self) -> Terminal {
-        match self.talk {
-            Talk::Plain => Terminal::Yes,
-            Talk::Frames(_) => Terminal::No,
+    /// Whether somebody may sit there: at a plain console always, behind frames where the plan says so.
+    pub fn terminal(&self, stream: Stream) -> Terminal {
+        let terminal = match stream {
+            Stream::Input => self.terminals.input,
+            Stream::Output => self.terminals.output,
+            Stream::Error => self.terminals.error,
+        };
+        match terminal {
+            bundle::Terminal::Yes => Terminal::Yes,
+            bundle::Terminal::No => Terminal::No,
         }
     }
 
@@ -306,6 +341,8 @@ impl Channel {
                 Ok(Some(FromHost::Cancel)) => self.cancelled = true,
                 Ok(Some(FromHost::StdoutClosed)) => self.closed = self.closed.union(StreamSet::OUTPUT),
                 Ok(Some(FromHost::StderrClosed)) => self.closed = self.closed.union(StreamSet::ERROR),
+                Ok(Some(FromHost::StdoutCredit { bytes })) => self.credit.output.grant(bytes),
+                Ok(Some(FromHost::StderrCredit { bytes })) => self.credit.error.grant(bytes),
                 Ok(None) => return,
                 Err(_) => {
                     self.broken = true;

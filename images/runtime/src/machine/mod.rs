@@ -113,8 +113,8 @@ impl Streams for MachineStreams {
         Ok(console::with(|channel| channel.write(to, bytes)).ok_or(Errno::Io)??)
     }
 
-    fn terminal(&mut self, _stream: Stream) -> wasi::Result<Terminal> {
-        Ok(console::with(|channel| channel.terminal()).unwrap_or(Terminal::No))
+    fn terminal(&mut self, stream: Stream) -> wasi::Result<Terminal> {
+        Ok(console::with(|channel| channel.terminal(stream)).unwrap_or(Terminal::No))
     }
 }
 
