@@ -93,24 +93,48 @@ pub fn list(scenarios: &[Scenario], selection: &Selection) {
     }
 }
 
+/// What became of a scenario.
+enum Outcome {
+    Passed,
+    Skipped(&'static str),
+    Failed(String),
+}
+
+impl Scenario {
+    fn run(&self, platform: Platform, depth: Depth) -> Outcome {
+        let verdict = Context::new(platform, depth).and_then(|context| {
+            (self.run)(&context)?;
+            Ok(context.skipped())
+        });
+        match verdict {
+            Ok(None) => Outcome::Passed,
+            Ok(Some(why)) => Outcome::Skipped(why),
+            Err(Failed(reason)) => Outcome::Failed(reason),
+        }
+    }
+}
+
 /// Runs them, `jobs` at a time, in order.
 pub fn run(scenarios: &[Scenario], selection: &Selection, jobs: usize) -> ExitCode {
     let picked = selection.pick(scenarios);
     let next = AtomicUsize::new(0);
-    let failed = AtomicUsize::new(0);
+    let (failed, skipped) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let output = Mutex::new(());
     let work = || {
         while let Some((scenario, platform)) = picked.get(next.fetch_add(1, Ordering::Relaxed)) {
             let started = Instant::now();
-            let verdict =
-                Context::new(*platform, selection.depth).and_then(|context| (scenario.run)(&context));
+            let outcome = scenario.run(*platform, selection.depth);
             let seconds = started.elapsed().as_secs_f64();
             let _one_at_a_time = output.lock();
-            let word = if verdict.is_ok() { "ok" } else { "FAIL" };
+            let (word, count, reason) = match &outcome {
+                Outcome::Passed => ("ok", None, ""),
+                Outcome::Skipped(why) => ("skip", Some(&skipped), *why),
+                Outcome::Failed(reason) => ("FAIL", Some(&failed), reason.as_str()),
+            };
             println!("{word:<4} {:<6} {:<32} {seconds:6.1} s", platform.name(), scenario.name);
-            if let Err(Failed(reason)) = verdict {
-                failed.fetch_add(1, Ordering::Relaxed);
-                reason.lines().for_each(|line| println!("       {line}"));
+            reason.lines().for_each(|line| println!("       {line}"));
+            if let Some(count) = count {
+                count.fetch_add(1, Ordering::Relaxed);
             }
         }
     };
@@ -119,8 +143,12 @@ pub fn run(scenarios: &[Scenario], selection: &Selection, jobs: usize) -> ExitCo
             scope.spawn(work);
         }
     });
-    let failed = failed.into_inner();
-    println!("{} passed, {failed} failed", picked.len() - failed);
+    let (failed, skipped) = (failed.into_inner(), skipped.into_inner());
+    let passed = picked.len() - failed - skipped;
+    match skipped {
+        0 => println!("{passed} passed, {failed} failed"),
+        _ => println!("{passed} passed, {failed} failed, {skipped} skipped"),
+    }
     // A filter that fits nothing must not look like success.
-    if failed == 0 && !picked.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if failed == 0 && passed != 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
