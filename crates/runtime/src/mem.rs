@@ -7,12 +7,15 @@
 //! or when there is no page for what comes next.
 
 use core::arch::asm;
-use core::arch::x86_64::{__m128i, _mm_loadu_si128, _mm_set1_epi8, _mm_storeu_si128};
+use core::arch::x86_64::{__m128i, _mm_set1_epi8};
 
 /// From here on a repeated string operation is worth its start.
 const LONG_BYTES: usize = 512;
 /// What one step of a loop over vectors moves.
-const STEP_BYTES: usize = 64;
+type Step = [__m128i; 4];
+const STEP_BYTES: usize = size_of::<Step>();
+/// The first and the last step are all.
+const SHORT_BYTES: usize = 2 * STEP_BYTES;
 
 /// `memcpy` of C: copies `length` bytes; the two may not overlap.
 ///
@@ -21,22 +24,7 @@ const STEP_BYTES: usize = 64;
 #[cfg_attr(target_os = "none", unsafe(no_mangle))]
 pub unsafe extern "C" fn memcpy(to: *mut u8, from: *const u8, length: usize) -> *mut u8 {
     // SAFETY: the caller's.
-    unsafe {
-        if length <= 2 * STEP_BYTES {
-            copy_short(to, from, length);
-        } else if length < LONG_BYTES {
-            // The last step overlaps the ones before.
-            let last = length - STEP_BYTES;
-            let mut offset = 0;
-            while offset < last {
-                copy_vectors::<4>(to.add(offset), from.add(offset));
-                offset += STEP_BYTES;
-            }
-            copy_vectors::<4>(to.add(last), from.add(last));
-        } else {
-            copy_long(to, from, length);
-        }
-    }
+    unsafe { copy_upwards(to, from, length) };
     to
 }
 
@@ -46,13 +34,10 @@ pub unsafe extern "C" fn memcpy(to: *mut u8, from: *const u8, length: usize) -> 
 /// As for [`core::ptr::copy`].
 #[cfg_attr(target_os = "none", unsafe(no_mangle))]
 pub unsafe extern "C" fn memmove(to: *mut u8, from: *const u8, length: usize) -> *mut u8 {
-    // SAFETY: the caller's; short copies load everything before they store.
+    // SAFETY: the caller's; upwards, nothing is overwritten before it was read. Short copies load everything first.
     unsafe {
-        if length <= 2 * STEP_BYTES {
-            copy_short(to, from, length);
-        } else if (to as usize).wrapping_sub(from as usize) >= length {
-            // Upwards, nothing is overwritten before it was read.
-            copy_long(to, from, length);
+        if length <= SHORT_BYTES || (to as usize).wrapping_sub(from as usize) >= length {
+            copy_upwards(to, from, length);
         } else {
             copy_downwards(to, from, length);
         }
@@ -72,13 +57,7 @@ pub unsafe extern "C" fn memset(to: *mut u8, value: i32, length: usize) -> *mut 
         if length >= LONG_BYTES {
             fill_long(to, word, length);
         } else if length >= 16 {
-            let vector = _mm_set1_epi8(value as i8);
-            let mut offset = 0;
-            while offset < length - 16 {
-                _mm_storeu_si128(to.add(offset).cast(), vector);
-                offset += 16;
-            }
-            _mm_storeu_si128(to.add(length - 16).cast(), vector);
+            fill_vectors(to, value as u8, length);
         } else {
             fill_short(to, word, length);
         }
@@ -86,13 +65,26 @@ pub unsafe extern "C" fn memset(to: *mut u8, value: i32, length: usize) -> *mut 
     to
 }
 
-/// At most two steps, everything loaded before anything is stored.
+/// From the first byte to the last; `to` may lie anywhere below `from`, or beyond its end.
+#[inline(always)]
+unsafe fn copy_upwards(to: *mut u8, from: *const u8, length: usize) {
+    // SAFETY: the caller's.
+    unsafe {
+        match length {
+            0..=SHORT_BYTES => copy_short(to, from, length),
+            0..LONG_BYTES => copy_steps(to, from, length),
+            _ => copy_long(to, from, length),
+        }
+    }
+}
+
+/// At most [`SHORT_BYTES`], everything loaded before anything is stored.
 #[inline(always)]
 unsafe fn copy_short(to: *mut u8, from: *const u8, length: usize) {
     // SAFETY: each stretch that is named lies within `length` bytes.
     unsafe {
         match length {
-            65.. => copy_ends::<[__m128i; 4]>(to, from, length),
+            65.. => copy_ends::<Step>(to, from, length),
             33.. => copy_ends::<[__m128i; 2]>(to, from, length),
             16.. => copy_ends::<__m128i>(to, from, length),
             8.. => copy_ends::<u64>(to, from, length),
@@ -116,15 +108,20 @@ unsafe fn copy_ends<T: Copy>(to: *mut u8, from: *const u8, length: usize) {
     }
 }
 
+/// More than a step, in steps; the last, which overlaps the one before, is loaded first, while it is what it was.
 #[inline(always)]
-unsafe fn copy_vectors<const COUNT: usize>(to: *mut u8, from: *const u8) {
-    // SAFETY: the caller has so many vectors there.
+unsafe fn copy_steps(to: *mut u8, from: *const u8, length: usize) {
+    let last = length - STEP_BYTES;
+    // SAFETY: all steps lie within `length` bytes.
     unsafe {
-        let vectors: [__m128i; COUNT] =
-            core::array::from_fn(|index| _mm_loadu_si128(from.cast::<__m128i>().add(index)));
-        for (index, vector) in vectors.into_iter().enumerate() {
-            _mm_storeu_si128(to.cast::<__m128i>().add(index), vector);
+        let end = from.add(last).cast::<Step>().read_unaligned();
+        let mut offset = 0;
+        while offset < last {
+            let step = from.add(offset).cast::<Step>().read_unaligned();
+            to.add(offset).cast::<Step>().write_unaligned(step);
+            offset += STEP_BYTES;
         }
+        to.add(last).cast::<Step>().write_unaligned(end);
     }
 }
 
@@ -176,6 +173,33 @@ unsafe fn fill_long(to: *mut u8, word: u64, length: usize) {
             inout("rcx") length / 8 => _, inout("rdi") to => _, in("rax") word,
             options(nostack, preserves_flags)
         );
+    }
+}
+
+/// 16 bytes and more.
+#[inline(always)]
+unsafe fn fill_vectors(to: *mut u8, value: u8, length: usize) {
+    // SAFETY: SSE2 is there on every x86-64.
+    let vector = unsafe { _mm_set1_epi8(value as i8) };
+    // SAFETY: all that is named lies within `length` bytes.
+    unsafe {
+        let store = |at: usize| to.add(at).cast::<__m128i>().write_unaligned(vector);
+        if length >= STEP_BYTES {
+            let last = length - STEP_BYTES;
+            let mut offset = 0;
+            while offset < last {
+                to.add(offset).cast::<Step>().write_unaligned([vector; 4]);
+                offset += STEP_BYTES;
+            }
+            to.add(last).cast::<Step>().write_unaligned([vector; 4]);
+            return;
+        }
+        store(0);
+        store(length - 16);
+        if length > 32 {
+            store(16);
+            store(length - 32);
+        }
     }
 }
 
