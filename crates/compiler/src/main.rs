@@ -2,6 +2,7 @@
 
 use clap::{ArgGroup, Parser};
 use compiler::{CompileError, Compiled, Compiler, Cpu, Interface, SetupError};
+use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
 use serde::Serialize;
 use std::fmt;
 use std::fs::{File, Permissions};
@@ -37,6 +38,9 @@ struct Arguments {
     /// CPU features that the code may use: `native`, `x86-64-v2`, or names separated by commas
     #[arg(long, default_value = "native")]
     cpu: Cpu,
+    /// End when this process ends, which must be the parent: for one that waits for the result
+    #[arg(long, value_name = "PID")]
+    parent: Option<i32>,
     /// Report as JSON on standard output; on standard error if the artifact goes to standard output
     #[arg(long)]
     json: bool,
@@ -106,7 +110,20 @@ fn main() -> ExitCode {
     }
 }
 
+/// Makes Linux end this process when `parent` does, however that happens.
+fn stay_with(parent: i32) -> io::Result<()> {
+    set_parent_process_death_signal(Some(Signal::KILL))?;
+    // It may have ended before that was asked for; then nobody would ever send the signal.
+    match getppid().map(Pid::as_raw_pid) == Some(parent) {
+        true => Ok(()),
+        false => Err(io::Error::other(format!("process {parent} is not the parent"))),
+    }
+}
+
 fn run(arguments: &Arguments) -> Result<(), Failure> {
+    if let Some(parent) = arguments.parent {
+        stay_with(parent).map_err(|error| Failure::new("setup", format!("--parent: {error}")))?;
+    }
     let failed = |error: SetupError| Failure::new("setup", error.to_string());
     let compiler = Compiler::new(arguments.cpu.clone()).map_err(failed)?;
     let Some(output) = &arguments.output else {

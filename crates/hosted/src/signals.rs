@@ -17,7 +17,7 @@ fn tick_signal() -> libc::c_int {
 
 /// What a CPU does wrong, as signals, and what asks for an end.
 const FAULTS: [libc::c_int; 5] = [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGTRAP];
-const ENDS: [libc::c_int; 2] = [libc::SIGINT, libc::SIGTERM];
+const ENDS: [libc::c_int; 3] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP];
 
 /// Signal frames with AVX-512 state take 3.5 KiB; the handler itself may walk a program's functions.
 const STACK_BYTES: usize = 256 << 10;

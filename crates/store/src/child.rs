@@ -129,9 +129,10 @@ fn filled_memory_file(bytes: &[u8]) -> io::Result<File> {
     Ok(file)
 }
 
-/// Runs the compiler with bounds on its memory and time, and catches what it says on standard error.
+/// Runs the compiler with bounds on its memory and time, no longer than this thread lives, and catches what it says on standard error.
 fn run(compiler: &Path, mut command: Command) -> Result<Output, CompileFailure> {
     let not_started = |error| CompileFailure::NotStarted { path: compiler.to_owned(), error };
+    command.args(["--parent", &std::process::id().to_string()]);
     let child = command.stderr(Stdio::piped()).spawn().map_err(not_started)?;
     let threads = std::thread::available_parallelism().map_or(1, |count| count.get() as u64);
     for (resource, most) in [

@@ -20,7 +20,9 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario { name: "timeout-not-reached", on: On::Both, run: timeout_not_reached },
     Scenario { name: "ctrl-c-in-a-loop", on: On::Both, run: ctrl_c_in_a_loop },
     Scenario { name: "ctrl-c-while-reading", on: On::Both, run: ctrl_c_while_reading },
-    Scenario { name: "sigterm", on: On::Both, run: sigterm },
+    Scenario { name: "ctrl-c-at-any-moment", on: On::Both, run: ctrl_c_at_any_moment },
+    Scenario { name: "sigterm-and-sighup", on: On::Both, run: sigterm_and_sighup },
+    Scenario { name: "compiler-is-leashed", on: On::Only(Platform::Hosted), run: compiler_is_leashed },
     Scenario { name: "reader-is-stuck", on: On::Both, run: reader_is_stuck },
     Scenario { name: "reader-goes-away", on: On::Both, run: reader_goes_away },
     Scenario { name: "closes-stdout", on: On::Both, run: closes_stdout },
@@ -83,11 +85,52 @@ fn ctrl_c_while_reading(context: &Context) -> Verdict {
     Ok(())
 }
 
-fn sigterm(context: &Context) -> Verdict {
-    let mut running = context.guest("ready-spin")?.start()?;
-    running.read_output(6)?;
-    running.signal(Signal::TERM)?;
-    running.finish()?.exits(130)?.ends_well()?;
+/// Also while nothing runs yet, and while the program runs and has said nothing.
+fn ctrl_c_at_any_moment(context: &Context) -> Verdict {
+    for milliseconds in [30, 200, 500, 1000, 1500] {
+        let running = context.guest("spin")?.start()?;
+        std::thread::sleep(Duration::from_millis(milliseconds));
+        running.signal(Signal::INT)?;
+        let output = running.finish()?;
+        output.ends_well()?;
+        // The very first moments are not ours: Linux ends the command as it ends any.
+        if output.code().is_some() {
+            output.exits(130)?;
+        }
+    }
+    Ok(())
+}
+
+fn sigterm_and_sighup(context: &Context) -> Verdict {
+    for signal in [Signal::TERM, Signal::HUP] {
+        let mut running = context.guest("ready-spin")?.start()?;
+        running.read_output(6)?;
+        running.signal(signal)?;
+        running.finish()?.exits(130)?.ends_well()?;
+    }
+    Ok(())
+}
+
+/// A command that is killed while it waits for the compiler leaves no compiler behind.
+fn compiler_is_leashed(context: &Context) -> Verdict {
+    let program = context.program(crate::fetch::fetch("python.wasm")?);
+    let running = program.variable("SELKIS_CACHE", context.folder().join("cache")).start()?;
+    let limit = Instant::now() + Duration::from_secs(60);
+    let compiler = loop {
+        let compiles = |pid: &i32| {
+            let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            words.split(|byte| *byte == 0).any(|word| word == b"--output")
+        };
+        if let Some(pid) = children(&running)?.into_iter().find(compiles) {
+            break pid;
+        }
+        check(Instant::now() < limit, || "no compiler was started".into())?;
+        std::thread::yield_now();
+    };
+    let compiler = pidfd(compiler)?;
+    running.signal(Signal::KILL)?;
+    check(ends_within(&compiler, 10)?, || "the compiler outlived the command".into())?;
+    running.finish()?;
     Ok(())
 }
 
@@ -149,11 +192,28 @@ fn machine_dies(context: &Context) -> Verdict {
 }
 
 /// QEMU.
-fn only_child(running: &Running) -> Verdict<(i32, OwnedFd)> {
+/// The processes that the command's first thread has started and not waited for.
+fn children(running: &Running) -> Verdict<Vec<i32>> {
     let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", running.pid()))?;
-    let number = children.trim().parse().map_err(|_| Failed(format!("children: {children:?}")))?;
+    Ok(children.split_whitespace().map(str::parse).collect::<Result<_, _>>()?)
+}
+
+fn only_child(running: &Running) -> Verdict<(i32, OwnedFd)> {
+    match children(running)?[..] {
+        [number] => Ok((number, pidfd(number)?)),
+        ref others => Err(Failed(format!("children: {others:?}"))),
+    }
+}
+
+fn pidfd(number: i32) -> Verdict<OwnedFd> {
     let pid = Pid::from_raw(number).ok_or_else(|| Failed("no child".into()))?;
-    Ok((number, pidfd_open(pid, PidfdFlags::empty())?))
+    Ok(pidfd_open(pid, PidfdFlags::empty())?)
+}
+
+fn ends_within(process: &OwnedFd, seconds: i64) -> Verdict<bool> {
+    let mut poll = [rustix::event::PollFd::new(process, rustix::event::PollFlags::IN)];
+    let limit = rustix::event::Timespec { tv_sec: seconds, tv_nsec: 0 };
+    Ok(rustix::event::poll(&mut poll, Some(&limit))? == 1)
 }
 
 /// Killed with no chance to clean up, the command takes QEMU with it.
@@ -166,12 +226,6 @@ fn nothing_left_behind(context: &Context) -> Verdict {
     running.signal(Signal::KILL)?;
     let output = running.finish()?;
     check(output.code().is_none(), || output.failed("expected that SIGKILL ends it").0)?;
-    let started = Instant::now();
-    let mut poll = [rustix::event::PollFd::new(&qemu, rustix::event::PollFlags::IN)];
-    let limit = rustix::event::Timespec { tv_sec: 10, tv_nsec: 0 };
-    check(rustix::event::poll(&mut poll, Some(&limit))? == 1, || {
-        format!("QEMU {number} outlived the command")
-    })?;
-    check(started.elapsed() < Duration::from_secs(10), || "QEMU took too long to end".into())?;
+    check(ends_within(&qemu, 10)?, || format!("QEMU {number} outlived the command"))?;
     check_eq("files left behind", fs::read_dir(&temporary)?.count(), 0)
 }
