@@ -1,4 +1,4 @@
-//! The files of the checkout that git knows or would add.
+//! The files of the checkout that git knows. What else lies there is the user's.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -36,16 +36,12 @@ pub fn root() -> PathBuf {
     checks.ancestors().nth(2).expect("this crate lies two folders deep").to_path_buf()
 }
 
-/// Every file of the checkout that is not ignored.
+/// Every file that is kept.
 ///
 /// # Panics
 /// When git is missing or a file cannot be read: a check that cannot look has failed.
 pub fn files() -> Vec<SourceFile> {
-    let output = Command::new("git")
-        .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"])
-        .current_dir(root())
-        .output()
-        .expect("git runs");
+    let output = Command::new("git").args(["ls-files", "-z"]).current_dir(root()).output().expect("git runs");
     assert!(output.status.success(), "git ls-files: {}", String::from_utf8_lossy(&output.stderr));
     let names = String::from_utf8(output.stdout).expect("file names are UTF-8");
     let present = names.split_terminator('\0').filter(|name| root().join(name).is_file());

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 /// What is written at once: small, so that a slow reader makes room often.
 const PIECE_BYTES: usize = OUTPUT_BYTES_MAX as usize / 4;
 /// How much has to be written before the machine is told that there is room: so that telling is rare.
-const CREDIT_STEP: usize = OUTPUT_BYTES_MAX as usize / 2;
+pub const CREDIT_STEP: usize = OUTPUT_BYTES_MAX as usize / 2;
 /// What a program wrote before it was ended is dropped when nobody has taken it in this time.
 const ENDED_TIME: Duration = Duration::from_secs(1);
 
