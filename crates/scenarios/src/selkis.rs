@@ -380,6 +380,11 @@ impl Output {
         Ok(self)
     }
 
+    /// Whether Linux ended it with this signal.
+    pub fn was_ended_by(&self, signal: Signal) -> bool {
+        self.status.signal() == Some(signal.as_raw())
+    }
+
     /// Fails if a signal ended it or something of Selkis' own broke down.
     pub fn ends_well(&self) -> Verdict<&Self> {
         check(self.code().is_some(), || self.failed("a signal ended it").0)?;

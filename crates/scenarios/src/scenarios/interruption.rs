@@ -92,10 +92,9 @@ fn ctrl_c_at_any_moment(context: &Context) -> Verdict {
         std::thread::sleep(Duration::from_millis(milliseconds));
         running.signal(Signal::INT)?;
         let output = running.finish()?;
-        output.ends_well()?;
-        // The very first moments are not ours: Linux ends the command as it ends any.
-        if output.code().is_some() {
-            output.exits(130)?;
+        // Until the program is compiled, Linux ends the command as it ends any.
+        if !output.was_ended_by(Signal::INT) {
+            output.exits(130)?.ends_well()?;
         }
     }
     Ok(())
