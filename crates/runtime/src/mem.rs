@@ -70,10 +70,12 @@ pub unsafe extern "C" fn memset(to: *mut u8, value: i32, length: usize) -> *mut 
 unsafe fn copy_upwards(to: *mut u8, from: *const u8, length: usize) {
     // SAFETY: the caller's.
     unsafe {
-        match length {
-            0..=SHORT_BYTES => copy_short(to, from, length),
-            0..LONG_BYTES => copy_steps(to, from, length),
-            _ => copy_long(to, from, length),
+        if length <= SHORT_BYTES {
+            copy_short(to, from, length);
+        } else if length < LONG_BYTES {
+            copy_steps(to, from, length);
+        } else {
+            copy_long(to, from, length);
         }
     }
 }
