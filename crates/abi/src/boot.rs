@@ -2,7 +2,8 @@
 
 use crate::{Handle, Span};
 
-/// What the first instruction of a domain finds at the address in `rdi`, in a page that it can only read.
+/// What the first instruction of a domain finds at the address in `rdi`, in a page that it can only read. The kernel
+/// lays it out for the first domain, whoever makes another domain for that one.
 /// `rsp` holds the end of a stack of [`BootInfo::STACK_BYTES`] bytes with a guard page below; the other registers are zero.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
@@ -25,12 +26,16 @@ pub struct BootInfo {
     pub quota_bytes: u64,
     /// Time-stamp counter to nanoseconds; all zero if the counter cannot be used, then ask [`crate::Request::Now`].
     pub clock: ClockParameters,
-    /// Its address space.
+    /// The domain itself: its address space, its quotas.
     pub space: Handle,
     /// Its virtual CPU.
     pub vcpu: Handle,
     /// The machine, if the domain may stop it.
     pub machine: Handle,
+    /// The memory that `module` maps, if the domain may map it elsewhere or hand it on.
+    pub module_memory: Handle,
+    /// One end of a channel to whoever started the domain, if there is one.
+    pub parent: Handle,
     /// Devices that the domain was given.
     pub devices: [DeviceRecord; DEVICES_MAX],
 }
@@ -45,7 +50,7 @@ impl BootInfo {
     /// "SELKIS!\0", little-endian.
     pub const MAGIC: u64 = u64::from_le_bytes(*b"SELKIS!\0");
     /// Goes up with every change of this crate's layouts.
-    pub const VERSION: u32 = 1;
+    pub const VERSION: u32 = 2;
     /// Size of the first stack.
     pub const STACK_BYTES: u64 = 256 << 10;
 }

@@ -24,6 +24,10 @@ pub enum Error {
     Busy = 10,
     /// This platform has no such thing.
     Unsupported = 11,
+    /// Nobody holds the channel's other end any more.
+    Closed = 12,
+    /// There is none, or no more, of what was asked for.
+    NothingThere = 13,
 }
 
 impl Error {
@@ -41,6 +45,8 @@ impl Error {
             9 => Self::TableFull,
             10 => Self::Busy,
             11 => Self::Unsupported,
+            12 => Self::Closed,
+            13 => Self::NothingThere,
             _ => return None,
         })
     }

@@ -48,12 +48,30 @@ impl Rights {
     pub const CONTROL: Self = Self(1);
     /// To look at the object's state.
     pub const OBSERVE: Self = Self(2);
-    /// To map a device's memory, or to let it reach memory.
+    /// To map memory or a device's memory, or to let a device reach memory.
     pub const MAP: Self = Self(4);
     /// To receive the object's interrupts or events.
     pub const LISTEN: Self = Self(8);
+    /// To write to memory that others see.
+    pub const WRITE: Self = Self(16);
+    /// To raise an event, to ring a channel's bell.
+    pub const SIGNAL: Self = Self(32);
+    /// To give the capability, or others to the domain that it names, to another domain.
+    pub const GRANT: Self = Self(64);
+    /// To write to the kernel's log.
+    pub const PRINT: Self = Self(128);
     /// Every right there is.
-    pub const ALL: Self = Self(15);
+    pub const ALL: Self = Self(255);
+
+    /// The set in the low bits of a register; bits that are no right are ignored.
+    pub const fn from_bits(bits: u64) -> Self {
+        Self(bits as u32 & Self::ALL.0)
+    }
+
+    /// As it travels in a register.
+    pub const fn bits(self) -> u64 {
+        self.0 as u64
+    }
 
     /// The rights in either.
     pub const fn union(self, other: Self) -> Self {

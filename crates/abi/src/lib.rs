@@ -13,6 +13,7 @@
 #![no_std]
 
 pub mod boot;
+mod domain;
 mod error;
 mod handle;
 mod kernel;
@@ -21,9 +22,10 @@ mod request;
 pub mod upcall;
 
 pub use boot::BootInfo;
+pub use domain::{CpuRecord, DomainParameters, DomainRecord, DomainState};
 pub use error::Error;
 pub use handle::{Handle, Rights};
 pub use kernel::Kernel;
-pub use memory::{Backing, Commit, PAGE_SIZE, Protection, Span};
+pub use memory::{Backing, Commit, PAGE_SIZE, Protection, Sharing, Span};
 pub use request::{Registers, Request};
 pub use upcall::{Context, UpcallPage};

@@ -72,8 +72,8 @@ impl Protection {
 pub enum Backing {
     /// Pages of zeros.
     Zero,
-    /// The pages that lie at `source` in the same domain, copied when first written. The source must be the
-    /// boot module (or a part of it), which never changes.
+    /// The pages that lie at `source` in the same domain, copied when first written. What lies there must be memory
+    /// ([`Backing::Memory`], or the boot module), mapped without the right to write.
     Image {
         /// Address of the byte that appears at the region's first byte; a multiple of the page size.
         source: u64,
@@ -91,6 +91,24 @@ pub enum Backing {
         /// The device that will use it.
         device: Handle,
     },
+    /// Memory that has a capability: made by [`crate::Request::CreateMemory`], a channel's, or the boot module.
+    Memory {
+        /// The memory, or one end of a channel. Needs MAP.
+        memory: Handle,
+        /// Of the byte in it that appears at the region's first byte; a multiple of the page size.
+        offset: u64,
+        /// Who sees what is written.
+        sharing: Sharing,
+    },
+}
+
+/// What writing to a region of [`Backing::Memory`] does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sharing {
+    /// Everyone who maps it sees it. To map it writable needs WRITE.
+    Shared,
+    /// A page is copied when it is first written: nobody else sees it.
+    Private,
 }
 
 /// When a region's frames are taken from the quota.

@@ -1,4 +1,4 @@
-use crate::{Backing, Commit, Error, Handle, Protection, Span};
+use crate::{Backing, Commit, Error, Handle, Protection, Rights, Sharing, Span};
 
 /// A request in the registers of a system call: the number in `rax`, then `rdi`, `rsi`, `rdx`, `r10`, `r8`, `r9`
 /// (the order of the System V kernel convention). The answer comes back as the error's code in `rax` (0: none)
@@ -102,13 +102,13 @@ pub enum Request {
         /// The virtual CPU.
         vcpu: Handle,
     },
-    /// Makes interrupt `index` of a device raise event `event` (0 to 63) of the virtual CPU, in
-    /// [`Request::Wait`] and as an upcall. It is masked while pending, until [`Request::Acknowledge`]. Needs
-    /// LISTEN on the device.
+    /// Makes a source raise event `event` (0 to 63) of the virtual CPU, in [`Request::Wait`] and as an upcall. Sources are:
+    /// a device's interrupt `index`, which is masked while pending, until [`Request::Acknowledge`]; a channel's end, when the other side
+    /// signals or is gone; a domain, when it has ended. Needs LISTEN on the source.
     Listen {
-        /// The device.
-        device: Handle,
-        /// Which of its interrupts: an MSI-X vector, or 0 for its only line.
+        /// A device, one end of a channel, or a domain.
+        source: Handle,
+        /// Of a device: which of its interrupts, an MSI-X vector, or 0 for its only line. Else 0.
         index: u32,
         /// Who is told.
         vcpu: Handle,
@@ -145,7 +145,7 @@ pub enum Request {
         device: Handle,
     },
     /// Writes up to [`Request::PRINT_BYTES_MAX`] bytes of text at `text` to the kernel's log: last words, not a
-    /// console. Needs OBSERVE on the address space.
+    /// console. Needs PRINT on the address space.
     Print {
         /// The address space.
         space: Handle,
@@ -158,6 +158,127 @@ pub enum Request {
         machine: Handle,
         /// What the outside sees, where there is a way to show it.
         status: u8,
+    },
+    /// Makes another capability to the same object in the caller's table, with those of `rights` that the first has.
+    /// It goes when the first is revoked. Answers with its handle.
+    Derive {
+        /// Any capability.
+        capability: Handle,
+        /// What the new one shall allow.
+        rights: Rights,
+    },
+    /// The same, in the table of another domain. Answers with the handle by which that domain names it. Needs GRANT on the
+    /// capability and on the domain.
+    Grant {
+        /// Any capability.
+        capability: Handle,
+        /// What the new one shall allow.
+        rights: Rights,
+        /// Who gets it.
+        domain: Handle,
+    },
+    /// Gives a capability back. What was derived from it counts as derived from where it came from. The object of a
+    /// capability that was derived from none ends with it, and so does everything derived from it.
+    Release {
+        /// Any capability but that of a domain to itself and of a virtual CPU: those end with the domain.
+        capability: Handle,
+    },
+    /// Takes back everything that was derived from a capability, in all domains, with what was mapped by it. The holders
+    /// are told by an upcall ([`crate::upcall::Kind::Revocation`]) and have until `deadline_ns` to release theirs; then the rest is
+    /// taken. Returns when nothing is left, with 0; or, when an event or a tick is due for the caller, with how many are left: ask
+    /// again with the same deadline. A deadline that has passed takes everything at once.
+    Revoke {
+        /// Any capability.
+        capability: Handle,
+        /// On the kernel's clock.
+        deadline_ns: u64,
+    },
+    /// Answers with the handle of a capability that is being revoked and that this request has not named yet, or
+    /// [`Error::NothingThere`]. Needs OBSERVE on the domain, which must be the caller's.
+    NextRevoked {
+        /// The caller's domain.
+        domain: Handle,
+    },
+    /// Makes a domain, out of the quotas of another: it has no memory, no capability and no virtual CPU yet. `parameters`
+    /// is the address of a [`crate::DomainParameters`]. Answers with a handle that has every right. Needs CONTROL on the parent.
+    CreateDomain {
+        /// Whose quotas are shared, and with whom the new domain ends at the latest.
+        parent: Handle,
+        /// Where the parameters lie, in the caller's memory.
+        parameters: u64,
+    },
+    /// Makes a virtual CPU of a domain, which does not run yet. Answers with its handle, in the caller's table. Needs
+    /// CONTROL on the domain.
+    CreateVcpu {
+        /// Whose it is.
+        domain: Handle,
+    },
+    /// Lets a virtual CPU run for the first time: with this `rip`, `rsp` and `rdi`, all other registers zero. Needs
+    /// CONTROL on it.
+    Start {
+        /// The virtual CPU.
+        vcpu: Handle,
+        /// The first instruction.
+        entry: u64,
+        /// `rsp`.
+        stack: u64,
+        /// `rdi`.
+        argument: u64,
+    },
+    /// Ends a domain, with all domains that it made. The caller's own: its virtual CPUs stop, whoever listens is told, and the
+    /// request does not return. Another: everything that it had goes back to where it came from, the domain exists no more, and all handles
+    /// of it are stale. Needs CONTROL on the domain.
+    End {
+        /// The domain.
+        domain: Handle,
+        /// For its own end: what [`Request::Inspect`] shows.
+        status: u64,
+    },
+    /// Makes memory: contiguous frames of zeros, which the domain's quota pays for. Answers with its handle. Needs CONTROL on
+    /// the domain, which must be the caller's.
+    CreateMemory {
+        /// The caller's domain.
+        domain: Handle,
+        /// In whole pages.
+        bytes: u64,
+    },
+    /// Makes a channel: memory that two sides share ([`Backing::Memory`] maps either end), and a bell on each. Answers with the handle of
+    /// one end. Needs CONTROL on the domain, which must be the caller's and pays.
+    CreateChannel {
+        /// The caller's domain.
+        domain: Handle,
+        /// Of memory, in whole pages; may be 0.
+        bytes: u64,
+    },
+    /// Answers with a handle of a channel's other end. Needs CONTROL on this one, so that who is only given an end does
+    /// not get both.
+    OtherEnd {
+        /// One end.
+        channel: Handle,
+    },
+    /// Makes an event: a capability whose [`Request::Signal`] raises `event` of the virtual CPU. Answers with its
+    /// handle. Needs LISTEN on the virtual CPU.
+    CreateEvent {
+        /// Who is told.
+        vcpu: Handle,
+        /// Which bit, 0 to 63.
+        event: u32,
+    },
+    /// Raises an event, or the one that the other end of a channel listens with. Signals that nobody has taken yet
+    /// are one. [`Error::Closed`]: nobody holds the other end any more. Needs SIGNAL.
+    Signal {
+        /// An event, or one end of a channel.
+        target: Handle,
+    },
+    /// Lays what the kernel knows about an object at `into`: a [`crate::DomainRecord`], or for the machine a
+    /// [`crate::CpuRecord`] of CPU number `index`. Answers with the bytes written. Needs OBSERVE.
+    Inspect {
+        /// A domain or the machine.
+        object: Handle,
+        /// Which of its parts.
+        index: u64,
+        /// In the caller's memory.
+        into: Span,
     },
 }
 
@@ -176,6 +297,10 @@ impl Request {
                     Backing::Image { source } => (1, source, 0),
                     Backing::Device { device, window } => (2, device.raw(), u64::from(window)),
                     Backing::Dma { device } => (3, device.raw(), 0),
+                    Backing::Memory { memory, offset, sharing: Sharing::Shared } => (4, memory.raw(), offset),
+                    Backing::Memory { memory, offset, sharing: Sharing::Private } => {
+                        (5, memory.raw(), offset)
+                    }
                 };
                 let how = kind | (protection as u64) << 8 | (commit as u64) << 16;
                 (1, [space.raw(), span.base, span.length, how, first, second])
@@ -190,8 +315,8 @@ impl Request {
             Self::SetTimer { vcpu, deadline_ns } => (7, [vcpu.raw(), deadline_ns, 0, 0, 0, 0]),
             Self::Wait { vcpu, deadline_ns } => (8, [vcpu.raw(), deadline_ns, 0, 0, 0, 0]),
             Self::Now { vcpu } => (9, [vcpu.raw(), 0, 0, 0, 0, 0]),
-            Self::Listen { device, index, vcpu, event } => {
-                (10, [device.raw(), u64::from(index), vcpu.raw(), u64::from(event), 0, 0])
+            Self::Listen { source, index, vcpu, event } => {
+                (10, [source.raw(), u64::from(index), vcpu.raw(), u64::from(event), 0, 0])
             }
             Self::Acknowledge { device, index } => (11, [device.raw(), u64::from(index), 0, 0, 0, 0]),
             Self::ReadConfig { device, offset } => (12, [device.raw(), u64::from(offset), 0, 0, 0, 0]),
@@ -201,6 +326,25 @@ impl Request {
             Self::OpenPorts { device } => (14, [device.raw(), 0, 0, 0, 0, 0]),
             Self::Print { space, text } => (15, [space.raw(), text.base, text.length, 0, 0, 0]),
             Self::Stop { machine, status } => (16, [machine.raw(), u64::from(status), 0, 0, 0, 0]),
+            Self::Derive { capability, rights } => (17, [capability.raw(), rights.bits(), 0, 0, 0, 0]),
+            Self::Grant { capability, rights, domain } => {
+                (18, [capability.raw(), rights.bits(), domain.raw(), 0, 0, 0])
+            }
+            Self::Release { capability } => (19, [capability.raw(), 0, 0, 0, 0, 0]),
+            Self::Revoke { capability, deadline_ns } => (20, [capability.raw(), deadline_ns, 0, 0, 0, 0]),
+            Self::NextRevoked { domain } => (21, [domain.raw(), 0, 0, 0, 0, 0]),
+            Self::CreateDomain { parent, parameters } => (22, [parent.raw(), parameters, 0, 0, 0, 0]),
+            Self::CreateVcpu { domain } => (23, [domain.raw(), 0, 0, 0, 0, 0]),
+            Self::Start { vcpu, entry, stack, argument } => (24, [vcpu.raw(), entry, stack, argument, 0, 0]),
+            Self::End { domain, status } => (25, [domain.raw(), status, 0, 0, 0, 0]),
+            Self::CreateMemory { domain, bytes } => (26, [domain.raw(), bytes, 0, 0, 0, 0]),
+            Self::CreateChannel { domain, bytes } => (27, [domain.raw(), bytes, 0, 0, 0, 0]),
+            Self::OtherEnd { channel } => (28, [channel.raw(), 0, 0, 0, 0, 0]),
+            Self::CreateEvent { vcpu, event } => (29, [vcpu.raw(), u64::from(event), 0, 0, 0, 0]),
+            Self::Signal { target } => (30, [target.raw(), 0, 0, 0, 0, 0]),
+            Self::Inspect { object, index, into } => {
+                (31, [object.raw(), index, into.base, into.length, 0, 0])
+            }
         };
         Registers { number, arguments }
     }
@@ -221,6 +365,10 @@ impl Request {
                     1 => Backing::Image { source: e },
                     2 => Backing::Device { device: Handle::from_raw(e), window: small(f)? },
                     3 => Backing::Dma { device: Handle::from_raw(e) },
+                    4 => Backing::Memory { memory: Handle::from_raw(e), offset: f, sharing: Sharing::Shared },
+                    5 => {
+                        Backing::Memory { memory: Handle::from_raw(e), offset: f, sharing: Sharing::Private }
+                    }
                     _ => return Err(Error::Malformed),
                 },
                 protection: Protection::from_code(d >> 8 & 0xff).ok_or(Error::Malformed)?,
@@ -246,7 +394,7 @@ impl Request {
             8 => Self::Wait { vcpu: handle, deadline_ns: b },
             9 => Self::Now { vcpu: handle },
             10 => {
-                Self::Listen { device: handle, index: small(b)?, vcpu: Handle::from_raw(c), event: small(d)? }
+                Self::Listen { source: handle, index: small(b)?, vcpu: Handle::from_raw(c), event: small(d)? }
             }
             11 => Self::Acknowledge { device: handle, index: small(b)? },
             12 => Self::ReadConfig { device: handle, offset: small(b)? },
@@ -254,6 +402,23 @@ impl Request {
             14 => Self::OpenPorts { device: handle },
             15 => Self::Print { space: handle, text: span },
             16 => Self::Stop { machine: handle, status: u8::try_from(b).map_err(|_| Error::Malformed)? },
+            17 => Self::Derive { capability: handle, rights: Rights::from_bits(b) },
+            18 => {
+                Self::Grant { capability: handle, rights: Rights::from_bits(b), domain: Handle::from_raw(c) }
+            }
+            19 => Self::Release { capability: handle },
+            20 => Self::Revoke { capability: handle, deadline_ns: b },
+            21 => Self::NextRevoked { domain: handle },
+            22 => Self::CreateDomain { parent: handle, parameters: b },
+            23 => Self::CreateVcpu { domain: handle },
+            24 => Self::Start { vcpu: handle, entry: b, stack: c, argument: d },
+            25 => Self::End { domain: handle, status: b },
+            26 => Self::CreateMemory { domain: handle, bytes: b },
+            27 => Self::CreateChannel { domain: handle, bytes: b },
+            28 => Self::OtherEnd { channel: handle },
+            29 => Self::CreateEvent { vcpu: handle, event: small(b)? },
+            30 => Self::Signal { target: handle },
+            31 => Self::Inspect { object: handle, index: b, into: Span::new(c, d) },
             _ => return Err(Error::Malformed),
         })
     }
@@ -264,7 +429,7 @@ mod tests {
     use super::*;
     use crate::upcall::Area;
 
-    fn every_request() -> [Request; 19] {
+    fn every_request() -> [Request; 36] {
         let h = Handle::new(7, 3);
         let span = Span::new(0x10_0000, 0x3000);
         let map = |backing| Request::Map {
@@ -279,6 +444,8 @@ mod tests {
             map(Backing::Image { source: 0x7000 }),
             map(Backing::Device { device: Handle::new(1, 9), window: 5 }),
             map(Backing::Dma { device: Handle::new(1, 9) }),
+            map(Backing::Memory { memory: h, offset: 0x5000, sharing: Sharing::Shared }),
+            map(Backing::Memory { memory: h, offset: 0x5000, sharing: Sharing::Private }),
             Request::Protect { space: h, span, protection: Protection::ReadExecute },
             Request::Reset { space: h, span },
             Request::Unmap { space: h, span },
@@ -287,13 +454,28 @@ mod tests {
             Request::SetTimer { vcpu: h, deadline_ns: 5 },
             Request::Wait { vcpu: h, deadline_ns: Request::NEVER },
             Request::Now { vcpu: h },
-            Request::Listen { device: h, index: 2, vcpu: Handle::new(2, 1), event: 63 },
+            Request::Listen { source: h, index: 2, vcpu: Handle::new(2, 1), event: 63 },
             Request::Acknowledge { device: h, index: 2 },
             Request::ReadConfig { device: h, offset: 4 },
             Request::WriteConfig { device: h, offset: 4, value: 0xffff_ffff },
             Request::OpenPorts { device: h },
             Request::Print { space: h, text: Span::new(3, 4) },
             Request::Stop { machine: h, status: 255 },
+            Request::Derive { capability: h, rights: Rights::MAP },
+            Request::Grant { capability: h, rights: Rights::ALL, domain: Handle::new(4, 4) },
+            Request::Release { capability: h },
+            Request::Revoke { capability: h, deadline_ns: 9 },
+            Request::NextRevoked { domain: h },
+            Request::CreateDomain { parent: h, parameters: 0x1008 },
+            Request::CreateVcpu { domain: h },
+            Request::Start { vcpu: h, entry: 1, stack: 2, argument: 3 },
+            Request::End { domain: h, status: 77 },
+            Request::CreateMemory { domain: h, bytes: 8192 },
+            Request::CreateChannel { domain: h, bytes: 4096 },
+            Request::OtherEnd { channel: h },
+            Request::CreateEvent { vcpu: h, event: 63 },
+            Request::Signal { target: h },
+            Request::Inspect { object: h, index: 1, into: span },
         ]
     }
 
@@ -306,10 +488,10 @@ mod tests {
 
     #[test]
     fn nonsense_is_malformed() {
-        for number in [0, 17, u64::MAX] {
+        for number in [0, 32, u64::MAX] {
             assert_eq!(Request::decode(Registers { number, arguments: [0; 6] }), Err(Error::Malformed));
         }
-        for how in [4, 0x400, 0x2_0000, u64::MAX] {
+        for how in [6, 0x400, 0x2_0000, u64::MAX] {
             let arguments = [1, 0x1000, 0x1000, how, 0, 0];
             assert_eq!(Request::decode(Registers { number: 1, arguments }), Err(Error::Malformed));
         }
@@ -319,10 +501,10 @@ mod tests {
 
     #[test]
     fn error_codes_are_their_own_inverse() {
-        for code in 1..=11 {
+        for code in 1..=13 {
             assert_eq!(Error::from_code(code).map(Error::code), Some(code));
         }
         assert_eq!(Error::from_code(0), None);
-        assert_eq!(Error::from_code(12), None);
+        assert_eq!(Error::from_code(14), None);
     }
 }

@@ -8,7 +8,7 @@
 //!
 //! While `masked` is set, ticks and events stay pending and come with the next `Resume` (or, if the domain clears
 //! `masked` itself, with its next request); a fault ends the domain. An event is told once each time that it is
-//! raised; it stays in `pending` until a `Wait` takes it. Of a tick and an event that are both due, the tick comes first.
+//! raised; it stays in `pending` until a `Wait` takes it. Of several that are due, the tick comes first, then a revocation, then events.
 //! So a handler that is the whole of `entry` can be written as a function that edits a context, and runs
 //! the same inside of a Linux signal handler. There the page is not used: the context is on the signal's stack, `masked`
 //! and `pending` are neither read nor written, and other upcalls are kept away only while a handler runs.
@@ -23,13 +23,16 @@ pub enum Kind {
     Event = 2,
     /// The domain's code raised an exception that the kernel does not resolve.
     Fault = 3,
+    /// A capability of the domain is being revoked: [`crate::Request::NextRevoked`] says which, and until the revoker's deadline it
+    /// can be given back in order. Comes to the domain's first virtual CPU, in the area of ticks.
+    Revocation = 4,
 }
 
 /// The two areas of the upcall page, so that a fault inside of what a tick started loses nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u64)]
 pub enum Area {
-    /// For [`Kind::Tick`] and [`Kind::Event`].
+    /// For [`Kind::Tick`], [`Kind::Event`] and [`Kind::Revocation`].
     Tick = 0,
     /// For [`Kind::Fault`].
     Fault = 1,

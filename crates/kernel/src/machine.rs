@@ -3,6 +3,7 @@
 use crate::device::Device;
 use abi::boot::BootInfo;
 use abi::{Error, PAGE_SIZE, Protection};
+use core::fmt;
 
 /// A page of physical memory, by number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -117,70 +118,98 @@ impl Access {
     }
 }
 
-/// The hardware under the kernel: one domain's address space, the frames, the clock, the devices.
+/// The hardware under the kernel: frames, page tables, CPUs, the clock, the devices.
 ///
-/// Page-table operations act on the running domain's space. None of them can fail: the kernel first adds the tables that
-/// a mapping needs, out of frames that it has charged for. What the CPU has cached of changed entries is
-/// forgotten before ring 3 runs again.
-pub trait Machine {
+/// All CPUs use it at once, so it takes `&self`; what is said of "this CPU" is said of the one that calls. Page-table operations
+/// cannot fail: the kernel first adds the tables that a mapping needs, out of frames that it has charged for. What changed
+/// in tables that some CPU may remember is in force everywhere after [`Machine::flush`], and not before.
+pub trait Machine: Sync + Sized {
+    /// How a CPU waits for a lock: it must do meanwhile what other CPUs ask of it ([`Machine::flush`]), or two could wait for each other.
+    type Relax: spin::RelaxStrategy;
+    /// The page tables of one domain.
+    type Space: Send + fmt::Debug;
+
+    /// How many CPUs there are, 1 to 64. Their numbers go from 0.
+    fn cpu_count(&self) -> usize;
+    /// Makes another CPU enter the kernel ([`crate::Interrupt::Kick`]), soon.
+    fn kick(&self, cpu: usize);
+    /// Keeps what one domain leaves behind in this CPU (predictors, buffers) from the next one, as far as the CPU can and the user wants it.
+    fn separate(&self);
+
     /// Takes a free frame, its contents undefined.
-    fn allocate(&mut self) -> Option<Frame>;
+    fn allocate(&self) -> Option<Frame>;
     /// Takes `count` free frames that lie side by side, contents undefined.
-    fn allocate_run(&mut self, count: u64) -> Option<Frame>;
+    fn allocate_run(&self, count: u64) -> Option<Frame>;
     /// Gives `count` frames back, from `first`.
-    fn free_run(&mut self, first: Frame, count: u64);
+    fn free_run(&self, first: Frame, count: u64);
     /// How many frames are free.
     fn free_count(&self) -> u64;
     /// Fills a frame with zeros.
-    fn zero(&mut self, frame: Frame);
+    fn zero(&self, frame: Frame);
     /// Copies a whole frame.
-    fn copy(&mut self, from: Frame, to: Frame);
+    fn copy(&self, from: Frame, to: Frame);
     /// Reads bytes of one frame; `offset + bytes.len()` is at most a page.
     fn read(&self, frame: Frame, offset: usize, bytes: &mut [u8]);
     /// Writes bytes of one frame; `offset + bytes.len()` is at most a page.
-    fn write(&mut self, frame: Frame, offset: usize, bytes: &[u8]);
+    fn write(&self, frame: Frame, offset: usize, bytes: &[u8]);
     /// Reads the 8-byte words of one frame from word `index` on.
     fn read_words(&self, frame: Frame, index: usize, words: &mut [u64]);
     /// Writes the 8-byte words of one frame from word `index` on.
-    fn write_words(&mut self, frame: Frame, index: usize, words: &[u64]);
+    fn write_words(&self, frame: Frame, index: usize, words: &[u64]);
     /// Lays a [`BootInfo`] at the beginning of a frame.
-    fn publish(&mut self, frame: Frame, info: &BootInfo);
+    fn publish(&self, frame: Frame, info: &BootInfo);
 
+    /// Tables in which nothing is mapped, out of one frame; `None` if there is none.
+    fn create_space(&self) -> Option<Self::Space>;
+    /// Ends tables in which nothing is mapped and none is left but the first; no CPU uses them afterwards.
+    fn destroy_space(&self, space: Self::Space);
+    /// This CPU uses these tables from now on.
+    fn activate(&self, space: &mut Self::Space);
     /// How many tables have to be added before `page` can be mapped.
-    fn missing_tables(&self, page: Page) -> u64;
+    fn missing_tables(&self, space: &Self::Space, page: Page) -> u64;
     /// Adds the next missing table on the way to `page`: `frame`, which is all zeros.
-    fn add_table(&mut self, page: Page, frame: Frame);
-    /// Takes away and frees every table that maps nothing outside of `first..end`, where nothing is mapped.
-    /// Answers how many.
-    fn remove_tables(&mut self, first: Page, end: Page) -> u64;
+    fn add_table(&self, space: &mut Self::Space, page: Page, frame: Frame);
+    /// Takes away and frees every table that maps nothing outside of `first..end`, where nothing is mapped; every CPU has forgotten
+    /// them before. Answers how many.
+    fn remove_tables(&self, space: &mut Self::Space, first: Page, end: Page) -> u64;
     /// Maps a page, replacing what was mapped there. No table may be missing.
-    fn map(&mut self, page: Page, mapping: Mapping, cache: Cache);
+    fn map(&self, space: &mut Self::Space, page: Page, mapping: Mapping, cache: Cache);
     /// What is mapped at `page`.
-    fn mapping(&self, page: Page) -> Option<Mapping>;
+    fn mapping(&self, space: &Self::Space, page: Page) -> Option<Mapping>;
     /// The first page in `from..end` where something is mapped.
-    fn next_mapping(&self, from: Page, end: Page) -> Option<(Page, Mapping)>;
+    fn next_mapping(&self, space: &Self::Space, from: Page, end: Page) -> Option<(Page, Mapping)>;
     /// Changes what the domain may do with a mapped page.
-    fn protect(&mut self, page: Page, protection: Protection);
+    fn protect(&self, space: &mut Self::Space, page: Page, protection: Protection);
     /// Ends a mapping.
-    fn unmap(&mut self, page: Page);
+    fn unmap(&self, space: &mut Self::Space, page: Page);
+    /// Every CPU that may remember something of these tables forgets what was changed or ended since the last call; returns when
+    /// they have.
+    fn flush(&self, space: &mut Self::Space);
+    /// Opens a device's I/O ports to the domain of these tables.
+    fn open_ports(&self, space: &mut Self::Space, device: &Device);
 
-    /// Nanoseconds since the machine started.
+    /// Lays the initial state of the vector registers in a frame.
+    fn fresh_vectors(&self, area: Frame);
+    /// Saves this CPU's vector registers in a frame.
+    fn save_vectors(&self, area: Frame);
+    /// Loads all of this CPU's vector registers from a frame.
+    fn load_vectors(&self, area: Frame);
+
+    /// Nanoseconds since the machine started, the same on all CPUs.
     fn now_ns(&self) -> u64;
-    /// Asks for an alarm interrupt at `deadline_ns`, or soon after if that has passed; an early one is allowed.
-    /// There is one alarm; `u64::MAX` turns it off.
-    fn set_alarm(&mut self, deadline_ns: u64);
+    /// Asks for an alarm interrupt of this CPU at `deadline_ns`, or soon after if that has passed; an early one is allowed.
+    /// Each CPU has one alarm; `u64::MAX` turns it off.
+    fn set_alarm(&self, deadline_ns: u64);
     /// Routes interrupt `line` of `device` to this CPU, and lets it come.
-    fn connect(&mut self, device: &Device, line: u32) -> Result<(), Error>;
+    fn connect(&self, device: &Device, line: u32) -> Result<(), Error>;
     /// Holds a connected interrupt back; what arrives meanwhile comes after [`Machine::unmask`].
-    fn mask(&mut self, device: &Device, line: u32);
+    fn mask(&self, device: &Device, line: u32);
     /// Lets a connected interrupt come.
-    fn unmask(&mut self, device: &Device, line: u32);
+    fn unmask(&self, device: &Device, line: u32);
     /// Reads a PCI function's configuration space at a multiple of 4 below 256.
-    fn read_config(&mut self, device: &Device, offset: u8) -> u32;
+    fn read_config(&self, device: &Device, offset: u8) -> u32;
     /// Writes a PCI function's configuration space at a multiple of 4 below 256.
-    fn write_config(&mut self, device: &Device, offset: u8, value: u32);
-    /// Opens a device's I/O ports to the domain.
-    fn open_ports(&mut self, device: &Device);
+    fn write_config(&self, device: &Device, offset: u8, value: u32);
     /// Writes to the kernel's log.
-    fn print(&mut self, text: &[u8]);
+    fn print(&self, text: &[u8]);
 }
