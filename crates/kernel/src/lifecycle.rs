@@ -26,9 +26,6 @@ impl<M: Machine> Kernel<M> {
         let mut current = self.current(cpu)?;
         let id = current.id;
         let limits = check(&parameters)?;
-        if parameters.frames() < own_frames(&parameters) {
-            return Err(Error::NoMemory.into());
-        }
         current.space.charge(parameters.frames())?;
         let max = current.limits;
         if !current.taken.take(limits.of_child(), max) {
@@ -81,6 +78,9 @@ impl<M: Machine> Kernel<M> {
         limits: Limits,
         sealed: Vec<(Frame, u64)>,
     ) -> Result<DomainId, Refusal> {
+        if own_frames(parameters) > parameters.frames() {
+            return Err(Error::NoMemory.into());
+        }
         let capabilities = Capabilities::new(parameters.capabilities_max as usize)?;
         let regions = Regions::new(parameters.regions_max as usize)?;
         let tables = self.machine.create_space().ok_or(Error::NoMemory)?;

@@ -52,11 +52,6 @@ impl Source {
         }
     }
 
-    /// Whether pages of it can be private frames of the domain.
-    pub fn is_private(self) -> bool {
-        matches!(self, Self::Zero | Self::Memory(_, Share::Copied, _))
-    }
-
     /// The capability that it hangs on.
     pub fn capability(self) -> Option<Place> {
         match self {
