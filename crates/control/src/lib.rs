@@ -5,7 +5,7 @@
 //! ```text
 //! u32, little-endian: bytes that follow     postcard: one message
 //! ```
-//! It knows no transport and no platform: the same frames travel on a unix socket and into a machine.
+//! [`metrics`] writes what [`Request::List`] answers as Prometheus reads it. The crate knows no transport and no platform: the same frames travel on a unix socket and into a machine.
 //!
 //! Times are in nanoseconds since the system started, unless their names say otherwise.
 #![no_std]
@@ -15,6 +15,7 @@ extern crate alloc;
 
 mod frame;
 mod message;
+mod metrics;
 mod status;
 
 pub use frame::{
@@ -24,6 +25,7 @@ pub use message::{
     Follow, From, How, Line, LineEnd, LogEnd, LogPiece, ProgramName, Refusal, Reply, Request, Selector,
     Stream,
 };
+pub use metrics::{METRICS_TYPE, metrics};
 pub use status::{
     Counters, Cpu, Domain, End, LogSize, Memory, Phase, Platform, Program, State, System, Usage,
 };
