@@ -91,6 +91,12 @@ const RULES: &[Rule] = &[
         never: &["kernel", "machine", "runtime", "wasi", "wasmtime", "hosted", "cli"],
         why: "they keep and lay out bytes, whatever the bytes are",
     },
+    Rule {
+        who: &["manifest"],
+        target: LINUX,
+        never: &["kernel", "machine", "runtime", "wasi", "wasmtime", "hosted", "cli"],
+        why: "what a manifest means does not depend on who runs it",
+    },
 ];
 
 /// What is not part of the system: tools and tests, which may look at anything.

@@ -3,9 +3,9 @@
 use crate::environment::Variable;
 use crate::exit;
 use crate::grants::Grant;
-use crate::units::{ByteCount, parse_duration};
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use manifest::units::{ByteCount, parse_duration};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -65,6 +65,9 @@ pub enum Command {
     /// Start a command that ends when this process does; used by `run --vm` itself
     #[command(hide = true)]
     Leash(LeashArguments),
+    /// Be the process of a domain; used by `up` itself
+    #[command(name = "__domain", hide = true)]
+    Domain,
 }
 
 /// What a program is run with, wherever it runs.
