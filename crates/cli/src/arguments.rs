@@ -65,6 +65,9 @@ pub enum Command {
     /// Start a command that ends when this process does; used by `run --vm` itself
     #[command(hide = true)]
     Leash(LeashArguments),
+    /// Be the process of a domain; used by `up` itself
+    #[command(name = "__domain", hide = true)]
+    Domain,
 }
 
 /// What a program is run with, wherever it runs.

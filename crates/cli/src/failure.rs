@@ -35,6 +35,9 @@ pub enum Failure {
     /// The library OS did not start.
     #[error(transparent)]
     Launch(#[from] hosted::LaunchError),
+    /// A domain of `up`.
+    #[error(transparent)]
+    Domain(#[from] hosted::domain::ServeError),
     /// `--vm`
     #[error(transparent)]
     Vm(#[from] VmError),

@@ -33,6 +33,7 @@ fn main() -> ExitCode {
         Command::Image(arguments) => image::image(&arguments).map(|()| 0),
         Command::Programs(arguments) => lists::programs(&arguments).map(|()| 0),
         Command::Cache(arguments) => lists::cache(&arguments).map(|()| 0),
+        Command::Domain => hosted::domain::serve().map_err(failure::Failure::from),
         Command::Leash(arguments) => {
             let error = leash::become_leashed(arguments.holder, &arguments.command);
             eprintln!("cannot start {}: {error}", arguments.command[0].display());
