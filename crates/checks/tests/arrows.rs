@@ -59,7 +59,7 @@ const RULES: &[Rule] = &[
         why: "the library OS loads compiled code and stands on `abi` alone",
     },
     Rule {
-        who: &["control"],
+        who: &["control", "supervisor"],
         target: BARE,
         never: &[
             "abi", "bundle", "kernel", "machine", "boot", "hosted", "cli", "store", "runtime", "wasi",
