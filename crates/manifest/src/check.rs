@@ -61,11 +61,11 @@ impl System {
             Ok(_) => return None,
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 let named = program.file.to_str().is_some_and(is_in_catalogue);
-                return (!named).then(|| mistake(program.at, Wrong::NoFile(text())));
+                return (!named).then(|| mistake(program.file_at, Wrong::NoFile(text())));
             }
             Err(error) => Wrong::OutOfReach(text(), error.kind()),
         };
-        Some(mistake(program.at, wrong))
+        Some(mistake(program.file_at, wrong))
     }
 
     fn directory(&self, directory: &Directory) -> Option<Mistake> {

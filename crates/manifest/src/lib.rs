@@ -95,6 +95,8 @@ pub struct Program {
     pub name: Name,
     /// As the manifest has it: see [`System::place_of`].
     pub file: PathBuf,
+    /// Where the manifest names the file.
+    pub file_at: Position,
     /// Without the program's own name. None holds a NUL.
     pub arguments: Vec<String>,
     /// Names (not empty, without `=`) and values. None holds a NUL.

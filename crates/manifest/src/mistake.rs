@@ -101,7 +101,7 @@ pub enum Wrong {
         known: Vec<&'static str>,
     },
     /// A size, a duration, a part of a CPU.
-    #[error("{} is {error}", Quote(.text))]
+    #[error("{}: {error}", Quote(.text))]
     Unit {
         /// What is there.
         text: String,
@@ -151,7 +151,7 @@ pub enum Wrong {
     NoPrograms(Name),
     /// More programs than processes.
     #[error(
-        "the domain `{domain}` has {programs} programs and may have {processes} processes\nset its `processes` to {programs} or more"
+        "the domain `{domain}` has {programs} programs, and `processes = {processes}`\nset its `processes` to {programs} or more"
     )]
     Processes {
         /// Which.

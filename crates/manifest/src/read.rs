@@ -183,8 +183,8 @@ impl<'t> Reader<'t> {
 
     fn program(&mut self, value: &Value<'t>) -> Option<Draft> {
         let table = self.table("programs", value, "a program".to_owned(), PROGRAM_KEYS)?;
-        let file = table.needed(self, "file", "file = \"app.wasm\"");
-        let file = file.and_then(|value| self.path("file", value));
+        let file_value = table.needed(self, "file", "file = \"app.wasm\"");
+        let file = file_value.and_then(|value| self.path("file", value));
         let name = match &file {
             Some(file) => self.name_or_stem(&table, file, "a program"),
             None => table.get("name").and_then(|value| self.name(value, "a program")),
@@ -205,6 +205,7 @@ impl<'t> Reader<'t> {
         let program = Program {
             name: name?,
             file: file?,
+            file_at: self.position(file_value?.span().start),
             arguments: arguments?,
             environment: environment?,
             directories: directories?,
@@ -403,7 +404,7 @@ impl<'t> Reader<'t> {
 
     fn unit<T>(&mut self, value: &Value, read: Result<T, UnitError>) -> Option<T> {
         if let Err(error) = &read {
-            let text = self.source(value.span());
+            let text = value.get_ref().as_str().map_or_else(|| self.source(value.span()), str::to_owned);
             self.wrong(value.span().start, Wrong::Unit { text, error: *error });
         }
         read.ok()
