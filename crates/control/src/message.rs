@@ -183,6 +183,8 @@ pub enum Refusal {
     NotRunning(Vec<ProgramName>),
     /// The answer would be longer than a frame may be.
     TooLong,
+    /// More clients are connected than are served at a time.
+    TooManyClients,
 }
 
 impl fmt::Display for Refusal {
@@ -196,6 +198,7 @@ impl fmt::Display for Refusal {
             }
             Self::NotRunning(names) => write!(f, "it has ended: {}", Names(names)),
             Self::TooLong => f.write_str("the answer is too long"),
+            Self::TooManyClients => f.write_str("too many are connected already: try again later"),
         }
     }
 }

@@ -146,7 +146,7 @@ const PROGRAM: &[Family<Program>] = &[
     Family {
         name: "selkis_program_log_lines_total",
         kind: Kind::Counter,
-        help: "Lines that the program has written.",
+        help: "Lines of the program's log: its own, and those about it.",
         value: |program| Some(Value::Count(program.log.lines)),
     },
     Family {

@@ -120,7 +120,7 @@ pub struct Program {
     pub ended_ns: Option<u64>,
     /// How often it was started again.
     pub restarts: u64,
-    /// What it has written.
+    /// Its log.
     pub log: LogSize,
 }
 
@@ -197,12 +197,12 @@ impl fmt::Display for End {
     }
 }
 
-/// What a program has written.
+/// A program's log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogSize {
-    /// Lines since the start.
+    /// Lines since the start, with those that the system wrote about the program.
     pub lines: u64,
-    /// Bytes since the start.
+    /// Bytes that the program has written since the start.
     pub bytes: u64,
     /// Of the lines, those that are gone for want of room.
     pub lines_dropped: u64,

@@ -125,7 +125,7 @@ fn refusal() -> impl Strategy<Value = Refusal> {
         (text(), names()).prop_map(|(asked, known)| Refusal::NoSuchName { asked, known }),
         (text(), names()).prop_map(|(asked, matching)| Refusal::Ambiguous { asked, matching }),
         names().prop_map(Refusal::NotRunning),
-        Just(Refusal::TooLong),
+        select(vec![Refusal::TooLong, Refusal::TooManyClients]),
     ]
 }
 
