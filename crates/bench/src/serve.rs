@@ -6,7 +6,7 @@ use bundle::{Console, Plan};
 use hosted::clock::seed;
 use hosted::files::LinuxFiles;
 use hosted::host::linux_host;
-use hosted::{Launch, launch};
+use hosted::{Launch, Runtime, launch};
 use std::fs::File;
 use std::path::Path;
 use wasi::entropy::Generator;
@@ -39,6 +39,7 @@ pub fn serve(
     let entropy = Generator::new(Some(&seed()?), &[])?;
     let host = linux_host(Reader::default(), LinuxFiles::new(Vec::new()), entropy);
     let (program, trap_helper) = (File::open(program)?, File::open(helper)?);
+    let runtime = Runtime::open(runtime)?;
     Ok(launch(Launch { runtime, plan, program, trap_helper, host: Box::new(host) })?)
 }
 

@@ -59,6 +59,15 @@ const RULES: &[Rule] = &[
         why: "the library OS loads compiled code and stands on `abi` alone",
     },
     Rule {
+        who: &["control", "supervisor"],
+        target: BARE,
+        never: &[
+            "abi", "bundle", "kernel", "machine", "boot", "hosted", "cli", "store", "runtime", "wasi",
+            "wasm*",
+        ],
+        why: "a system is looked into in the same way wherever it runs, and whatever it runs",
+    },
+    Rule {
         who: &["hosted", "cli"],
         target: LINUX,
         never: &["kernel", "machine", "runtime", "engine", "cranelift-codegen", "wasmtime"],
@@ -81,6 +90,12 @@ const RULES: &[Rule] = &[
         target: LINUX,
         never: &["kernel", "machine", "runtime", "wasi", "wasmtime", "hosted", "cli"],
         why: "they keep and lay out bytes, whatever the bytes are",
+    },
+    Rule {
+        who: &["manifest"],
+        target: LINUX,
+        never: &["kernel", "machine", "runtime", "wasi", "wasmtime", "hosted", "cli"],
+        why: "what a manifest means does not depend on who runs it",
     },
 ];
 

@@ -3,9 +3,10 @@
 use crate::environment::Variable;
 use crate::exit;
 use crate::grants::Grant;
-use crate::units::{ByteCount, parse_duration};
+use crate::up::Report;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use manifest::units::{ByteCount, parse_duration};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -16,6 +17,12 @@ Examples:
   selkis run --vm python.wasm -- -c 'print(6*7)'        the same on the bare machine, in QEMU
   selkis run rg.wasm --dir docs:ro -- -c wasm docs      may read docs, and nothing else
   selkis run app.wasm --dir /srv/data::/data --env HOME=/data --timeout 10s";
+
+const UP_EXAMPLES: &str = "\
+Examples:
+  selkis up systems/tenants.toml
+  selkis up systems/tenants.toml --json | jq -r 'select(.event == \"ended\") | .domain'
+  curl --unix-socket \"$XDG_RUNTIME_DIR/selkis/tenants.sock\" http://localhost/metrics";
 
 const IMAGE_EXAMPLES: &str = "\
 Examples:
@@ -52,6 +59,9 @@ pub enum Command {
     #[command(after_help = format!("{RUN_EXAMPLES}\n\n{}", exit::HELP))]
     #[command(override_usage = "selkis run [OPTIONS] <PROGRAM> [OPTIONS] [-- <ARGS>...]")]
     Run(RunArguments),
+    /// Run a whole system from its manifest
+    #[command(after_help = format!("{UP_EXAMPLES}\n\n{}", exit::UP_HELP))]
+    Up(UpArguments),
     /// Make a bootable UEFI disk image of a program
     #[command(after_help = IMAGE_EXAMPLES)]
     #[command(override_usage = "selkis image [OPTIONS] <PROGRAM> -o <FILE> [OPTIONS] [-- <ARGS>...]")]
@@ -65,6 +75,9 @@ pub enum Command {
     /// Start a command that ends when this process does; used by `run --vm` itself
     #[command(hide = true)]
     Leash(LeashArguments),
+    /// Be the process of a domain; used by `up` itself
+    #[command(name = "__domain", hide = true)]
+    Domain,
 }
 
 /// What a program is run with, wherever it runs.
@@ -120,6 +133,32 @@ pub struct RunArguments {
     /// Say on standard error what is being done; with --vm also what the kernel says
     #[arg(short, long)]
     pub verbose: bool,
+}
+
+/// `selkis up`
+#[derive(Args, Debug)]
+pub struct UpArguments {
+    /// The manifest: a TOML file that names domains, what they may use, and their programs
+    pub manifest: PathBuf,
+
+    /// Print nothing but errors
+    #[arg(short, long, conflicts_with = "json")]
+    quiet: bool,
+
+    /// Write each event as a line of JSON, for a script
+    #[arg(long)]
+    json: bool,
+}
+
+impl UpArguments {
+    /// How to tell what happens.
+    pub fn report(&self) -> Report {
+        match (self.quiet, self.json) {
+            (true, _) => Report::Nothing,
+            (_, true) => Report::Json,
+            _ => Report::Lines,
+        }
+    }
 }
 
 /// `selkis image`

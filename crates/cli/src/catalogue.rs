@@ -80,7 +80,8 @@ pub fn list() -> Result<Vec<Entry>, CatalogueError> {
     Ok(String::from_utf8_lossy(&output).lines().filter_map(parse_entry).collect())
 }
 
-fn fetch(program: &Path) -> Result<PathBuf, CatalogueError> {
+/// What the catalogue has under the name `program`.
+pub fn fetch(program: &Path) -> Result<PathBuf, CatalogueError> {
     let path = program.display().to_string();
     let none = |known: &str| CatalogueError::NoSuchFile { path: path.clone(), known: known.to_owned() };
     let is_bare_name = program.components().count() == 1;

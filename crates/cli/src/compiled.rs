@@ -3,7 +3,7 @@
 use crate::arguments::Cpu;
 use crate::parts;
 use crate::report::{Verbosity, say};
-use crate::units::ByteCount;
+use manifest::units::ByteCount;
 use std::env;
 use std::fs::File;
 use std::io::{self, IsTerminal, Read};

@@ -4,6 +4,8 @@
 pub mod status {
     /// Selkis could not run the program, as `env(1)` and `docker run` have it.
     pub const FAILED: u8 = 125;
+    /// Of the programs of a system some failed.
+    pub const SYSTEM_FAILED: u8 = 1;
     /// Ended by Ctrl-C, second press: 128 + SIGINT.
     pub const INTERRUPTED: u8 = 130;
 }
@@ -18,3 +20,12 @@ Exit status:
   134  the program trapped: a backtrace is on standard error
   137  the system ran out of memory
     2  the command line was wrong";
+
+/// The table for `up --help`.
+pub const UP_HELP: &str = "\
+Exit status:
+    0  every program ended for good with status 0, or was ended by `selkis kill`
+    1  some program ended for good with another
+    2  the command line was wrong
+  125  Selkis could not run the system: the message says why
+  130  ended by Ctrl-C or SIGTERM: programs have 5 seconds to end then, or until the second Ctrl-C";

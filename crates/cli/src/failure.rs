@@ -6,6 +6,7 @@ use crate::environment::EnvironmentError;
 use crate::exit::status;
 use crate::grants::GrantError;
 use crate::parts::MissingPart;
+use crate::sockets::SocketError;
 use crate::tree::TreeError;
 use crate::vm::{QemuError, VmError};
 use std::io;
@@ -35,6 +36,24 @@ pub enum Failure {
     /// The library OS did not start.
     #[error(transparent)]
     Launch(#[from] hosted::LaunchError),
+    /// The manifest of `up` cannot be read.
+    #[error(transparent)]
+    Manifest(#[from] manifest::ReadError),
+    /// What it says cannot be.
+    #[error(transparent)]
+    Mistakes(#[from] manifest::Mistakes),
+    /// The control socket.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// Ctrl-C would not be noticed.
+    #[error("cannot catch signals: {0}")]
+    Signals(io::Error),
+    /// Nothing would be.
+    #[error("cannot wait for what happens: {0}")]
+    Wait(io::Error),
+    /// A domain of `up`.
+    #[error(transparent)]
+    Domain(#[from] hosted::domain::ServeError),
     /// `--vm`
     #[error(transparent)]
     Vm(#[from] VmError),

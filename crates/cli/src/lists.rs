@@ -4,7 +4,7 @@ use crate::arguments::{CacheAction, CacheArguments, ListArguments};
 use crate::catalogue;
 use crate::compiled;
 use crate::failure::Failure;
-use crate::units::ByteCount;
+use manifest::units::ByteCount;
 use serde::Serialize;
 use std::io::{self, Write};
 use std::time::UNIX_EPOCH;

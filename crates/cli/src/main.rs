@@ -1,4 +1,4 @@
-//! The `selkis` command: runs a program hosted or in a machine, and makes disk images.
+//! The `selkis` command: runs a program hosted or in a machine, runs whole systems, and makes disk images.
 //!
 //! It knows what the user wants, where files are and how to start QEMU; how programs run is the library OS's business.
 #![deny(unsafe_code)]
@@ -20,8 +20,9 @@ mod parts;
 mod plan;
 mod report;
 mod run;
+mod sockets;
 mod tree;
-mod units;
+mod up;
 mod vm;
 
 use arguments::{Command, CommandLine};
@@ -31,9 +32,11 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let ended = match CommandLine::parse().command {
         Command::Run(arguments) => run::run(&arguments),
+        Command::Up(arguments) => up::up(&arguments),
         Command::Image(arguments) => image::image(&arguments).map(|()| 0),
         Command::Programs(arguments) => lists::programs(&arguments).map(|()| 0),
         Command::Cache(arguments) => lists::cache(&arguments).map(|()| 0),
+        Command::Domain => hosted::domain::serve().map_err(failure::Failure::from),
         Command::Leash(arguments) => {
             let error = leash::become_leashed(arguments.holder, &arguments.command);
             eprintln!("cannot start {}: {error}", arguments.command[0].display());

@@ -11,10 +11,10 @@ use crate::plan::{fresh_seed, plan};
 use crate::report::Verbosity;
 use crate::vm::{self, Machine};
 use bundle::{Console, DirectorySource, Seed, Terminal, Terminals};
-use hosted::Launch;
 use hosted::files::LinuxFiles;
 use hosted::host::linux_host;
 use hosted::streams::LinuxStreams;
+use hosted::{Launch, Runtime};
 use std::io::{self, IsTerminal};
 use wasi::entropy::Generator;
 
@@ -29,7 +29,7 @@ pub fn run(arguments: &RunArguments) -> Result<u8, Failure> {
 
 fn run_hosted(arguments: &RunArguments, verbosity: Verbosity) -> Result<u8, Failure> {
     let program = &arguments.program;
-    let runtime = parts::find(Part::Runtime)?;
+    let runtime = Runtime::open(&parts::find(Part::Runtime)?)?;
     let path = catalogue::locate(&program.program)?;
     grants::check_names(&program.directories)?;
     let directories = program.directories.iter().map(Grant::grant).collect::<Result<Vec<_>, _>>()?;
@@ -39,7 +39,7 @@ fn run_hosted(arguments: &RunArguments, verbosity: Verbosity) -> Result<u8, Fail
     let entropy = Generator::new(Some(&seed), &[]).map_err(Failure::NoSource)?;
     let compiled = compiled::compile(&program.program, &path, arguments.cpu, verbosity)?;
     let status = hosted::launch(Launch {
-        runtime: &runtime,
+        runtime,
         plan,
         program: compiled.program,
         trap_helper: compiled.trap_helper,

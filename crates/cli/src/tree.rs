@@ -4,8 +4,8 @@
 //! lead it out of what was granted.
 
 use crate::report::say;
-use crate::units::ByteCount;
 use bundle::{Checksum, Node, NodeKind};
+use manifest::units::ByteCount;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, openat, readlinkat, statat};
 use std::ffi::CStr;
 use std::fs::File;

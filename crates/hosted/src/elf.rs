@@ -5,9 +5,10 @@ use abi::PAGE_SIZE;
 use object::LittleEndian as Le;
 use object::elf::{EM_X86_64, ET_EXEC, FileHeader64, PF_W, PF_X, PT_LOAD};
 use object::read::elf::{FileHeader, ProgramHeader};
-use std::io::{self, Read};
+use std::fs::File;
+use std::io;
 use std::os::fd::AsRawFd;
-use std::path::Path;
+use std::os::unix::fs::FileExt;
 
 /// Executables lie between these addresses: above what Linux keeps free, below where it puts anything.
 const ADDRESSES: std::ops::Range<u64> = 0x1000_0000..0x8000_0000;
@@ -47,17 +48,21 @@ struct Segment {
     protection: i32,
 }
 
-/// Maps the executable at `path`. What is there already is never replaced.
-pub fn load(path: &Path) -> Result<Image, ElfError> {
-    let mut file = std::fs::File::open(path).map_err(ElfError::Read)?;
-    // What was read and what is mapped are one file, even if the path leads to another by now.
-    let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes).map_err(ElfError::Read)?;
+/// Maps an executable. What is there already is never replaced.
+pub fn load(file: &File) -> Result<Image, ElfError> {
+    let bytes = read(file).map_err(ElfError::Read)?;
     let (entry, segments) = parse(&bytes).ok_or(ElfError::Foreign)?;
     for segment in &segments {
         map(segment, &bytes, file.as_raw_fd()).map_err(ElfError::Map)?;
     }
     Ok(Image { entry: entry as usize })
+}
+
+/// All of a file, wherever the descriptor stands: other processes may be reading by the same one.
+fn read(file: &File) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; file.metadata()?.len() as usize];
+    file.read_exact_at(&mut bytes, 0)?;
+    Ok(bytes)
 }
 
 fn parse(bytes: &[u8]) -> Option<(u64, Vec<Segment>)> {

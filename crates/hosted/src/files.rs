@@ -35,8 +35,8 @@ const ENTRIES_BYTES: usize = 8192;
 /// A directory of this machine, as it is granted.
 #[derive(Debug)]
 pub struct Grant {
-    directory: File,
-    access: Access,
+    pub(crate) directory: File,
+    pub(crate) access: Access,
 }
 
 impl Grant {

@@ -7,8 +7,9 @@ use abi::{BootInfo, Handle, PAGE_SIZE, Span};
 use bundle::services::{RawBuffer, RawBytes, RawExchange, Services};
 use bundle::{Item, Kind, Layout, Plan};
 use std::fs::File;
-use std::io::{self, Seek, SeekFrom};
+use std::io;
 use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use wasi::provider::Host;
@@ -20,10 +21,29 @@ const WINDOW_BASE: u64 = 0x1000_0000_0000;
 /// How large the window is, from what one would like to what just does: less where `ulimit -v` says so.
 const WINDOW_BYTES: [u64; 4] = [64 << 40, 4 << 40, 512 << 30, 128 << 30];
 
+/// The library OS's executable, open.
+#[derive(Debug)]
+pub struct Runtime {
+    /// What messages call it.
+    pub(crate) path: PathBuf,
+    pub(crate) file: File,
+}
+
+impl Runtime {
+    /// Opens it.
+    pub fn open(path: &Path) -> Result<Self, LaunchError> {
+        let failed = |error| LaunchError::Runtime(path.to_path_buf(), elf::ElfError::Read(error));
+        Ok(Self { path: path.to_path_buf(), file: File::open(path).map_err(failed)? })
+    }
+}
+
+/// How much is copied at a time.
+const COPY_BYTES: usize = 1 << 20;
+
 /// What to run, and with what.
-pub struct Launch<'a> {
+pub struct Launch {
     /// The library OS's executable.
-    pub runtime: &'a Path,
+    pub runtime: Runtime,
     /// What it is to do.
     pub plan: Plan,
     /// The program's artifact.
@@ -69,7 +89,7 @@ static HOST: Mutex<Option<Box<dyn Host + Send>>> = Mutex::new(None);
 
 /// Runs the plan to its end, on the calling thread, and answers with the exit status. Whatever there is to say
 /// to a person was said on standard error.
-pub fn launch(launch: Launch<'_>) -> Result<u8, LaunchError> {
+pub fn launch(launch: Launch) -> Result<u8, LaunchError> {
     {
         let mut host = HOST.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if host.is_some() {
@@ -77,13 +97,14 @@ pub fn launch(launch: Launch<'_>) -> Result<u8, LaunchError> {
         }
         *host = Some(launch.host);
     }
-    let status = run(launch.runtime, &launch.plan, &launch.program, &launch.trap_helper);
+    let status = run(&launch.runtime, &launch.plan, &launch.program, &launch.trap_helper);
     HOST.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
     status
 }
 
-fn run(runtime: &Path, plan: &Plan, program: &File, trap_helper: &File) -> Result<u8, LaunchError> {
-    let image = elf::load(runtime).map_err(|error| LaunchError::Runtime(runtime.to_path_buf(), error))?;
+fn run(runtime: &Runtime, plan: &Plan, program: &File, trap_helper: &File) -> Result<u8, LaunchError> {
+    let image =
+        elf::load(&runtime.file).map_err(|error| LaunchError::Runtime(runtime.path.clone(), error))?;
     let window = WINDOW_BYTES
         .iter()
         .map(|length| Span::new(WINDOW_BASE, *length))
@@ -252,11 +273,17 @@ fn map_file(span: Span, file: RawFd) -> io::Result<()> {
 /// The same bytes in a file of memory, which no mount forbids to execute.
 fn copy_in_memory(file: &File) -> io::Result<File> {
     let flags = rustix::fs::MemfdFlags::CLOEXEC;
-    let mut copy = File::from(rustix::fs::memfd_create("selkis-artifact", flags)?);
-    let mut from = file;
-    from.seek(SeekFrom::Start(0))?;
-    io::copy(&mut from, &mut copy)?;
-    Ok(copy)
+    let copy = File::from(rustix::fs::memfd_create("selkis-artifact", flags)?);
+    let mut bytes = vec![0; COPY_BYTES];
+    let mut at = 0;
+    loop {
+        // By position: other processes may be reading by the same descriptor.
+        match file.read_at(&mut bytes, at)? {
+            0 => return Ok(copy),
+            count => copy.write_all_at(&bytes[..count], at)?,
+        }
+        at = copy.metadata()?.len();
+    }
 }
 
 extern "C" fn serve(raw: &RawExchange) -> usize {
@@ -364,7 +391,7 @@ mod tests {
             seed: None,
         };
         let result = launch(Launch {
-            runtime: &runtime,
+            runtime: Runtime::open(&runtime).unwrap(),
             plan: plan(),
             program: artifact(),
             trap_helper: artifact(),

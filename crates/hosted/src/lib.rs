@@ -10,6 +10,7 @@
 #![allow(unsafe_code)]
 
 pub mod clock;
+pub mod domain;
 mod elf;
 pub mod files;
 mod gate;
@@ -20,4 +21,4 @@ pub mod streams;
 
 pub use elf::ElfError;
 pub use gate::{EVENT_CANCEL, is_pending, now_ns, wake_descriptor};
-pub use launch::{Launch, LaunchError, launch};
+pub use launch::{Launch, LaunchError, Runtime, launch};

@@ -1,28 +1,117 @@
-//! The capability table: what a domain's handles stand for.
+//! Capabilities: what a domain's handles stand for, and what was derived from what.
 
-use abi::{Error, Handle, Rights};
+use crate::table::{ChannelId, DomainId, MemoryId, VcpuId};
+use abi::{Error, Handle, PAGE_SIZE, Rights};
 use alloc::vec::Vec;
 
 /// What a capability can name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Object {
-    Space,
-    Vcpu,
+    Domain(DomainId),
+    Vcpu(VcpuId),
     Machine,
     /// By index into the kernel's devices.
     Device(usize),
+    Memory(MemoryId),
+    Channel(ChannelId, Side),
+    /// A bit of a virtual CPU.
+    Event(VcpuId, u32),
 }
 
+/// One of the two ends of a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    First,
+    Second,
+}
+
+impl Side {
+    pub const fn other(self) -> Self {
+        match self {
+            Self::First => Self::Second,
+            Self::Second => Self::First,
+        }
+    }
+
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+}
+
+/// Where a capability is: a slot of a domain's table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub domain: DomainId,
+    pub slot: u32,
+}
+
+/// A capability, and its neighbours in the tree of what was derived from what. Children are a list.
 #[derive(Clone, Copy, Debug)]
+pub(crate) struct Capability {
+    pub object: Object,
+    pub rights: Rights,
+    /// `None`: its object came into being with it, and ends with it.
+    pub parent: Option<Place>,
+    pub first_child: Option<Place>,
+    pub next: Option<Place>,
+    pub previous: Option<Place>,
+    pub notice: Notice,
+    /// Whoever waits until nothing is derived from it any more.
+    pub revoker: Option<VcpuId>,
+    pub mapped: Mapped,
+}
+
+/// How far the taking back of a capability is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Notice {
+    None,
+    /// It is being revoked, and its holder did not ask which.
+    Untold,
+    Told,
+    /// It is being taken: its handle is stale already.
+    Ending,
+}
+
+/// In whose regions a capability may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Mapped {
+    Nowhere,
+    /// Its holder's.
+    Here,
+    /// Those of domains that its holder made, too.
+    Elsewhere,
+}
+
+impl Capability {
+    /// A capability that no other knows of yet.
+    pub const fn new(object: Object, rights: Rights) -> Self {
+        Self {
+            object,
+            rights,
+            parent: None,
+            first_child: None,
+            next: None,
+            previous: None,
+            notice: Notice::None,
+            revoker: None,
+            mapped: Mapped::Nowhere,
+        }
+    }
+}
+
+#[derive(Debug)]
 struct Slot {
     generation: u32,
-    held: Option<(Object, Rights)>,
+    held: Option<Capability>,
 }
 
-/// Handles to objects and rights. Its size is fixed when it is made.
+/// A domain's table. Its size is fixed when it is made.
 #[derive(Debug)]
 pub(crate) struct Capabilities {
     slots: Vec<Slot>,
+    count: usize,
+    /// No slot before this one is free.
+    free_from: usize,
 }
 
 impl Capabilities {
@@ -30,12 +119,23 @@ impl Capabilities {
     pub fn new(slots_max: usize) -> Result<Self, Error> {
         let mut slots = Vec::new();
         slots.try_reserve_exact(slots_max).map_err(|_| Error::NoMemory)?;
-        Ok(Self { slots })
+        Ok(Self { slots, count: 0, free_from: 0 })
     }
 
-    /// Makes a handle for `object`.
-    pub fn insert(&mut self, object: Object, rights: Rights) -> Result<Handle, Error> {
-        let free = self.slots.iter().position(|slot| slot.held.is_none() && slot.generation != u32::MAX);
+    /// The frames that a table for so many takes.
+    pub const fn frames(slots_max: usize) -> u64 {
+        ((slots_max * size_of::<Slot>()) as u64).div_ceil(PAGE_SIZE)
+    }
+
+    /// How many capabilities it holds.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Takes a capability in.
+    pub fn insert(&mut self, capability: Capability) -> Result<(u32, Handle), Error> {
+        let is_free = |slot: &Slot| slot.held.is_none() && slot.generation != u32::MAX;
+        let free = self.slots[self.free_from..].iter().position(is_free).map(|at| self.free_from + at);
         let index = match free {
             Some(index) => index,
             None if self.slots.len() < self.slots.capacity() => {
@@ -44,29 +144,53 @@ impl Capabilities {
             }
             None => return Err(Error::TableFull),
         };
+        self.free_from = index + 1;
+        self.count += 1;
         let slot = &mut self.slots[index];
-        slot.held = Some((object, rights));
-        Ok(Handle::new(index as u32, slot.generation))
+        slot.held = Some(capability);
+        Ok((index as u32, Handle::new(index as u32, slot.generation)))
     }
 
-    /// What `handle` names, if it allows `needed`.
-    pub fn find(&self, handle: Handle, needed: Rights) -> Result<Object, Error> {
+    /// What `handle` names, if it allows `needed`, and where.
+    pub fn find(&self, handle: Handle, needed: Rights) -> Result<(u32, &Capability), Error> {
         let slot = self.slots.get(handle.index() as usize).ok_or(Error::StaleHandle)?;
-        let (object, rights) = slot.held.ok_or(Error::StaleHandle)?;
+        let held = slot.held.as_ref().filter(|held| held.notice != Notice::Ending).ok_or(Error::StaleHandle)?;
         if slot.generation != handle.generation() {
             return Err(Error::StaleHandle);
         }
-        if rights.allow(needed) { Ok(object) } else { Err(Error::NoRight) }
+        if held.rights.allow(needed) { Ok((handle.index(), held)) } else { Err(Error::NoRight) }
     }
 
-    /// Takes every capability away. Handles made before stay stale for ever: a slot's generation only goes up,
-    /// and a slot whose generations are used up is not used again.
-    pub fn revoke_all(&mut self) {
-        for slot in &mut self.slots {
-            if slot.held.take().is_some() {
-                slot.generation = slot.generation.saturating_add(1);
-            }
+    /// The capability in a slot.
+    pub fn slot(&mut self, slot: u32) -> Option<&mut Capability> {
+        self.slots.get_mut(slot as usize)?.held.as_mut()
+    }
+
+    /// Takes a capability out. Handles made before stay stale for ever: a slot's generation only goes up, and a slot whose
+    /// generations are used up is not used again.
+    pub fn remove(&mut self, slot: u32) -> Option<Capability> {
+        let at = self.slots.get_mut(slot as usize)?;
+        let held = at.held.take()?;
+        at.generation = at.generation.saturating_add(1);
+        self.count -= 1;
+        self.free_from = self.free_from.min(slot as usize);
+        Some(held)
+    }
+
+    /// The first slot that holds a capability.
+    pub fn first(&self) -> Option<u32> {
+        self.slots.iter().position(|slot| slot.held.is_some()).map(|index| index as u32)
+    }
+
+    /// Takes the notice of a capability that is being revoked and that this did not name before.
+    pub fn take_notice(&mut self) -> Option<Handle> {
+        let untold = |slot: &Slot| slot.held.as_ref().is_some_and(|held| held.notice == Notice::Untold);
+        let index = self.slots.iter().position(untold)?;
+        let slot = &mut self.slots[index];
+        if let Some(held) = &mut slot.held {
+            held.notice = Notice::Told;
         }
+        Some(Handle::new(index as u32, slot.generation))
     }
 }
 
@@ -74,36 +198,41 @@ impl Capabilities {
 mod tests {
     use super::*;
 
+    fn device(index: usize, rights: Rights) -> Capability {
+        Capability::new(Object::Device(index), rights)
+    }
+
     #[test]
     fn a_stale_handle_never_reaches_the_next_object() {
         let mut table = Capabilities::new(2).unwrap();
-        let old = table.insert(Object::Device(0), Rights::ALL).unwrap();
-        assert_eq!(table.find(old, Rights::MAP), Ok(Object::Device(0)));
-        table.revoke_all();
-        assert_eq!(table.find(old, Rights::NONE), Err(Error::StaleHandle));
-        let new = table.insert(Object::Device(1), Rights::MAP).unwrap();
+        let (slot, old) = table.insert(device(0, Rights::ALL)).unwrap();
+        assert_eq!(table.find(old, Rights::MAP).map(|(_, held)| held.object), Ok(Object::Device(0)));
+        table.remove(slot);
+        assert!(table.find(old, Rights::NONE).is_err());
+        let (_, new) = table.insert(device(1, Rights::MAP)).unwrap();
         assert_eq!(old.index(), new.index());
-        assert_eq!(table.find(old, Rights::NONE), Err(Error::StaleHandle));
-        assert_eq!(table.find(new, Rights::MAP), Ok(Object::Device(1)));
-        assert_eq!(table.find(new, Rights::CONTROL), Err(Error::NoRight));
+        assert_eq!(table.find(old, Rights::NONE).err(), Some(Error::StaleHandle));
+        assert_eq!(table.find(new, Rights::MAP).map(|(_, held)| held.object), Ok(Object::Device(1)));
+        assert_eq!(table.find(new, Rights::CONTROL).err(), Some(Error::NoRight));
     }
 
     #[test]
     fn forged_handles_name_nothing() {
         let mut table = Capabilities::new(1).unwrap();
-        let real = table.insert(Object::Space, Rights::ALL).unwrap();
+        let (_, real) = table.insert(device(0, Rights::ALL)).unwrap();
         for raw in [0, 1, u64::MAX, real.raw() + 1, real.raw() ^ 1 << 32, real.raw() | 1 << 63] {
-            assert_eq!(table.find(Handle::from_raw(raw), Rights::NONE), Err(Error::StaleHandle), "{raw:#x}");
+            let found = table.find(Handle::from_raw(raw), Rights::NONE);
+            assert_eq!(found.err(), Some(Error::StaleHandle), "{raw:#x}");
         }
-        assert_eq!(table.insert(Object::Vcpu, Rights::ALL), Err(Error::TableFull));
+        assert_eq!(table.insert(device(1, Rights::ALL)).err(), Some(Error::TableFull));
     }
 
     #[test]
     fn a_slot_without_generations_left_is_not_used() {
         let mut table = Capabilities::new(1).unwrap();
-        table.insert(Object::Space, Rights::ALL).unwrap();
+        table.insert(device(0, Rights::ALL)).unwrap();
         table.slots[0].generation = u32::MAX - 1;
-        table.revoke_all();
-        assert_eq!(table.insert(Object::Space, Rights::ALL), Err(Error::TableFull));
+        table.remove(0);
+        assert_eq!(table.insert(device(0, Rights::ALL)).err(), Some(Error::TableFull));
     }
 }

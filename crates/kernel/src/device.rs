@@ -1,5 +1,6 @@
 //! Devices: what was given to the domain, and where its interrupts go.
 
+use crate::vcpu::Listener;
 use abi::Error;
 use abi::boot::{DeviceKind, DeviceRecord};
 use alloc::vec::Vec;
@@ -56,14 +57,22 @@ impl Device {
 
 /// One interrupt of a device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Line {
+pub(crate) struct Line {
+    pub state: LineState,
+    /// The machine sends it to a CPU: it does so from the first time on that somebody listens.
+    pub connected: bool,
+}
+
+/// Whether an interrupt can come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum LineState {
     /// Nobody listens.
     #[default]
     Off,
-    /// It can come, and raises this event.
-    Ready(u32),
+    /// It can come, and tells this one.
+    Ready(Listener),
     /// It has come and is masked until it is acknowledged.
-    Pending(u32),
+    Pending(Listener),
 }
 
 /// The devices and the state of their interrupts.
@@ -81,7 +90,7 @@ impl Devices {
             let count = device.record.interrupt_count as usize;
             let mut lines = Vec::new();
             lines.try_reserve_exact(count).map_err(|_| Error::NoMemory)?;
-            lines.resize(count, Line::Off);
+            lines.resize(count, Line::default());
             list.push((device, lines));
         }
         Ok(Self { list })
@@ -103,7 +112,13 @@ impl Devices {
         Ok((device, line))
     }
 
-    /// The same, by the machine's number for the device; `None` for one that was not given to the domain.
+    /// All of its interrupts.
+    pub fn lines(&mut self, index: usize) -> (&Device, &mut [Line]) {
+        let (device, lines) = &mut self.list[index];
+        (device, lines)
+    }
+
+    /// The same, by the machine's number for the device; `None` for one that nobody was given.
     pub fn line_of(&mut self, number: usize, line: u32) -> Option<(&Device, &mut Line)> {
         let (device, lines) = self.list.iter_mut().find(|(device, _)| device.number == number)?;
         Some((device, lines.get_mut(line as usize)?))

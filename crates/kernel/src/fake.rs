@@ -1,11 +1,12 @@
 //! A machine for tests: frames in a map, tables as sets, a clock that is set by hand.
 
 use crate::device::Device;
-use crate::machine::{Cache, Frame, Machine, Mapping, Page};
+use crate::machine::{Cache, Frame, Machine, Mapping, Owner, Page};
 use abi::boot::BootInfo;
 use abi::{Error, PAGE_SIZE, Protection};
 use std::boxed::Box;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::vec::Vec;
 
 const PAGE: usize = PAGE_SIZE as usize;
@@ -14,36 +15,51 @@ pub const FIRST_FREE: u64 = 1 << 20;
 
 #[derive(Debug, Default)]
 pub struct Fake {
+    state: Mutex<State>,
+    cpus: usize,
+}
+
+#[derive(Debug, Default)]
+pub struct State {
     memory: BTreeMap<Frame, Box<[u8]>>,
     free: BTreeSet<Frame>,
-    /// Tables below the root that exist, by level and by the number of the part that they map.
-    tables: BTreeMap<(u64, u64), Frame>,
-    pages: BTreeMap<Page, (Mapping, Cache)>,
+    /// Frames that a CPU may still reach, though their pages were unmapped, and in which tables they were.
+    remembered: HashMap<Frame, Frame>,
+    /// The tables that are loaded.
+    pub active: Option<Frame>,
+    pub vectors: Option<Frame>,
+    pub kicked: Vec<usize>,
     pub now_ns: u64,
     pub alarm_ns: u64,
     pub connected: HashSet<(usize, u32)>,
     pub masked: HashSet<(usize, u32)>,
     pub configuration: BTreeMap<u8, u32>,
     pub printed: Vec<u8>,
-    pub open_ports: usize,
     pub info: Option<BootInfo>,
 }
 
-impl Fake {
-    /// A machine with as many free frames, and `module` in those from 0 on.
-    pub fn new(frames: u64, module: &[u8]) -> Self {
-        let mut fake = Self { alarm_ns: u64::MAX, ..Self::default() };
-        fake.free = (0..frames).map(|index| Frame::new(FIRST_FREE + index)).collect();
-        for (index, page) in module.chunks(PAGE).enumerate() {
-            let mut bytes = std::vec![0; PAGE].into_boxed_slice();
-            bytes[..page.len()].copy_from_slice(page);
-            fake.memory.insert(Frame::new(index as u64), bytes);
-        }
-        fake
-    }
+#[derive(Debug)]
+pub struct Tables {
+    root: Frame,
+    /// Tables below the root that exist, by level and by the number of the part that they map.
+    tables: BTreeMap<(u64, u64), Frame>,
+    pages: BTreeMap<Page, (Mapping, Cache)>,
+    pub open_ports: usize,
+}
 
-    /// How many tables there are.
-    pub fn table_count(&self) -> u64 {
+/// In tests one thread does everything: a lock that is not free never will be.
+#[derive(Debug)]
+pub struct Deadlock;
+
+impl spin::RelaxStrategy for Deadlock {
+    fn relax() {
+        panic!("waits for a lock that it holds itself");
+    }
+}
+
+impl Tables {
+    /// How many tables there are below the root.
+    pub fn count(&self) -> u64 {
         self.tables.len() as u64
     }
 
@@ -52,58 +68,104 @@ impl Fake {
         self.pages.iter().map(|(page, (mapping, _))| (*page, *mapping))
     }
 
-    fn bytes(&mut self, frame: Frame) -> &mut [u8] {
-        assert!(!self.free.contains(&frame), "{frame:?} is used while it is free");
-        // Not zeros: nobody may rely on what a fresh frame holds.
-        self.memory.entry(frame).or_insert_with(|| std::vec![0xdd; PAGE].into_boxed_slice())
-    }
-
     /// The number of the part of the address space that a table of `level` maps around `page`.
     fn part(page: Page, level: u64) -> (u64, u64) {
         (level, page.address() >> (21 + 9 * level))
     }
 }
 
-impl Machine for Fake {
-    fn allocate(&mut self) -> Option<Frame> {
-        self.free.pop_first()
+impl Fake {
+    /// A machine with as many free frames, and `module` in those from 0 on.
+    pub fn new(frames: u64, module: &[u8], cpus: usize) -> Self {
+        let mut state = State { alarm_ns: u64::MAX, ..State::default() };
+        state.free = (0..frames).map(|index| Frame::new(FIRST_FREE + index)).collect();
+        for (index, page) in module.chunks(PAGE).enumerate() {
+            let mut bytes = std::vec![0; PAGE].into_boxed_slice();
+            bytes[..page.len()].copy_from_slice(page);
+            state.memory.insert(Frame::new(index as u64), bytes);
+        }
+        Self { state: Mutex::new(state), cpus }
     }
 
-    fn allocate_run(&mut self, count: u64) -> Option<Frame> {
-        let fits = |first: &&Frame| (0..count).all(|at| self.free.contains(&first.offset(at)));
-        let first = *self.free.iter().find(fits)?;
-        (0..count).for_each(|at| assert!(self.free.remove(&first.offset(at))));
-        Some(first)
+    /// Everything, to look at and to set.
+    pub fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn bytes(&mut self, frame: Frame) -> &mut [u8] {
+        assert!(!self.free.contains(&frame), "{frame:?} is used while it is free");
+        // Not zeros: nobody may rely on what a fresh frame holds.
+        self.memory.entry(frame).or_insert_with(|| std::vec![0xdd; PAGE].into_boxed_slice())
     }
 
     fn free_run(&mut self, first: Frame, count: u64) {
         for frame in (0..count).map(|at| first.offset(at)) {
             assert!(frame >= Frame::new(FIRST_FREE), "{frame:?} is not to be freed");
+            assert!(!self.remembered.contains_key(&frame), "{frame:?} is freed while a CPU may reach it");
             assert!(self.free.insert(frame), "{frame:?} is freed twice");
             self.memory.remove(&frame);
         }
     }
+}
+
+impl Machine for Fake {
+    type Relax = Deadlock;
+    type Space = Tables;
+
+    fn cpu_count(&self) -> usize {
+        self.cpus
+    }
+
+    fn kick(&self, cpu: usize) {
+        self.state().kicked.push(cpu);
+    }
+
+    fn shootdowns(&self, _: usize) -> u64 {
+        0
+    }
+
+    fn separate(&self) {}
+
+    fn allocate(&self) -> Option<Frame> {
+        self.state().free.pop_first()
+    }
+
+    fn allocate_run(&self, count: u64) -> Option<Frame> {
+        let mut state = self.state();
+        let fits = |first: &&Frame| (0..count).all(|at| state.free.contains(&first.offset(at)));
+        let first = *state.free.iter().find(fits)?;
+        (0..count).for_each(|at| assert!(state.free.remove(&first.offset(at))));
+        Some(first)
+    }
+
+    fn free_run(&self, first: Frame, count: u64) {
+        self.state().free_run(first, count);
+    }
 
     fn free_count(&self) -> u64 {
-        self.free.len() as u64
+        self.state().free.len() as u64
     }
 
-    fn zero(&mut self, frame: Frame) {
-        self.bytes(frame).fill(0);
+    fn zero(&self, frame: Frame) {
+        self.state().bytes(frame).fill(0);
     }
 
-    fn copy(&mut self, from: Frame, to: Frame) {
-        let bytes = self.bytes(from).to_vec();
-        self.bytes(to).copy_from_slice(&bytes);
+    fn copy(&self, from: Frame, to: Frame) {
+        let mut state = self.state();
+        let bytes = state.bytes(from).to_vec();
+        state.bytes(to).copy_from_slice(&bytes);
     }
 
     fn read(&self, frame: Frame, offset: usize, bytes: &mut [u8]) {
-        let page = self.memory.get(&frame).expect("a frame that was written before");
+        let state = self.state();
+        let page = state.memory.get(&frame).expect("a frame that was written before");
         bytes.copy_from_slice(&page[offset..offset + bytes.len()]);
     }
 
-    fn write(&mut self, frame: Frame, offset: usize, bytes: &[u8]) {
-        self.bytes(frame)[offset..offset + bytes.len()].copy_from_slice(bytes);
+    fn write(&self, frame: Frame, offset: usize, bytes: &[u8]) {
+        self.state().bytes(frame)[offset..offset + bytes.len()].copy_from_slice(bytes);
     }
 
     fn read_words(&self, frame: Frame, index: usize, words: &mut [u64]) {
@@ -114,99 +176,135 @@ impl Machine for Fake {
         }
     }
 
-    fn write_words(&mut self, frame: Frame, index: usize, words: &[u64]) {
+    fn write_words(&self, frame: Frame, index: usize, words: &[u64]) {
         for (at, word) in words.iter().enumerate() {
             self.write(frame, (index + at) * 8, &word.to_le_bytes());
         }
     }
 
-    fn publish(&mut self, frame: Frame, info: &BootInfo) {
-        self.bytes(frame);
-        self.info = Some(*info);
+    fn publish(&self, frame: Frame, info: &BootInfo) {
+        let mut state = self.state();
+        state.bytes(frame);
+        state.info = Some(*info);
     }
 
-    fn missing_tables(&self, page: Page) -> u64 {
-        (0..3).filter(|&level| !self.tables.contains_key(&Self::part(page, level))).count() as u64
+    fn create_space(&self) -> Option<Tables> {
+        let root = self.allocate()?;
+        Some(Tables { root, tables: BTreeMap::new(), pages: BTreeMap::new(), open_ports: 0 })
     }
 
-    fn add_table(&mut self, page: Page, frame: Frame) {
-        assert!(self.bytes(frame).iter().all(|&byte| byte == 0), "a table begins empty");
-        let level = self.missing_tables(page) - 1;
-        assert!(self.tables.insert(Self::part(page, level), frame).is_none());
+    fn destroy_space(&self, space: Tables) {
+        assert!(space.pages.is_empty() && space.tables.is_empty(), "an empty space ends");
+        let mut state = self.state();
+        state.active = state.active.filter(|&root| root != space.root);
+        state.free_run(space.root, 1);
     }
 
-    fn remove_tables(&mut self, first: Page, end: Page) -> u64 {
-        assert!(self.next_mapping(first, end).is_none(), "something is mapped there");
+    fn activate(&self, space: &mut Tables) {
+        self.state().active = Some(space.root);
+    }
+
+    fn missing_tables(&self, space: &Tables, page: Page) -> u64 {
+        (0..3).filter(|&level| !space.tables.contains_key(&Tables::part(page, level))).count() as u64
+    }
+
+    fn add_table(&self, space: &mut Tables, page: Page, frame: Frame) {
+        assert!(self.state().bytes(frame).iter().all(|&byte| byte == 0), "a table begins empty");
+        let level = self.missing_tables(space, page) - 1;
+        assert!(space.tables.insert(Tables::part(page, level), frame).is_none());
+    }
+
+    fn remove_tables(&self, space: &mut Tables, first: Page, end: Page) -> u64 {
+        assert!(self.next_mapping(space, first, end).is_none(), "something is mapped there");
         let inside = |&(level, part): &(u64, u64)| {
             let shift = 21 + 9 * level;
             first.address() <= part << shift && (part + 1) << shift <= end.address()
         };
-        let gone: Vec<_> = self.tables.keys().copied().filter(inside).collect();
+        let gone: Vec<_> = space.tables.keys().copied().filter(inside).collect();
         for part in &gone {
-            let frame = self.tables.remove(part).expect("it is there");
+            let frame = space.tables.remove(part).expect("it is there");
             self.free_run(frame, 1);
         }
         gone.len() as u64
     }
 
-    fn map(&mut self, page: Page, mapping: Mapping, cache: Cache) {
-        assert_eq!(self.missing_tables(page), 0, "tables come first");
-        self.pages.insert(page, (mapping, cache));
+    fn map(&self, space: &mut Tables, page: Page, mapping: Mapping, cache: Cache) {
+        assert_eq!(self.missing_tables(space, page), 0, "tables come first");
+        space.pages.insert(page, (mapping, cache));
     }
 
-    fn mapping(&self, page: Page) -> Option<Mapping> {
-        self.pages.get(&page).map(|(mapping, _)| *mapping)
+    fn mapping(&self, space: &Tables, page: Page) -> Option<Mapping> {
+        space.pages.get(&page).map(|(mapping, _)| *mapping)
     }
 
-    fn next_mapping(&self, from: Page, end: Page) -> Option<(Page, Mapping)> {
+    fn next_mapping(&self, space: &Tables, from: Page, end: Page) -> Option<(Page, Mapping)> {
         if from >= end {
             return None;
         }
-        self.pages.range(from..end).next().map(|(page, (mapping, _))| (*page, *mapping))
+        space.pages.range(from..end).next().map(|(page, (mapping, _))| (*page, *mapping))
     }
 
-    fn protect(&mut self, page: Page, protection: Protection) {
-        self.pages.get_mut(&page).expect("it is mapped").0.protection = protection;
+    fn protect(&self, space: &mut Tables, page: Page, protection: Protection) {
+        space.pages.get_mut(&page).expect("it is mapped").0.protection = protection;
     }
 
-    fn unmap(&mut self, page: Page) {
-        assert!(self.pages.remove(&page).is_some(), "it was mapped");
+    fn unmap(&self, space: &mut Tables, page: Page) {
+        let (mapping, _) = space.pages.remove(&page).expect("it was mapped");
+        if mapping.owner == Owner::Page {
+            self.state().remembered.insert(mapping.frame, space.root);
+        }
+    }
+
+    fn flush(&self, space: &mut Tables) {
+        self.state().remembered.retain(|_, root| *root != space.root);
+    }
+
+    fn open_ports(&self, space: &mut Tables, _: &Device) {
+        space.open_ports += 1;
+    }
+
+    fn fresh_vectors(&self, area: Frame) {
+        self.zero(area);
+    }
+
+    fn save_vectors(&self, area: Frame) {
+        assert_eq!(self.state().vectors, Some(area), "saved where they were loaded from");
+    }
+
+    fn load_vectors(&self, area: Frame) {
+        self.state().vectors = Some(area);
     }
 
     fn now_ns(&self) -> u64 {
-        self.now_ns
+        self.state().now_ns
     }
 
-    fn set_alarm(&mut self, deadline_ns: u64) {
-        self.alarm_ns = deadline_ns;
+    fn set_alarm(&self, deadline_ns: u64) {
+        self.state().alarm_ns = deadline_ns;
     }
 
-    fn connect(&mut self, device: &Device, line: u32) -> Result<(), Error> {
-        assert!(self.connected.insert((device.number, line)), "connected once");
+    fn connect(&self, device: &Device, line: u32) -> Result<(), Error> {
+        assert!(self.state().connected.insert((device.number, line)), "connected once");
         Ok(())
     }
 
-    fn mask(&mut self, device: &Device, line: u32) {
-        self.masked.insert((device.number, line));
+    fn mask(&self, device: &Device, line: u32) {
+        self.state().masked.insert((device.number, line));
     }
 
-    fn unmask(&mut self, device: &Device, line: u32) {
-        self.masked.remove(&(device.number, line));
+    fn unmask(&self, device: &Device, line: u32) {
+        self.state().masked.remove(&(device.number, line));
     }
 
-    fn read_config(&mut self, _: &Device, offset: u8) -> u32 {
-        self.configuration.get(&offset).copied().unwrap_or(0)
+    fn read_config(&self, _: &Device, offset: u8) -> u32 {
+        self.state().configuration.get(&offset).copied().unwrap_or(0)
     }
 
-    fn write_config(&mut self, _: &Device, offset: u8, value: u32) {
-        self.configuration.insert(offset, value);
+    fn write_config(&self, _: &Device, offset: u8, value: u32) {
+        self.state().configuration.insert(offset, value);
     }
 
-    fn open_ports(&mut self, _: &Device) {
-        self.open_ports += 1;
-    }
-
-    fn print(&mut self, text: &[u8]) {
-        self.printed.extend_from_slice(text);
+    fn print(&self, text: &[u8]) {
+        self.state().printed.extend_from_slice(text);
     }
 }

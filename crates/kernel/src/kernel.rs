@@ -1,24 +1,65 @@
 //! The state of the kernel and every way into it.
+//!
+//! Locks are taken in this order, and two of a kind never together: `authority`, a domain, a memory or channel, the devices, a virtual CPU, a queue.
+//! Whatever touches two domains holds `authority`.
 
-use crate::capability::{Capabilities, Object};
-use crate::device::{Devices, Line};
-use crate::machine::{Access, Frame, Machine, Page};
-use crate::memory::{Space, Touch, pages_of};
-use crate::region::{Region, Source};
-use crate::vcpu::{NEVER, TickAtStart, Upcall, Vcpu, Waiting};
-use abi::boot::{DeviceKind, status};
-use abi::{Backing, Commit, Context, Error, Handle, PAGE_SIZE, Protection, Registers, Request, Rights, Span};
+use crate::capability::Object;
+use crate::device::{Devices, LineState};
+use crate::domain::{Channel, Domain, Memory};
+use crate::machine::{Access, Machine, Page};
+use crate::memory::{Refusal, Touch};
+use crate::schedule::{Entry, Queue, Run};
+use crate::table::{DomainId, Guard, Lock, Table, VcpuId, kind};
+use crate::vcpu::{Listener, Vcpu, Waiting};
+use abi::boot::status;
+use abi::{Context, DomainRecord, DomainState, Error, PAGE_SIZE, Registers, Request};
+use alloc::vec::Vec;
 use core::fmt::Write as _;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
 
-/// The kernel with its one domain.
-#[derive(Debug)]
-pub struct Kernel<M> {
+/// The kernel, which all CPUs share.
+pub struct Kernel<M: Machine> {
     /// The hardware.
     pub machine: M,
-    pub(crate) capabilities: Capabilities,
-    pub(crate) space: Space,
-    pub(crate) vcpu: Vcpu,
-    pub(crate) devices: Devices,
+    /// Guards the tree of capabilities and the coming and going of objects.
+    pub(crate) authority: Lock<(), M>,
+    pub(crate) domains: Table<kind::Domain, Domain<M>, M>,
+    pub(crate) vcpus: Table<kind::Vcpu, Vcpu, M>,
+    pub(crate) memories: Table<kind::Memory, Memory, M>,
+    pub(crate) channels: Table<kind::Channel, Channel, M>,
+    pub(crate) devices: Lock<Devices, M>,
+    pub(crate) seats: Vec<Seat<M>>,
+    /// CPUs that sleep, as bits.
+    pub(crate) idle: AtomicU64,
+    /// The first domain: with it the machine stops.
+    pub(crate) first: Option<DomainId>,
+    /// Frames of the machine that domains can have.
+    pub(crate) frames: u64,
+}
+
+/// What others may use of a CPU.
+pub(crate) struct Seat<M: Machine> {
+    pub queue: Lock<Queue, M>,
+    /// The queue changed: the CPU shall look before it goes back to ring 3.
+    pub attention: AtomicBool,
+}
+
+/// What a CPU has for itself.
+#[derive(Debug)]
+pub struct Cpu {
+    pub(crate) number: usize,
+    pub(crate) current: Option<Current>,
+    /// Whose page tables are loaded.
+    active: Option<DomainId>,
+    /// Whose vector registers are loaded.
+    vectors: Option<VcpuId>,
+}
+
+/// What runs on a CPU.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Current {
+    pub vcpu: VcpuId,
+    pub domain: DomainId,
 }
 
 /// How to go on after an entry into the kernel.
@@ -48,8 +89,10 @@ pub struct Fault {
 /// An interrupt of this CPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Interrupt {
-    /// The machine's alarm.
+    /// Its alarm.
     Alarm,
+    /// Another CPU asks it to look at its queue.
+    Kick,
     /// A connected interrupt of a device, by the machine's number for it.
     Device {
         /// [`crate::Device::number`].
@@ -69,36 +112,71 @@ const FAULT_USER: u64 = 1 << 2;
 const FAULT_RESERVED: u64 = 1 << 3;
 /// The access was an instruction fetch.
 const FAULT_FETCH: u64 = 1 << 4;
+/// Bytes of the `syscall` instruction.
+const SYSTEM_CALL_BYTES: u64 = 2;
 
 /// What a request comes to.
-enum Effect {
+pub(crate) enum Effect {
     Answer(u64),
     Load(Context),
-    Sleep,
+    /// The virtual CPU sleeps.
+    Sleep(Waiting),
+    /// The domain has ended.
+    End,
     Stop(u8),
+}
+
+impl Cpu {
+    /// CPU `number`, which runs nothing yet.
+    pub const fn new(number: usize) -> Self {
+        Self { number, current: None, active: None, vectors: None }
+    }
 }
 
 impl<M: Machine> Kernel<M> {
     /// A system call with these registers.
-    pub fn system_call(&mut self, context: &mut Context) -> Next {
+    pub fn system_call(&self, cpu: &mut Cpu, context: &mut Context) -> Next {
         let arguments = [context.rdi, context.rsi, context.rdx, context.r10, context.r8, context.r9];
         let registers = Registers { number: context.rax, arguments };
-        match Request::decode(registers).and_then(|request| self.serve(request)) {
+        let served = match Request::decode(registers) {
+            Ok(request) => self.serve(cpu, request),
+            Err(error) => Err(error.into()),
+        };
+        match served {
             Ok(Effect::Answer(value)) => answer(context, Ok(value)),
-            Ok(Effect::Sleep) => return self.awake(context),
+            Ok(Effect::Sleep(waiting)) => {
+                if matches!(waiting, Waiting::Retry { .. }) {
+                    context.rip -= SYSTEM_CALL_BYTES;
+                }
+                self.park(cpu, context, Some(waiting));
+                return self.dispatch(cpu, context);
+            }
+            Ok(Effect::End) if self.is_first(cpu) => return Next::Stop(status::DOMAIN_ENDED),
+            Ok(Effect::End) => {
+                self.park(cpu, context, None);
+                return self.dispatch(cpu, context);
+            }
             Ok(Effect::Stop(status)) => return Next::Stop(status),
             Ok(Effect::Load(loaded)) => {
                 *context = loaded;
-                self.vcpu.deliver(&mut self.machine, context);
-                return Next::Enter;
+                return self.leave(cpu, context, Next::Enter);
             }
-            Err(error) => answer(context, Err(error)),
+            Err(Refusal::Error(error)) => answer(context, Err(error)),
+            Err(Refusal::Again(rest)) => {
+                if let Some(page) = rest {
+                    let done = page.address() - context.rsi;
+                    (context.rsi, context.rdx) = (context.rsi + done, context.rdx - done);
+                }
+                context.rip -= SYSTEM_CALL_BYTES;
+                return self.leave(cpu, context, Next::Enter);
+            }
         }
-        self.leave(context)
+        self.leave(cpu, context, Next::Return)
     }
 
     /// An exception in ring 3.
-    pub fn fault(&mut self, fault: Fault, context: &mut Context) -> Next {
+    pub fn fault(&self, cpu: &mut Cpu, fault: Fault, context: &mut Context) -> Next {
+        let Some(current) = cpu.current else { return self.dispatch(cpu, context) };
         let mut out_of_memory = false;
         if fault.vector == PAGE_FAULT && fault.error & (FAULT_USER | FAULT_RESERVED) == FAULT_USER {
             let access = match fault.error {
@@ -106,347 +184,339 @@ impl<M: Machine> Kernel<M> {
                 error if error & FAULT_WRITE != 0 => Access::Write,
                 _ => Access::Read,
             };
-            match self.space.touch(&mut self.machine, Page::containing(fault.address), access) {
-                Touch::Resolved(_) => return Next::Enter,
-                Touch::OutOfMemory => out_of_memory = true,
-                Touch::Denied => (),
+            let page = Page::containing(fault.address);
+            let domain = self.domains.lock(current.domain);
+            match domain.map(|mut domain| domain.space.touch(&self.machine, page, access)) {
+                Some(Touch::Resolved(_)) => return Next::Enter,
+                Some(Touch::OutOfMemory) => out_of_memory = true,
+                Some(Touch::Denied) | None => (),
             }
         }
         context.vector = u64::from(fault.vector);
         context.error = fault.error;
         context.address = fault.address;
         context.out_of_memory = u64::from(out_of_memory);
-        match self.vcpu.deliver_fault(&mut self.machine, context) {
+        let vcpu = self.vcpus.lock(current.vcpu);
+        match vcpu.and_then(|mut vcpu| vcpu.deliver_fault(&self.machine, context)) {
             Some(_) => Next::Enter,
-            None => self.end_domain(context),
+            None => self.end_by_fault(cpu, context),
         }
     }
 
     /// An interrupt while ring 3 ran.
-    pub fn interrupt(&mut self, interrupt: Interrupt, context: &mut Context) -> Next {
-        self.note(interrupt);
-        self.vcpu.deliver(&mut self.machine, context);
-        Next::Enter
+    pub fn interrupt(&self, cpu: &mut Cpu, interrupt: Interrupt, context: &mut Context) -> Next {
+        self.note(cpu, interrupt);
+        self.leave(cpu, context, Next::Enter)
     }
 
     /// Notes an interrupt.
-    pub fn note(&mut self, interrupt: Interrupt) {
+    pub fn note(&self, cpu: &mut Cpu, interrupt: Interrupt) {
+        let seat = &self.seats[cpu.number];
+        seat.queue.lock().counters.interrupts += 1;
         match interrupt {
-            Interrupt::Alarm => {
-                self.vcpu.advance(self.machine.now_ns());
-                self.machine.set_alarm(self.vcpu.alarm_ns());
-            }
+            Interrupt::Alarm | Interrupt::Kick => seat.attention.store(true, Relaxed),
             Interrupt::Device { number, line } => {
-                let Some((device, state)) = self.devices.line_of(number, line) else { return };
+                let mut devices = self.devices.lock();
+                let Some((device, line_state)) = devices.line_of(number, line) else { return };
                 self.machine.mask(device, line);
-                if let Line::Ready(event) = *state {
-                    *state = Line::Pending(event);
-                    self.vcpu.raise(&mut self.machine, event);
-                }
+                let LineState::Ready(listener) = line_state.state else { return };
+                line_state.state = LineState::Pending(listener);
+                drop(devices);
+                self.raise(cpu, listener);
             }
         }
     }
 
-    /// Whether the domain's wait is over.
-    pub fn awake(&mut self, context: &mut Context) -> Next {
-        let Some(waiting) = self.vcpu.waiting else { return self.leave(context) };
-        let now_ns = self.machine.now_ns();
-        self.vcpu.advance(now_ns);
-        let ticked = self.vcpu.tick_due && waiting.tick_was_due == TickAtStart::NotDue;
-        if self.vcpu.pending == 0 && !ticked && now_ns < waiting.deadline_ns {
-            self.machine.set_alarm(self.vcpu.alarm_ns());
+    /// A sleep is over, or the CPU is new: finds out what runs now.
+    pub fn awake(&self, cpu: &mut Cpu, context: &mut Context) -> Next {
+        self.idle.fetch_and(!(1 << cpu.number), SeqCst);
+        self.dispatch(cpu, context)
+    }
+
+    /// Lets what runs go on as `next` says, or another if it is to make room.
+    fn leave(&self, cpu: &mut Cpu, context: &mut Context, next: Next) -> Next {
+        let Some(current) = cpu.current else { return self.dispatch(cpu, context) };
+        let seat = &self.seats[cpu.number];
+        let attention = seat.attention.load(Relaxed) && seat.attention.swap(false, SeqCst);
+        if attention && seat.queue.lock().advance(self.machine.now_ns()) {
+            self.park(cpu, context, None);
+            return self.dispatch(cpu, context);
+        }
+        let Some(mut vcpu) = self.vcpus.lock(current.vcpu) else { return next };
+        if attention {
+            vcpu.advance(self.machine.now_ns());
+            self.set_alarm(cpu.number, current.vcpu, &vcpu);
+        }
+        match vcpu.deliver(&self.machine, context) {
+            Some(_) => Next::Enter,
+            None => next,
+        }
+    }
+
+    /// What runs does no more: it sleeps, or waits for its turn.
+    fn park(&self, cpu: &mut Cpu, context: &Context, waiting: Option<Waiting>) {
+        let Some(current) = cpu.current.take() else { return };
+        let Some(mut vcpu) = self.vcpus.lock(current.vcpu) else { return };
+        vcpu.saved = *context;
+        self.machine.save_vectors(vcpu.vectors);
+        vcpu.vectors_on = Some(cpu.number);
+        vcpu.waiting = waiting;
+        let mut queue = self.seats[cpu.number].queue.lock();
+        if let Some(entry) = queue.get(current.vcpu) {
+            entry.deadline_ns = vcpu.alarm_ns();
+        }
+        // What came before the lock was taken did not wake it: it looks once more by itself.
+        let sleeps = waiting.is_some() && vcpu.pending == 0 && !vcpu.tick_due;
+        queue.put_back(if sleeps { Run::Blocked } else { Run::Ready }, self.machine.now_ns());
+    }
+
+    /// Finds what runs on this CPU now.
+    fn dispatch(&self, cpu: &mut Cpu, context: &mut Context) -> Next {
+        let seat = &self.seats[cpu.number];
+        loop {
+            seat.attention.store(false, Relaxed);
+            let now_ns = self.machine.now_ns();
+            let picked = {
+                let mut queue = seat.queue.lock();
+                queue.advance(now_ns);
+                queue.pick(now_ns)
+            };
+            if let Some(entry) = picked.or_else(|| self.steal(cpu.number, now_ns)) {
+                if self.enter(cpu, &entry, now_ns, context) {
+                    return Next::Enter;
+                }
+                continue;
+            }
+            // Who makes something ready after this sees the bit and kicks; what was made ready before is seen here.
+            let bit = 1 << cpu.number;
+            self.idle.fetch_or(bit, SeqCst);
+            let alarm_ns = {
+                let queue = seat.queue.lock();
+                if queue.spare(cpu.number).is_some() || self.spare(cpu.number).is_some() {
+                    self.idle.fetch_and(!bit, SeqCst);
+                    continue;
+                }
+                queue.alarm_ns()
+            };
+            self.machine.set_alarm(alarm_ns);
             return Next::Sleep;
         }
-        self.vcpu.waiting = None;
-        self.machine.set_alarm(self.vcpu.alarm_ns());
-        answer(context, Ok(self.vcpu.take_events(&mut self.machine)));
-        self.leave(context)
     }
 
-    /// The domain is over: takes everything back and says why.
-    fn end_domain(&mut self, context: &Context) -> Next {
-        self.capabilities.revoke_all();
-        self.vcpu = Vcpu::new();
-        self.space.end(&mut self.machine);
-        let &Context { vector, error, address, rip, rsp, out_of_memory, .. } = context;
-        let memory = if out_of_memory != 0 { ", no frame was left" } else { "" };
-        let _ = writeln!(
-            Log(&mut self.machine),
-            "kernel: the domain ended: exception {vector} (error {error:#x}, address {address:#x}{memory}) at rip {rip:#x}, \
-             rsp {rsp:#x}, with upcalls masked or not set up"
-        );
-        Next::Stop(status::DOMAIN_ENDED)
-    }
-
-    fn leave(&mut self, context: &mut Context) -> Next {
-        match self.vcpu.deliver(&mut self.machine, context) {
-            Some(_) => Next::Enter,
-            None => Next::Return,
-        }
-    }
-
-    fn serve(&mut self, request: Request) -> Result<Effect, Error> {
-        let value = match request {
-            Request::Map { space, span, backing, protection, commit } => {
-                self.holds(space, Object::Space, Rights::CONTROL)?;
-                self.map(span, backing, protection, commit)?
-            }
-            Request::Protect { space, span, protection } => {
-                self.holds(space, Object::Space, Rights::CONTROL)?;
-                self.protect(span, protection)?
-            }
-            Request::Reset { space, span } => {
-                self.holds(space, Object::Space, Rights::CONTROL)?;
-                let (first, end) = self.in_window(span)?;
-                self.space.reset(&mut self.machine, first, end).map(|()| 0)?
-            }
-            Request::Unmap { space, span } => {
-                self.holds(space, Object::Space, Rights::CONTROL)?;
-                let (first, end) = self.in_window(span)?;
-                self.space.unmap(&mut self.machine, first, end).map(|()| 0)?
-            }
-            Request::SetUpcall { vcpu, page, entry, stack } => {
-                self.holds(vcpu, Object::Vcpu, Rights::CONTROL)?;
-                self.set_upcall(page, entry, stack)?
-            }
-            Request::Resume { vcpu, area } => {
-                self.holds(vcpu, Object::Vcpu, Rights::CONTROL)?;
-                return self.vcpu.resume(&mut self.machine, area).map(Effect::Load);
-            }
-            Request::SetTimer { vcpu, deadline_ns } => {
-                self.holds(vcpu, Object::Vcpu, Rights::CONTROL)?;
-                self.set_timer(deadline_ns)
-            }
-            Request::Wait { vcpu, deadline_ns } => {
-                self.holds(vcpu, Object::Vcpu, Rights::LISTEN)?;
-                return Ok(self.wait(deadline_ns));
-            }
-            Request::Now { vcpu } => {
-                self.holds(vcpu, Object::Vcpu, Rights::OBSERVE)?;
-                self.machine.now_ns()
-            }
-            Request::Print { space, text } => {
-                self.holds(space, Object::Space, Rights::OBSERVE)?;
-                self.print(text)?
-            }
-            Request::Stop { machine, status } => {
-                self.holds(machine, Object::Machine, Rights::CONTROL)?;
-                return Ok(Effect::Stop(status));
-            }
-            // Named, so that a new request is not forgotten.
-            Request::Listen { .. }
-            | Request::Acknowledge { .. }
-            | Request::ReadConfig { .. }
-            | Request::WriteConfig { .. }
-            | Request::OpenPorts { .. } => self.serve_device(request)?,
-        };
-        Ok(Effect::Answer(value))
-    }
-
-    fn serve_device(&mut self, request: Request) -> Result<u64, Error> {
-        match request {
-            Request::Listen { device, index, vcpu, event } => {
-                let device = self.device(device, Rights::LISTEN)?;
-                self.holds(vcpu, Object::Vcpu, Rights::NONE)?;
-                self.listen(device, index, event)
-            }
-            Request::Acknowledge { device, index } => {
-                let device = self.device(device, Rights::LISTEN)?;
-                let (device, line) = self.devices.line(device, index)?;
-                match *line {
-                    Line::Off => return Err(Error::Malformed),
-                    Line::Ready(_) => (),
-                    Line::Pending(event) => {
-                        *line = Line::Ready(event);
-                        self.machine.unmask(device, index);
+    /// Loads what was picked. It may find that it still has nothing to do, and sleep on.
+    fn enter(&self, cpu: &mut Cpu, entry: &Entry, now_ns: u64, context: &mut Context) -> bool {
+        let sleep_on = |run| self.seats[cpu.number].queue.lock().put_back(run, now_ns);
+        {
+            let Some(mut vcpu) = self.vcpus.lock(entry.vcpu) else {
+                sleep_on(Run::Blocked);
+                return false;
+            };
+            if vcpu.waiting.is_some() {
+                match vcpu.wake(now_ns) {
+                    Some(Waiting::Events { .. }) => {
+                        let events = vcpu.take_events(&self.machine);
+                        answer(&mut vcpu.saved, Ok(events));
+                    }
+                    Some(Waiting::Retry { .. }) => (),
+                    None => {
+                        let mut queue = self.seats[cpu.number].queue.lock();
+                        if let Some(entry) = queue.get(entry.vcpu) {
+                            entry.deadline_ns = vcpu.alarm_ns();
+                        }
+                        queue.put_back(Run::Blocked, now_ns);
+                        return false;
                     }
                 }
-                Ok(0)
             }
-            Request::ReadConfig { device, offset } => {
-                let device = self.devices.get(self.device(device, Rights::OBSERVE)?);
-                let offset = device.check_offset(offset)?;
-                Ok(u64::from(self.machine.read_config(device, offset)))
+            vcpu.advance(now_ns);
+            *context = vcpu.saved;
+            if vcpu.vectors_on != Some(cpu.number) || cpu.vectors != Some(entry.vcpu) {
+                self.machine.load_vectors(vcpu.vectors);
             }
-            Request::WriteConfig { device, offset, value } => {
-                let device = self.devices.get(self.device(device, Rights::CONTROL)?);
-                let offset = device.check_offset(offset)?;
-                if !device.may_write(offset) {
-                    return Err(Error::NoRight);
-                }
-                self.machine.write_config(device, offset, value);
-                Ok(0)
-            }
-            Request::OpenPorts { device } => {
-                let device = self.devices.get(self.device(device, Rights::MAP)?);
-                if device.record.kind != DeviceKind::RealTimeClock {
-                    return Err(Error::Unsupported);
-                }
-                self.machine.open_ports(device);
-                Ok(0)
-            }
-            // `serve` has the others.
-            _ => Err(Error::Malformed),
+            vcpu.deliver(&self.machine, context);
+            self.set_alarm(cpu.number, entry.vcpu, &vcpu);
         }
+        if cpu.active != Some(entry.domain) {
+            let Some(mut domain) = self.domains.lock(entry.domain) else {
+                sleep_on(Run::Blocked);
+                return false;
+            };
+            self.machine.separate();
+            self.machine.activate(&mut domain.space.tables);
+            drop(domain);
+            self.seats[cpu.number].queue.lock().counters.domain_switches += 1;
+        }
+        let current = Current { vcpu: entry.vcpu, domain: entry.domain };
+        (cpu.current, cpu.active, cpu.vectors) = (Some(current), Some(entry.domain), Some(entry.vcpu));
+        true
     }
 
-    fn map(
-        &mut self,
-        span: Span,
-        backing: Backing,
-        protection: Protection,
-        commit: Commit,
-    ) -> Result<u64, Error> {
-        let (first, end) = self.in_window(span)?;
-        let executable = protection == Protection::ReadExecute;
-        let source = match backing {
-            Backing::Zero => Source::Zero,
-            Backing::Image { source } => self.module_source(Span::new(source, span.length))?,
-            Backing::Device { .. } | Backing::Dma { .. } if executable => return Err(Error::Protection),
-            Backing::Device { device, window } => {
-                let device = self.devices.get(self.device(device, Rights::MAP)?);
-                let window = device.record.windows.get(window as usize).ok_or(Error::Malformed)?;
-                device_source(*window, end.since(first))?
-            }
-            Backing::Dma { device } => {
-                self.device(device, Rights::MAP)?;
-                let frame = self.space.map_dma(&mut self.machine, (first, end), protection, commit)?;
-                return Ok(frame.address());
+    /// Takes one that waits for another CPU, and marks it as running here.
+    fn steal(&self, here: usize, now_ns: u64) -> Option<Entry> {
+        let (from, id) = self.spare(here)?;
+        let mut vcpu = self.vcpus.lock(id).filter(|vcpu| vcpu.home == from)?;
+        let taken = {
+            let mut queue = self.seats[from].queue.lock();
+            queue.spare(here).filter(|&spare| spare == id)?;
+            queue.remove(id)?
+        };
+        let mut queue = self.seats[here].queue.lock();
+        if queue.add(taken).is_err() {
+            drop(queue);
+            // There is room: it was there a moment ago.
+            let _ = self.seats[from].queue.lock().add(taken);
+            return None;
+        }
+        vcpu.home = here;
+        queue.pick(now_ns)
+    }
+
+    fn spare(&self, here: usize) -> Option<(usize, VcpuId)> {
+        let others = self.seats.iter().enumerate().filter(|&(number, _)| number != here);
+        others
+            .filter_map(|(number, seat)| {
+                // A queue that is in use is being looked after.
+                Some((number, seat.queue.try_lock()?.spare(here)?))
+            })
+            .next()
+    }
+
+    /// Asks for the next alarm of this CPU.
+    pub(crate) fn set_alarm(&self, here: usize, id: VcpuId, vcpu: &Vcpu) {
+        let mut queue = self.seats[here].queue.lock();
+        if let Some(entry) = queue.get(id) {
+            entry.deadline_ns = vcpu.alarm_ns();
+        }
+        self.machine.set_alarm(queue.alarm_ns());
+    }
+
+    /// Raises an event.
+    pub(crate) fn raise(&self, cpu: &Cpu, listener: Listener) {
+        let Some(mut vcpu) = self.vcpus.lock(listener.vcpu) else { return };
+        vcpu.raise(&self.machine, listener.event);
+        self.rouse(cpu, listener.vcpu, &vcpu);
+    }
+
+    /// There is something new for a virtual CPU: ends its sleep, or has its CPU look.
+    pub(crate) fn rouse(&self, cpu: &Cpu, id: VcpuId, vcpu: &Vcpu) {
+        if !vcpu.started {
+            return;
+        }
+        let home = vcpu.home;
+        let (looks, cpus) = {
+            let mut queue = self.seats[home].queue.lock();
+            let Some(&mut Entry { run, cpus, .. }) = queue.get(id) else { return };
+            match run {
+                Run::Running => (true, 0),
+                Run::Ready => return,
+                Run::Blocked => (queue.wake(id, self.machine.now_ns()), cpus),
             }
         };
-        self.space.map(&mut self.machine, Region { first, end, source, protection, commit }).map(|()| 0)
+        if looks {
+            self.attend(cpu, home);
+            return;
+        }
+        // It waits for its turn: a CPU that sleeps may take it.
+        let idle = self.idle.load(SeqCst) & cpus;
+        if idle != 0 {
+            self.attend(cpu, idle.trailing_zeros() as usize);
+        }
     }
 
-    /// The frames behind a part of the boot module.
-    fn module_source(&self, part: Span) -> Result<Source, Error> {
-        if !part.is_pages() || !self.space.module.contains(part) {
-            return Err(Error::BadRange);
+    /// Has a CPU look at its queue.
+    pub(crate) fn attend(&self, cpu: &Cpu, number: usize) {
+        self.seats[number].attention.store(true, SeqCst);
+        if number != cpu.number {
+            self.machine.kick(number);
         }
-        let page = Page::containing(part.base);
-        let region = self.space.regions.find(page).ok_or(Error::NotMapped)?;
-        Ok(region.source.offset(page.since(region.first)))
     }
 
-    fn protect(&mut self, span: Span, protection: Protection) -> Result<u64, Error> {
-        let (first, end) = pages_of(span)?;
-        let in_module = self.space.module.contains(span);
-        if !in_module && !self.space.window.contains(span) {
-            return Err(Error::BadRange);
+    /// A fault that cannot be delivered: the domain is over.
+    fn end_by_fault(&self, cpu: &mut Cpu, context: &mut Context) -> Next {
+        let Some(current) = cpu.current else { return self.dispatch(cpu, context) };
+        let &mut Context { vector, error, address, rip, rsp, out_of_memory, .. } = context;
+        let state = DomainState::Faulted;
+        let end =
+            DomainRecord { state: state as u64, vector, error, address, rip, out_of_memory, ..Default::default() };
+        {
+            let domain = self.domains.lock(current.domain);
+            let name = domain.as_ref().map_or("", |domain| domain.name());
+            let memory = if out_of_memory != 0 { ", no frame was left" } else { "" };
+            let _ = writeln!(
+                Log(&self.machine),
+                "kernel: the domain{}{name} ended: exception {vector} (error {error:#x}, address {address:#x}{memory}) at rip \
+                 {rip:#x}, rsp {rsp:#x}, with upcalls masked or not set up",
+                if name.is_empty() { "" } else { " " }
+            );
         }
-        if in_module && protection == Protection::ReadWrite {
-            return Err(Error::Protection);
+        if self.is_first(cpu) {
+            return Next::Stop(status::DOMAIN_ENDED);
         }
-        self.space.protect(&mut self.machine, (first, end), protection).map(|()| 0)
+        self.end_domain(cpu, current.domain, state, end);
+        self.park(cpu, context, None);
+        self.dispatch(cpu, context)
     }
 
-    fn set_upcall(&mut self, page: u64, entry: u64, stack: u64) -> Result<u64, Error> {
-        let (first, _) = self.in_window(Span::new(page, PAGE_SIZE))?;
-        Upcall::check(entry, stack)?;
-        let region = self.space.regions.find(first).ok_or(Error::NotMapped)?;
-        if region.source != Source::Zero || region.protection != Protection::ReadWrite {
-            return Err(Error::NotMapped);
-        }
-        let Touch::Resolved(mapping) = self.space.touch(&mut self.machine, first, Access::Write) else {
-            return Err(Error::NoMemory);
-        };
-        self.space.pinned = Some(first);
-        self.vcpu.set_upcall(&mut self.machine, Upcall { page, frame: mapping.frame, entry, stack });
-        Ok(0)
+    fn is_first(&self, cpu: &Cpu) -> bool {
+        cpu.current.is_some_and(|current| Some(current.domain) == self.first)
     }
 
-    fn set_timer(&mut self, deadline_ns: u64) -> u64 {
-        self.vcpu.tick_due = false;
-        self.vcpu.deadline_ns = deadline_ns;
-        if deadline_ns != NEVER {
-            self.vcpu.advance(self.machine.now_ns());
-        }
-        self.machine.set_alarm(self.vcpu.alarm_ns());
-        0
+    /// The domain that asks.
+    pub(crate) fn current(&self, cpu: &Cpu) -> Result<Guard<'_, Domain<M>>, Refusal> {
+        let current = cpu.current.ok_or(Error::StaleHandle)?;
+        Ok(self.domains.lock(current.domain).ok_or(Error::StaleHandle)?)
     }
 
-    fn wait(&mut self, deadline_ns: u64) -> Effect {
-        if self.vcpu.pending != 0 {
-            return Effect::Answer(self.vcpu.take_events(&mut self.machine));
-        }
-        let tick_was_due = if self.vcpu.tick_due { TickAtStart::Due } else { TickAtStart::NotDue };
-        self.vcpu.waiting = Some(Waiting { deadline_ns, tick_was_due });
-        Effect::Sleep
+    /// The virtual CPU that asks.
+    pub(crate) fn current_vcpu(&self, cpu: &Cpu) -> Result<(VcpuId, Guard<'_, Vcpu>), Refusal> {
+        let current = cpu.current.ok_or(Error::StaleHandle)?;
+        Ok((current.vcpu, self.vcpus.lock(current.vcpu).ok_or(Error::StaleHandle)?))
     }
 
-    fn listen(&mut self, device: usize, index: u32, event: u32) -> Result<u64, Error> {
-        if event > 63 {
-            return Err(Error::Malformed);
+    /// Copies words from or to the memory of a domain. Memory of devices is none.
+    pub(crate) fn user_frames(
+        &self,
+        domain: &mut Domain<M>,
+        (base, length): (u64, u64),
+        access: Access,
+        mut each: impl FnMut(&M, crate::machine::Frame, usize, core::ops::Range<usize>),
+    ) -> Result<(), Refusal> {
+        if base.checked_add(length).is_none_or(|end| end > 1 << 47) {
+            return Err(Error::BadRange.into());
         }
-        let (device, line) = self.devices.line(device, index)?;
-        *line = match *line {
-            Line::Off => {
-                self.machine.connect(device, index)?;
-                Line::Ready(event)
-            }
-            Line::Ready(_) => Line::Ready(event),
-            Line::Pending(_) => Line::Pending(event),
-        };
-        Ok(0)
-    }
-
-    fn print(&mut self, text: Span) -> Result<u64, Error> {
-        if text.length > Request::PRINT_BYTES_MAX || text.end().is_none_or(|end| end > 1 << 47) {
-            return Err(Error::BadRange);
-        }
-        let mut buffer = [0; Request::PRINT_BYTES_MAX as usize];
-        let mut filled = 0;
-        while filled < text.length as usize {
-            let address = text.base + filled as u64;
-            let offset = (address % PAGE_SIZE) as usize;
-            let count = (PAGE_SIZE as usize - offset).min(text.length as usize - filled);
-            match self.space.touch(&mut self.machine, Page::containing(address), Access::Read) {
-                Touch::Resolved(mapping) if !self.is_device(address) => {
-                    self.machine.read(mapping.frame, offset, &mut buffer[filled..filled + count]);
+        let mut done = 0;
+        while done < length {
+            let address = base + done;
+            let offset = address % PAGE_SIZE;
+            let count = (PAGE_SIZE - offset).min(length - done);
+            let page = Page::containing(address);
+            match domain.space.touch(&self.machine, page, access) {
+                Touch::Resolved(mapping) if !domain.space.is_device(page) => {
+                    let range = done as usize..(done + count) as usize;
+                    each(&self.machine, mapping.frame, offset as usize, range);
                 }
-                Touch::Resolved(_) | Touch::Denied => return Err(Error::NotMapped),
-                Touch::OutOfMemory => return Err(Error::NoMemory),
+                Touch::Resolved(_) | Touch::Denied => return Err(Error::NotMapped.into()),
+                Touch::OutOfMemory => return Err(Error::NoMemory.into()),
             }
-            filled += count;
+            done += count;
         }
-        self.machine.print(&buffer[..filled]);
-        Ok(0)
+        Ok(())
     }
 
-    fn is_device(&self, address: u64) -> bool {
-        let region = self.space.regions.find(Page::containing(address));
-        region.is_some_and(|region| matches!(region.source, Source::Device(_)))
+    /// What the caller's handle names in its own domain.
+    pub(crate) fn object(
+        &self,
+        cpu: &Cpu,
+        handle: abi::Handle,
+        needed: abi::Rights,
+    ) -> Result<Object, Refusal> {
+        let domain = self.current(cpu)?;
+        Ok(domain.capabilities.find(handle, needed).map(|(_, held)| held.object)?)
     }
-
-    fn in_window(&self, span: Span) -> Result<(Page, Page), Error> {
-        let pages = pages_of(span)?;
-        if self.space.window.contains(span) { Ok(pages) } else { Err(Error::BadRange) }
-    }
-
-    fn holds(&self, handle: Handle, object: Object, needed: Rights) -> Result<(), Error> {
-        match self.capabilities.find(handle, needed)? {
-            found if found == object => Ok(()),
-            _ => Err(Error::WrongKind),
-        }
-    }
-
-    fn device(&self, handle: Handle, needed: Rights) -> Result<usize, Error> {
-        match self.capabilities.find(handle, needed)? {
-            Object::Device(index) => Ok(index),
-            _ => Err(Error::WrongKind),
-        }
-    }
-}
-
-/// The pages around a device's memory window, at least `pages` of them.
-fn device_source(window: Span, pages: u64) -> Result<Source, Error> {
-    let first = Frame::containing(window.base);
-    let end = window.end().ok_or(Error::BadRange)?.div_ceil(PAGE_SIZE);
-    let granted = Frame::new(end).since(first).ok_or(Error::BadRange)?;
-    if window.length == 0 || pages > granted { Err(Error::BadRange) } else { Ok(Source::Device(first)) }
 }
 
 /// The kernel's log as a place to format to.
-pub(crate) struct Log<'m, M>(pub &'m mut M);
+pub(crate) struct Log<'m, M>(pub &'m M);
 
 impl<M: Machine> core::fmt::Write for Log<'_, M> {
     fn write_str(&mut self, text: &str) -> core::fmt::Result {

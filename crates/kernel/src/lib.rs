@@ -13,12 +13,19 @@ extern crate std;
 
 mod capability;
 mod device;
+mod domain;
 mod elf;
 mod kernel;
+mod lifecycle;
 mod machine;
 mod memory;
+mod objects;
 mod region;
+mod schedule;
+mod serve;
 mod start;
+mod table;
+mod tree;
 mod vcpu;
 
 #[cfg(test)]
@@ -28,6 +35,6 @@ mod tests;
 
 pub use device::{ByteRange, Device};
 pub use elf::ElfError;
-pub use kernel::{Fault, Interrupt, Kernel, Next, PAGE_FAULT};
+pub use kernel::{Cpu, Fault, Interrupt, Kernel, Next, PAGE_FAULT};
 pub use machine::{Access, Cache, Frame, Machine, Mapping, Owner, Page};
 pub use start::{BootModule, StartError, start};

@@ -133,6 +133,8 @@ pub trait Machine: Sync + Sized {
     fn cpu_count(&self) -> usize;
     /// Makes another CPU enter the kernel ([`crate::Interrupt::Kick`]), soon.
     fn kick(&self, cpu: usize);
+    /// How often a CPU was asked by another to forget translations.
+    fn shootdowns(&self, cpu: usize) -> u64;
     /// Keeps what one domain leaves behind in this CPU (predictors, buffers) from the next one, as far as the CPU can and the user wants it.
     fn separate(&self);
 

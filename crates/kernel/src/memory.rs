@@ -1,33 +1,60 @@
 //! A domain's memory: regions over its address space, frames against its quota.
 
+use crate::capability::Place;
 use crate::machine::{Access, Cache, Frame, Machine, Mapping, Owner, Page};
-use crate::region::{Edit, Region, Regions, Source};
+use crate::region::{Edit, Region, Regions, Share, Source};
+use crate::vcpu::VCPUS_MAX;
 use abi::{Commit, Error, PAGE_SIZE, Protection, Span};
 use alloc::vec::Vec;
 
-/// How many pages of the boot module one touch maps, aligned to as many: they cost no frame, and a touch is
-/// seldom alone.
+/// How many pages of an object one touch maps, aligned to as many: they cost no frame, and a touch is seldom alone.
 const AROUND_PAGES: u64 = 16;
+/// The most pages that are ended or changed before the kernel looks at interrupts again.
+const PIECE_PAGES: usize = 2048;
+/// Frames that wait for the CPUs to forget them before they are free.
+const LIMBO_MAX: usize = 64;
 
 /// Pages that may be in the lower half: addresses below 2^47 are canonical.
 pub(crate) const LOWER_HALF: (Page, Page) = (Page::containing(0), Page::containing(1 << 47));
 
 /// An address space and what it costs.
-#[derive(Debug)]
-pub(crate) struct Space {
+pub(crate) struct Space<M: Machine> {
     pub regions: Regions,
+    pub tables: M::Space,
     /// Where the domain may map.
     pub window: Span,
-    /// Where the boot module is mapped.
-    pub module: Span,
-    /// The frames taken: private pages, commitments, DMA memory, page tables.
+    /// The frames taken: private pages, commitments, DMA memory, page tables; what the kernel keeps about the domain; what its domains may
+    /// take.
     pub used: u64,
     /// The most that `used` may be.
     pub quota: u64,
-    /// The page that the kernel writes upcalls to: it stays as it is.
-    pub pinned: Option<Page>,
+    /// The pages that the kernel writes upcalls to, by virtual CPU: they stay as they are.
+    pub pinned: [Option<Page>; VCPUS_MAX],
     /// Frames of device memory that the domain may only read.
     pub sealed: Vec<(Frame, u64)>,
+    /// Page faults that were resolved.
+    pub touches: u64,
+}
+
+/// Why a request was not served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// For good.
+    Error(Error),
+    /// It was served in part, and is to be made again. If it names pages: only for those from here on.
+    Again(Option<Page>),
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Self::Error(error)
+    }
+}
+
+/// Frames that were unmapped and that some CPU may still reach.
+struct Limbo {
+    frames: [Frame; LIMBO_MAX],
+    count: usize,
 }
 
 /// What became of a touch.
@@ -41,131 +68,173 @@ pub(crate) enum Touch {
     Denied,
 }
 
-impl Space {
+impl Limbo {
+    const fn new() -> Self {
+        Self { frames: [Frame::new(0); LIMBO_MAX], count: 0 }
+    }
+
+    /// Takes a frame whose page was unmapped.
+    fn add<M: Machine>(&mut self, machine: &M, tables: &mut M::Space, frame: Frame) {
+        self.frames[self.count] = frame;
+        self.count += 1;
+        if self.count == LIMBO_MAX {
+            self.free(machine, tables);
+        }
+    }
+
+    /// Frees them, when every CPU has forgotten them.
+    fn free<M: Machine>(&mut self, machine: &M, tables: &mut M::Space) {
+        machine.flush(tables);
+        for frame in &self.frames[..self.count] {
+            machine.free_run(*frame, 1);
+        }
+        self.count = 0;
+    }
+}
+
+impl<M: Machine> Space<M> {
     /// Declares a region in the place of whatever was there.
-    pub fn map<M: Machine>(&mut self, machine: &mut M, region: Region) -> Result<(), Error> {
+    pub fn map(&mut self, machine: &M, region: Region) -> Result<(), Refusal> {
         self.vacate(machine, region.first, region.end, Edit::Replace)?;
-        self.occupy(machine, region).inspect_err(|_| self.remove_tables(machine, region.first))
+        Ok(self.occupy(machine, region).inspect_err(|_| self.remove_tables(machine, region.first))?)
     }
 
     /// Declares a region of contiguous, zeroed frames in the place of whatever was there. Answers with the first of them.
-    pub fn map_dma<M: Machine>(
+    pub fn map_dma(
         &mut self,
-        machine: &mut M,
+        machine: &M,
         (first, end): (Page, Page),
         protection: Protection,
         commit: Commit,
-    ) -> Result<Frame, Error> {
+    ) -> Result<Frame, Refusal> {
         self.vacate(machine, first, end, Edit::Replace)?;
         let pages = end.since(first);
-        let mapped = self.allocate_dma(machine, pages).and_then(|frame| {
+        let mapped = self.allocate_run(machine, pages).and_then(|frame| {
             let region = Region { first, end, source: Source::Dma(frame), protection, commit };
             self.occupy(machine, region).inspect_err(|_| machine.free_run(frame, pages))?;
             Ok(frame)
         });
-        mapped.inspect_err(|_| self.remove_tables(machine, first))
+        Ok(mapped.inspect_err(|_| self.remove_tables(machine, first))?)
     }
 
     /// Changes the access to regions that cover all of `first..end`.
-    pub fn protect<M: Machine>(
+    pub fn protect(
         &mut self,
-        machine: &mut M,
+        machine: &M,
         (first, end): (Page, Page),
         protection: Protection,
-    ) -> Result<(), Error> {
+    ) -> Result<(), Refusal> {
         self.check_unpinned(first, end)?;
         if !self.regions.cover(first, end) {
-            return Err(Error::NotMapped);
+            return Err(Error::NotMapped.into());
         }
-        let is_device = |region: &Region| !region.source.is_private();
-        if protection == Protection::ReadExecute
-            && self.regions.overlapping(first, end).any(|region| is_device(&region))
-        {
-            return Err(Error::Protection);
+        for region in self.regions.overlapping(first, end) {
+            check_protection(region.source, protection)?;
         }
         self.regions.admit(first, end, Edit::Protect)?;
-        self.regions.protect(first, end, protection);
-        let mut at = first;
-        while let Some((page, mapping)) = machine.next_mapping(at, end) {
-            machine.protect(page, self.effective(mapping.frame, mapping.owner, protection, page));
-            at = page.offset(1);
+        let (mut at, mut count) = (first, 0);
+        while let Some((page, mapping)) = machine.next_mapping(&self.tables, at, end) {
+            if count == PIECE_PAGES {
+                // What was done keeps; the rest is asked for again.
+                self.regions.protect(first, page, protection);
+                machine.flush(&mut self.tables);
+                return Err(Refusal::Again(Some(page)));
+            }
+            let effective = self.effective(mapping.frame, mapping.owner, protection, page);
+            machine.protect(&mut self.tables, page, effective);
+            (at, count) = (page.offset(1), count + 1);
         }
+        self.regions.protect(first, end, protection);
+        machine.flush(&mut self.tables);
         Ok(())
     }
 
     /// Gives the private pages in `first..end` back. What is committed stays charged.
-    pub fn reset<M: Machine>(&mut self, machine: &mut M, first: Page, end: Page) -> Result<(), Error> {
+    pub fn reset(&mut self, machine: &M, first: Page, end: Page) -> Result<(), Refusal> {
         self.check_unpinned(first, end)?;
-        self.drop_private(machine, first, end);
-        Ok(())
+        self.drop_pages(machine, first, end, Drop::Private)
     }
 
     /// Ends what is mapped in `first..end`.
-    pub fn unmap<M: Machine>(&mut self, machine: &mut M, first: Page, end: Page) -> Result<(), Error> {
+    pub fn unmap(&mut self, machine: &M, first: Page, end: Page) -> Result<(), Refusal> {
         self.vacate(machine, first, end, Edit::Remove)?;
         self.remove_tables(machine, first);
         Ok(())
     }
 
-    /// Resolves a touch of `page`: zeros, the boot module's page, or a private copy of it.
-    pub fn touch<M: Machine>(&mut self, machine: &mut M, page: Page, access: Access) -> Touch {
+    /// Ends every region that hangs on a capability. Upcall pages never do.
+    pub fn unmap_capability(&mut self, machine: &M, place: Place) -> Result<(), Refusal> {
+        let (mut at, _) = LOWER_HALF;
+        while let Some(&Region { first, end, .. }) = self.regions.by_capability(place, at) {
+            self.drop_pages(machine, first, end, Drop::All)?;
+            self.clear(machine, first, end);
+            self.regions.remove(first, end);
+            self.remove_tables(machine, first);
+            at = end;
+        }
+        Ok(())
+    }
+
+    /// Resolves a touch of `page`: zeros, an object's page, or a private copy of it.
+    pub fn touch(&mut self, machine: &M, page: Page, access: Access) -> Touch {
         let Some(region) = self.regions.find(page).copied() else { return Touch::Denied };
         if !access.allowed_by(region.protection) {
             return Touch::Denied;
         }
-        let now = machine.mapping(page);
+        let now = machine.mapping(&self.tables, page);
         if let Some(mapping) = now.filter(|mapping| access.allowed_by(mapping.protection)) {
             // The CPU remembered an older entry.
-            machine.protect(page, mapping.protection);
+            machine.protect(&mut self.tables, page, mapping.protection);
+            machine.flush(&mut self.tables);
             return Touch::Resolved(mapping);
         }
         let source = region.source.offset(page.since(region.first));
         let wants_private = match source {
             Source::Zero => true,
-            Source::Module(_) => access == Access::Write,
-            Source::Device(_) | Source::Dma(_) => false,
+            Source::Memory(_, Share::Copied, _) => access == Access::Write,
+            Source::Memory(..) | Source::Device(..) | Source::Dma(_) => false,
         };
-        if wants_private {
-            return self.touch_private(machine, page, &region, source);
-        }
-        self.touch_shared(machine, page, &region, access)
+        let touched = if wants_private {
+            self.touch_private(machine, page, &region, source)
+        } else {
+            self.touch_shared(machine, page, &region, access)
+        };
+        self.touches += u64::from(matches!(touched, Touch::Resolved(_)));
+        touched
     }
 
     /// Gives everything back: regions, private pages, tables.
-    pub fn end<M: Machine>(&mut self, machine: &mut M) {
+    pub fn end(&mut self, machine: &M) -> Result<(), Refusal> {
         let (first, end) = LOWER_HALF;
-        self.pinned = None;
+        self.pinned = [None; VCPUS_MAX];
+        self.drop_pages(machine, first, end, Drop::All)?;
         self.clear(machine, first, end);
         self.regions.remove(first, end);
         self.remove_tables(machine, first);
-    }
-
-    /// Makes `first..end` a hole. Its tables stay.
-    fn vacate<M: Machine>(
-        &mut self,
-        machine: &mut M,
-        first: Page,
-        end: Page,
-        edit: Edit,
-    ) -> Result<(), Error> {
-        self.check_unpinned(first, end)?;
-        self.regions.admit(first, end, edit)?;
-        self.clear(machine, first, end);
-        self.regions.remove(first, end);
         Ok(())
     }
 
-    /// Declares a region in a hole.
-    fn occupy<M: Machine>(&mut self, machine: &mut M, region: Region) -> Result<(), Error> {
-        let charge = region.charge(region.pages());
-        self.charge(charge)?;
-        self.commit_tables(machine, &region).inspect_err(|_| self.used -= charge)?;
-        self.regions.insert(region);
+    /// Whether a page is a device's.
+    pub fn is_device(&self, page: Page) -> bool {
+        self.regions.find(page).is_some_and(|region| matches!(region.source, Source::Device(..)))
+    }
+
+    /// Takes frames of the quota for something that is no region.
+    pub fn charge(&mut self, frames: u64) -> Result<(), Error> {
+        if frames > self.quota - self.used {
+            return Err(Error::NoMemory);
+        }
+        self.used += frames;
         Ok(())
     }
 
-    /// Takes and zeroes contiguous frames for `pages` pages, uncharged: the region charges.
-    fn allocate_dma<M: Machine>(&self, machine: &mut M, pages: u64) -> Result<Frame, Error> {
+    /// Gives such frames back.
+    pub fn discharge(&mut self, frames: u64) {
+        self.used -= frames;
+    }
+
+    /// Takes and zeroes contiguous frames, uncharged.
+    pub fn allocate_run(&self, machine: &M, pages: u64) -> Result<Frame, Error> {
         if pages > self.quota - self.used {
             return Err(Error::NoMemory);
         }
@@ -174,13 +243,30 @@ impl Space {
         Ok(first)
     }
 
-    fn touch_private<M: Machine>(
-        &mut self,
-        machine: &mut M,
-        page: Page,
-        region: &Region,
-        source: Source,
-    ) -> Touch {
+    /// Makes `first..end` a hole. Its tables stay.
+    fn vacate(&mut self, machine: &M, first: Page, end: Page, edit: Edit) -> Result<(), Refusal> {
+        self.check_unpinned(first, end)?;
+        self.regions.admit(first, end, edit)?;
+        match self.drop_pages(machine, first, end, Drop::All) {
+            // The whole is asked for again: what is a hole by then is passed quickly.
+            Err(Refusal::Again(_)) => return Err(Refusal::Again(None)),
+            done => done?,
+        }
+        self.clear(machine, first, end);
+        self.regions.remove(first, end);
+        Ok(())
+    }
+
+    /// Declares a region in a hole.
+    fn occupy(&mut self, machine: &M, region: Region) -> Result<(), Error> {
+        let charge = region.charge(region.pages());
+        self.charge(charge)?;
+        self.commit_tables(machine, &region).inspect_err(|_| self.used -= charge)?;
+        self.regions.insert(region);
+        Ok(())
+    }
+
+    fn touch_private(&mut self, machine: &M, page: Page, region: &Region, source: Source) -> Touch {
         let charge = u64::from(region.charges_on_touch());
         if self.add_tables(machine, page).and_then(|()| self.charge(charge)).is_err() {
             return Touch::OutOfMemory;
@@ -190,43 +276,38 @@ impl Space {
             return Touch::OutOfMemory;
         };
         match source {
-            Source::Module(original) => machine.copy(original, frame),
+            Source::Memory(original, ..) => machine.copy(original, frame),
             _ => machine.zero(frame),
         }
         let mapping = Mapping { frame, protection: region.protection, owner: Owner::Page };
-        machine.map(page, mapping, Cache::Normal);
+        machine.map(&mut self.tables, page, mapping, Cache::Normal);
+        machine.flush(&mut self.tables);
         Touch::Resolved(mapping)
     }
 
-    fn touch_shared<M: Machine>(
-        &mut self,
-        machine: &mut M,
-        page: Page,
-        region: &Region,
-        access: Access,
-    ) -> Touch {
+    fn touch_shared(&mut self, machine: &M, page: Page, region: &Region, access: Access) -> Touch {
         if self.add_tables(machine, page).is_err() {
             return Touch::OutOfMemory;
         }
-        let source_of = |page: Page| region.source.offset(page.since(region.first));
         let Some(mapping) = self.shared_mapping(page, region, access) else { return Touch::Denied };
-        match source_of(page) {
-            Source::Module(_) => self.map_around(machine, page, region, access),
-            Source::Device(_) => machine.map(page, mapping, Cache::Device),
-            _ => machine.map(page, mapping, Cache::Normal),
+        match region.source {
+            Source::Memory(..) => self.map_around(machine, page, region, access),
+            Source::Device(..) => machine.map(&mut self.tables, page, mapping, Cache::Device),
+            _ => machine.map(&mut self.tables, page, mapping, Cache::Normal),
         }
+        machine.flush(&mut self.tables);
         Touch::Resolved(mapping)
     }
 
-    /// Maps the page of the boot module that was touched, and its neighbours that share its last table.
-    fn map_around<M: Machine>(&self, machine: &mut M, page: Page, region: &Region, access: Access) {
+    /// Maps the page of an object that was touched, and its neighbours that share its last table.
+    fn map_around(&mut self, machine: &M, page: Page, region: &Region, access: Access) {
         let around = page.align_down(AROUND_PAGES);
         let mut at = around.max(region.first);
         while at < around.offset(AROUND_PAGES).min(region.end) {
-            if machine.mapping(at).is_none()
+            if (at == page || machine.mapping(&self.tables, at).is_none())
                 && let Some(mapping) = self.shared_mapping(at, region, access)
             {
-                machine.map(at, mapping, Cache::Normal);
+                machine.map(&mut self.tables, at, mapping, Cache::Normal);
             }
             at = at.offset(1);
         }
@@ -234,7 +315,7 @@ impl Space {
 
     fn shared_mapping(&self, page: Page, region: &Region, access: Access) -> Option<Mapping> {
         let frame = match region.source.offset(page.since(region.first)) {
-            Source::Module(frame) | Source::Device(frame) | Source::Dma(frame) => frame,
+            Source::Memory(frame, ..) | Source::Device(frame, _) | Source::Dma(frame) => frame,
             Source::Zero => return None,
         };
         let protection = self.effective(frame, Owner::Elsewhere, region.protection, page);
@@ -249,20 +330,14 @@ impl Space {
         let sealed =
             || self.sealed.iter().any(|&(first, count)| frame.since(first).is_some_and(|at| at < count));
         match self.regions.find(page).map(|region| region.source) {
-            Some(Source::Dma(_)) => protection,
-            Some(Source::Device(_)) if !sealed() => protection,
+            Some(Source::Dma(_) | Source::Memory(_, Share::Written, _)) => protection,
+            Some(Source::Device(..)) if !sealed() => protection,
             _ => Protection::Read,
         }
     }
 
-    /// Takes all frames and charges of `first..end` back; leaves the regions' entries.
-    fn clear<M: Machine>(&mut self, machine: &mut M, first: Page, end: Page) {
-        self.drop_private(machine, first, end);
-        let mut at = first;
-        while let Some((page, _)) = machine.next_mapping(at, end) {
-            machine.unmap(page);
-            at = page.offset(1);
-        }
+    /// Takes the charges and contiguous frames of `first..end` back, where no page is mapped any more; leaves the regions' entries.
+    fn clear(&mut self, machine: &M, first: Page, end: Page) {
         for region in self.regions.overlapping(first, end) {
             self.used -= region.charge(region.pages());
             if let Source::Dma(frame) = region.source {
@@ -271,36 +346,36 @@ impl Space {
         }
     }
 
-    fn drop_private<M: Machine>(&mut self, machine: &mut M, first: Page, end: Page) {
-        let mut at = first;
-        while let Some((page, mapping)) = machine.next_mapping(at, end) {
-            at = page.offset(1);
+    /// Ends mappings, a piece at a time.
+    fn drop_pages(&mut self, machine: &M, first: Page, end: Page, what: Drop) -> Result<(), Refusal> {
+        let (mut at, mut limbo, mut passed) = (first, Limbo::new(), 0);
+        let mut rest = Ok(());
+        while let Some((page, mapping)) = machine.next_mapping(&self.tables, at, end) {
+            if passed == PIECE_PAGES {
+                rest = Err(Refusal::Again(Some(page)));
+                break;
+            }
+            (at, passed) = (page.offset(1), passed + 1);
             if mapping.owner == Owner::Page {
-                machine.unmap(page);
-                machine.free_run(mapping.frame, 1);
+                machine.unmap(&mut self.tables, page);
+                limbo.add(machine, &mut self.tables, mapping.frame);
                 let charged = self.regions.find(page).is_some_and(Region::charges_on_touch);
                 self.used -= u64::from(charged);
+            } else if what == Drop::All {
+                machine.unmap(&mut self.tables, page);
             }
         }
+        limbo.free(machine, &mut self.tables);
+        rest
     }
 
     fn check_unpinned(&self, first: Page, end: Page) -> Result<(), Error> {
-        match self.pinned {
-            Some(page) if first <= page && page < end => Err(Error::Busy),
-            _ => Ok(()),
-        }
-    }
-
-    fn charge(&mut self, frames: u64) -> Result<(), Error> {
-        if frames > self.quota - self.used {
-            return Err(Error::NoMemory);
-        }
-        self.used += frames;
-        Ok(())
+        let pinned = self.pinned.iter().flatten().any(|&page| first <= page && page < end);
+        if pinned { Err(Error::Busy) } else { Ok(()) }
     }
 
     /// The tables of a committed region, so that touching it needs none.
-    fn commit_tables<M: Machine>(&mut self, machine: &mut M, region: &Region) -> Result<(), Error> {
+    fn commit_tables(&mut self, machine: &M, region: &Region) -> Result<(), Error> {
         if region.commit == Commit::OnTouch {
             return Ok(());
         }
@@ -313,24 +388,43 @@ impl Space {
         Ok(())
     }
 
-    fn add_tables<M: Machine>(&mut self, machine: &mut M, page: Page) -> Result<(), Error> {
-        for _ in 0..machine.missing_tables(page) {
+    fn add_tables(&mut self, machine: &M, page: Page) -> Result<(), Error> {
+        for _ in 0..machine.missing_tables(&self.tables, page) {
             self.charge(1)?;
             let Some(frame) = machine.allocate() else {
                 self.used -= 1;
                 return Err(Error::NoMemory);
             };
             machine.zero(frame);
-            machine.add_table(page, frame);
+            machine.add_table(&mut self.tables, page, frame);
         }
         Ok(())
     }
 
     /// Takes back the tables of the hole that `page` lies in.
-    fn remove_tables<M: Machine>(&mut self, machine: &mut M, page: Page) {
+    fn remove_tables(&mut self, machine: &M, page: Page) {
         let (first, end) = self.regions.hole(page, LOWER_HALF);
-        self.used -= machine.remove_tables(first, end);
+        self.used -= machine.remove_tables(&mut self.tables, first, end);
     }
+}
+
+/// Which mappings go.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Drop {
+    /// Private pages.
+    Private,
+    /// All.
+    All,
+}
+
+/// Whether a region of `source` may ever have this protection.
+pub(crate) fn check_protection(source: Source, protection: Protection) -> Result<(), Error> {
+    let allowed = match (protection, source) {
+        (Protection::ReadExecute, source) => matches!(source, Source::Zero | Source::Memory(..)),
+        (Protection::ReadWrite, source) => !matches!(source, Source::Memory(_, Share::ReadOnly, _)),
+        _ => true,
+    };
+    if allowed { Ok(()) } else { Err(Error::Protection) }
 }
 
 /// A span of whole pages, as pages.

@@ -1,10 +1,11 @@
 //! The region table: what a domain declared about each part of its address space.
 
+use crate::capability::Place;
 use crate::machine::{Frame, Page};
-use abi::{Commit, Error, Protection};
+use abi::{Commit, Error, PAGE_SIZE, Protection};
 use alloc::vec::Vec;
 
-/// The most regions that a domain can have. Bounds the table (48 bytes each) and the time to insert into it.
+/// The most regions that a domain can have. Bounds the time to insert into its table.
 pub(crate) const REGIONS_MAX: usize = 16_384;
 
 /// Pages `first..end` with one source and one protection.
@@ -21,12 +22,23 @@ pub(crate) struct Region {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
     Zero,
-    /// The boot module's frames, shared until they are written to.
-    Module(Frame),
-    /// A device's memory.
-    Device(Frame),
+    /// Frames of an object, and the capability by which they are mapped.
+    Memory(Frame, Share, Place),
+    /// A device's memory, and the capability.
+    Device(Frame, Place),
     /// Contiguous frames that belong to the region.
     Dma(Frame),
+}
+
+/// What writing to an object's pages does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Share {
+    /// It makes a private copy.
+    Copied,
+    /// It is not allowed.
+    ReadOnly,
+    /// Everyone sees it.
+    Written,
 }
 
 impl Source {
@@ -34,15 +46,18 @@ impl Source {
     pub fn offset(self, count: u64) -> Self {
         match self {
             Self::Zero => Self::Zero,
-            Self::Module(frame) => Self::Module(frame.offset(count)),
-            Self::Device(frame) => Self::Device(frame.offset(count)),
+            Self::Memory(frame, sharing, by) => Self::Memory(frame.offset(count), sharing, by),
+            Self::Device(frame, by) => Self::Device(frame.offset(count), by),
             Self::Dma(frame) => Self::Dma(frame.offset(count)),
         }
     }
 
-    /// Whether pages of it can be private frames of the domain.
-    pub fn is_private(self) -> bool {
-        matches!(self, Self::Zero | Self::Module(_))
+    /// The capability that it hangs on.
+    pub fn capability(self) -> Option<Place> {
+        match self {
+            Self::Memory(_, _, by) | Self::Device(_, by) => Some(by),
+            Self::Zero | Self::Dma(_) => None,
+        }
     }
 }
 
@@ -54,7 +69,7 @@ impl Region {
     /// How many frames of the quota are taken by declaring `pages` of it, touched or not.
     pub fn charge(&self, pages: u64) -> u64 {
         match (self.source, self.commit) {
-            (Source::Device(_), _) => 0,
+            (Source::Device(..) | Source::Memory(_, Share::ReadOnly | Share::Written, _), _) => 0,
             (Source::Dma(_), _) | (_, Commit::Now) => pages,
             (_, Commit::OnTouch) => 0,
         }
@@ -84,18 +99,38 @@ pub(crate) enum Edit {
     Protect,
 }
 
+/// More while regions are split, before what lies between is taken out; and while a change is made in pieces, one by each virtual CPU.
+const SPLITS: usize = 2 + crate::vcpu::VCPUS_MAX;
+
 /// Regions that do not overlap, in order of address. Takes all its memory when it is made.
 #[derive(Debug)]
 pub(crate) struct Regions {
     sorted: Vec<Region>,
+    count_max: usize,
 }
 
 impl Regions {
-    pub fn new() -> Result<Self, Error> {
+    /// A table for so many regions.
+    pub fn new(count_max: usize) -> Result<Self, Error> {
         let mut sorted = Vec::new();
-        // Two more while regions are split, before what lies between is taken out.
-        sorted.try_reserve_exact(REGIONS_MAX + 2).map_err(|_| Error::NoMemory)?;
-        Ok(Self { sorted })
+        sorted.try_reserve_exact(count_max + SPLITS).map_err(|_| Error::NoMemory)?;
+        Ok(Self { sorted, count_max })
+    }
+
+    /// The frames that a table for so many regions takes.
+    pub const fn frames(count_max: usize) -> u64 {
+        (((count_max + SPLITS) * size_of::<Region>()) as u64).div_ceil(PAGE_SIZE)
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.sorted.len()
+    }
+
+    /// The first region at or after `from` that hangs on this capability.
+    pub fn by_capability(&self, place: Place, from: Page) -> Option<&Region> {
+        let rest = &self.sorted[self.first_ending_after(from)..];
+        rest.iter().find(|region| region.source.capability() == Some(place))
     }
 
     /// The region that `page` lies in.
@@ -144,7 +179,7 @@ impl Regions {
             Edit::Protect => (0, 0),
         };
         let after = self.sorted.len() + split(first) + split(end) + added - removed;
-        if after <= REGIONS_MAX { Ok(()) } else { Err(Error::TableFull) }
+        if after <= self.count_max { Ok(()) } else { Err(Error::TableFull) }
     }
 
     /// Takes `first..end` out of every region. Needs [`Regions::admit`].

@@ -1,17 +1,22 @@
 //! Starts the first domain from the boot module.
 
-use crate::capability::{Capabilities, Object};
+use crate::capability::{Object, Place};
 use crate::device::{Device, Devices};
+use crate::domain::{Limits, Memory};
 use crate::elf::{ElfError, Executable, Segment};
-use crate::kernel::Kernel;
+use crate::kernel::{Cpu, Kernel, Seat};
+use crate::lifecycle::VCPU_FRAMES;
 use crate::machine::{Access, Frame, Machine, Page};
-use crate::memory::{Space, Touch};
-use crate::region::{Region, Regions, Source};
-use crate::vcpu::{Vcpu, fresh_context};
+use crate::memory::{Refusal, Space, Touch};
+use crate::region::{REGIONS_MAX, Region, Share, Source};
+use crate::schedule::Queue;
+use crate::table::{DomainId, Lock, Table};
+use crate::vcpu::fresh_context;
 use abi::boot::{BootInfo, ClockParameters, DEVICES_MAX, DeviceRecord, ModuleHeader};
-use abi::{Commit, Context, Error, Handle, PAGE_SIZE, Protection, Rights, Span};
+use abi::{Commit, DomainParameters, Error, Handle, PAGE_SIZE, Protection, Span};
 use alloc::vec::Vec;
 use core::fmt;
+use core::sync::atomic::{AtomicBool, AtomicU64};
 
 /// Where a domain's executable may be linked to be.
 const IMAGE_AREA: Span = Span::new(0x1000_0000, 0xf000_0000);
@@ -20,13 +25,17 @@ const BOOT_INFO: u64 = 0x0800_0000;
 /// The end of a domain's first stack. Nothing is ever mapped below its beginning: the guard.
 const STACK_END: u64 = 0x0900_0000;
 /// Where a domain may map: 112 TiB above what it starts with.
-const WINDOW: Span = Span::new(0x1_0000_0000, 0x7000_0000_0000 - 0x1_0000_0000);
+pub(crate) const WINDOW: Span = Span::new(0x1_0000_0000, 0x7000_0000_0000 - 0x1_0000_0000);
 /// Where a domain finds the boot module: behind the window.
 const MODULE_BASE: u64 = 0x7100_0000_0000;
-/// Frames that no quota covers, for the kernel's own late needs (reading firmware tables to power off).
-const RESERVE_FRAMES: u64 = 64;
-/// Capabilities besides those to devices: space, virtual CPU, machine.
-const FIXED_CAPABILITIES: usize = 3;
+/// Frames that no quota covers: for the tables of objects, which grow and stay, and for reading firmware tables to power off.
+const RESERVE_FRAMES: u64 = 512;
+/// The most domains, virtual CPUs, and memories or channels that the machine can have.
+const DOMAINS_MAX: u64 = 256;
+const VCPUS_IN_ALL_MAX: u64 = 1024;
+const OBJECTS_MAX: u64 = 4096;
+/// Capabilities of the first domain.
+const FIRST_CAPABILITIES: u64 = 4096;
 
 /// A boot module in memory.
 #[derive(Clone, Copy, Debug)]
@@ -84,13 +93,19 @@ impl From<Error> for StartError {
     }
 }
 
-/// Makes a kernel with one domain in it, out of the boot module, and the context in which it starts.
+impl From<Refusal> for StartError {
+    fn from(_: Refusal) -> Self {
+        Self::NoMemory
+    }
+}
+
+/// Makes a kernel with one domain in it, out of the boot module: its virtual CPU is ready on CPU 0.
 pub fn start<M: Machine>(
-    mut machine: M,
+    machine: M,
     module: Option<BootModule<'_>>,
     devices: Vec<Device>,
     clock: ClockParameters,
-) -> Result<(Kernel<M>, Context), StartError> {
+) -> Result<Kernel<M>, StartError> {
     let module = module.ok_or(StartError::NoModule)?;
     let header = check_header(&module)?;
     let image = &module.bytes[header.image.base as usize..][..header.image.length as usize];
@@ -98,30 +113,14 @@ pub fn start<M: Machine>(
 
     let mut devices = devices;
     devices.truncate(DEVICES_MAX);
-    let mut capabilities = Capabilities::new(FIXED_CAPABILITIES + devices.len())?;
     let devices = Devices::new(devices)?;
-    let mut space = Space {
-        regions: Regions::new()?,
-        window: WINDOW,
-        module: Span::new(MODULE_BASE, header.length.next_multiple_of(PAGE_SIZE)),
-        used: 0,
-        quota: 0,
-        pinned: None,
-        sealed: sealed_frames(&devices)?,
-    };
-    space.quota = machine.free_count().saturating_sub(RESERVE_FRAMES);
-
+    let mut kernel = empty(machine, devices).ok_or(StartError::NoMemory)?;
     let first = Frame::containing(module.address);
-    let module_bytes = space.module.length;
-    declare(&mut space, &mut machine, MODULE_BASE, module_bytes, Source::Module(first), READ)?;
-    let image_frame = first.offset(header.image.base / PAGE_SIZE);
-    for segment in executable.segments() {
-        load(&mut space, &mut machine, segment, image_frame)?;
-    }
-    let stack = STACK_END - BootInfo::STACK_BYTES;
-    declare(&mut space, &mut machine, stack, BootInfo::STACK_BYTES, Source::Zero, WRITE)?;
-
-    let mut info = BootInfo {
+    let pages = header.length.div_ceil(PAGE_SIZE);
+    let id = kernel.first_domain()?;
+    let memory = kernel.memories.insert(|_| Memory { first, pages, owner: None }).ok_or(StartError::NoMemory)?;
+    let (place, module_memory) = kernel.insert_origin(id, Object::Memory(memory))?;
+    let info = BootInfo {
         magic: BootInfo::MAGIC,
         version: BootInfo::VERSION,
         device_count: 0,
@@ -129,23 +128,118 @@ pub fn start<M: Machine>(
         services: 0,
         window: WINDOW,
         module: Span::new(MODULE_BASE, header.length),
-        quota_bytes: space.quota * PAGE_SIZE,
+        quota_bytes: 0,
         clock,
-        space: capabilities.insert(Object::Space, Rights::ALL)?,
-        vcpu: capabilities.insert(Object::Vcpu, Rights::ALL)?,
-        machine: capabilities.insert(Object::Machine, Rights::ALL)?,
+        space: Handle::NONE,
+        vcpu: Handle::NONE,
+        machine: kernel.insert_origin(id, Object::Machine)?.1,
+        module_memory,
+        parent: Handle::NONE,
         devices: [DeviceRecord::default(); DEVICES_MAX],
     };
-    for (index, device) in devices.iter().enumerate() {
-        let handle: Handle = capabilities.insert(Object::Device(index), Rights::ALL)?;
-        info.devices[index] = DeviceRecord { handle, ..device.record };
-        info.device_count += 1;
+    let info = kernel.first_capabilities(id, info)?;
+    let mut domain = kernel.domains.lock(id).ok_or(StartError::NoMemory)?;
+    let (machine, space) = (&kernel.machine, &mut domain.space);
+    let module_pages = Span::new(MODULE_BASE, pages * PAGE_SIZE);
+    declare(space, machine, module_pages, Source::Memory(first, Share::Copied, place), READ)?;
+    let image_frame = first.offset(header.image.base / PAGE_SIZE);
+    for segment in executable.segments() {
+        load(space, machine, segment, (image_frame, place))?;
     }
-    publish(&mut space, &mut machine, &info)?;
+    let stack = Span::new(STACK_END - BootInfo::STACK_BYTES, BootInfo::STACK_BYTES);
+    declare(space, machine, stack, Source::Zero, WRITE)?;
+    publish(space, machine, &BootInfo { quota_bytes: space.quota * PAGE_SIZE, ..info })?;
+    let vcpu = domain.vcpus[0];
+    drop(domain);
+    if let Some((id, mut vcpu)) = vcpu.and_then(|id| Some((id, kernel.vcpus.lock(id)?))) {
+        vcpu.started = true;
+        vcpu.saved = fresh_context(executable.entry, STACK_END);
+        vcpu.saved.rdi = BOOT_INFO;
+        kernel.rouse(&Cpu::new(0), id, &vcpu);
+    }
+    Ok(kernel)
+}
 
-    let mut context = fresh_context(executable.entry, STACK_END);
-    context.rdi = BOOT_INFO;
-    Ok((Kernel { machine, capabilities, space, vcpu: Vcpu::new(), devices }, context))
+/// A kernel without domains.
+fn empty<M: Machine>(machine: M, devices: Devices) -> Option<Kernel<M>> {
+    let mut seats = Vec::new();
+    seats.try_reserve_exact(machine.cpu_count()).ok()?;
+    seats.resize_with(machine.cpu_count(), || Seat {
+        queue: Lock::<_, M>::new(Queue::default()),
+        attention: AtomicBool::new(false),
+    });
+    Some(Kernel {
+        authority: Lock::<_, M>::new(()),
+        domains: Table::new(DOMAINS_MAX as usize)?,
+        vcpus: Table::new(VCPUS_IN_ALL_MAX as usize)?,
+        memories: Table::new(OBJECTS_MAX as usize)?,
+        channels: Table::new(OBJECTS_MAX as usize)?,
+        devices: Lock::<_, M>::new(devices),
+        seats,
+        idle: AtomicU64::new(0),
+        first: None,
+        frames: machine.free_count(),
+        machine,
+    })
+}
+
+impl<M: Machine> Kernel<M> {
+    /// The first domain, which has everything.
+    fn first_domain(&mut self) -> Result<DomainId, StartError> {
+        let parameters = DomainParameters {
+            name: [0; 32],
+            memory_bytes: self.machine.free_count().saturating_sub(RESERVE_FRAMES) * PAGE_SIZE,
+            capabilities_max: FIRST_CAPABILITIES,
+            regions_max: REGIONS_MAX as u64,
+            vcpus_max: VCPUS_IN_ALL_MAX,
+            objects_max: OBJECTS_MAX,
+            domains_max: DOMAINS_MAX - 1,
+            share: DomainParameters::SHARE_DEFAULT,
+            budget_ns: 0,
+            cpus: 0,
+        };
+        let sealed = {
+            let devices = self.devices.lock();
+            let mut sealed = Vec::new();
+            sealed.try_reserve_exact(DEVICES_MAX).map_err(|_| StartError::NoMemory)?;
+            let spans = devices.iter().filter_map(|device| device.sealed);
+            sealed.extend(spans.map(|span| (Frame::containing(span.base), span.length / PAGE_SIZE)));
+            sealed
+        };
+        let limits =
+            Limits { vcpus: VCPUS_IN_ALL_MAX, objects: OBJECTS_MAX, domains: DOMAINS_MAX - 1 };
+        let id = self.insert_domain(None, &parameters, limits, sealed)?;
+        self.first = Some(id);
+        Ok(id)
+    }
+
+    /// Its capabilities to itself and to all devices.
+    fn first_capabilities(&self, id: DomainId, mut info: BootInfo) -> Result<BootInfo, StartError> {
+        let (place, handle) = self.insert_origin(id, Object::Domain(id))?;
+        info.space = handle;
+        if let Some(mut domain) = self.domains.lock(id) {
+            domain.origin = Some(place);
+            domain.taken.vcpus = 1;
+        }
+        let vcpu = self.make_vcpu(id, 0, (DomainParameters::SHARE_DEFAULT, 0, u64::MAX))?;
+        let (place, handle) = self.insert_origin(id, Object::Vcpu(vcpu))?;
+        info.vcpu = handle;
+        if let Some(mut domain) = self.domains.lock(id) {
+            domain.vcpus[0] = Some(vcpu);
+            domain.space.used += VCPU_FRAMES;
+        }
+        if let Some(mut vcpu) = self.vcpus.lock(vcpu) {
+            vcpu.origin = Some(place);
+        }
+        let count = self.devices.lock().iter().count();
+        for index in 0..count {
+            let (_, handle) = self.insert_origin(id, Object::Device(index))?;
+            let record = self.devices.lock().get(index).record;
+            info.devices[index] = DeviceRecord { handle, ..record };
+            info.device_count += 1;
+        }
+        Ok(info)
+    }
 }
 
 const READ: (Protection, Commit) = (Protection::Read, Commit::OnTouch);
@@ -167,34 +261,25 @@ fn check_header(module: &BootModule<'_>) -> Result<ModuleHeader, StartError> {
     if header.image.length == 0 { Err(StartError::NoExecutable) } else { Ok(header) }
 }
 
-fn sealed_frames(devices: &Devices) -> Result<Vec<(Frame, u64)>, StartError> {
-    let mut sealed = Vec::new();
-    sealed.try_reserve_exact(DEVICES_MAX).map_err(|_| StartError::NoMemory)?;
-    let spans = devices.iter().filter_map(|device| device.sealed);
-    sealed.extend(spans.map(|span| (Frame::containing(span.base), span.length / PAGE_SIZE)));
-    Ok(sealed)
-}
-
-/// Maps `length` bytes at `base`, both whole pages.
+/// Maps whole pages.
 fn declare<M: Machine>(
-    space: &mut Space,
-    machine: &mut M,
-    base: u64,
-    length: u64,
+    space: &mut Space<M>,
+    machine: &M,
+    span: Span,
     source: Source,
     (protection, commit): (Protection, Commit),
 ) -> Result<(), StartError> {
-    let first = Page::containing(base);
-    let end = first.offset(length / PAGE_SIZE);
-    Ok(space.map(machine, Region { first, end, source, protection, commit })?)
+    let first = Page::containing(span.base);
+    let end = first.offset(span.length / PAGE_SIZE);
+    space.map(machine, Region { first, end, source, protection, commit }).map_err(|_| StartError::NoMemory)
 }
 
 /// Maps a segment: its file pages from the module, the zeros behind them as their own region.
 fn load<M: Machine>(
-    space: &mut Space,
-    machine: &mut M,
+    space: &mut Space<M>,
+    machine: &M,
     segment: &Segment,
-    image: Frame,
+    (image, place): (Frame, Place),
 ) -> Result<(), StartError> {
     let Segment { memory, file, protection } = *segment;
     let how = if protection == Protection::ReadWrite { WRITE } else { (protection, Commit::OnTouch) };
@@ -203,11 +288,11 @@ fn load<M: Machine>(
     let memory_end = (memory.base + memory.length).next_multiple_of(PAGE_SIZE);
     let zeros = if file.length == 0 { base } else { file_end.next_multiple_of(PAGE_SIZE) };
     if zeros > base {
-        let source = Source::Module(image.offset(file.base / PAGE_SIZE));
-        declare(space, machine, base, zeros - base, source, how)?;
+        let source = Source::Memory(image.offset(file.base / PAGE_SIZE), Share::Copied, place);
+        declare(space, machine, Span::new(base, zeros - base), source, how)?;
     }
     if memory_end > zeros {
-        declare(space, machine, zeros, memory_end - zeros, Source::Zero, how)?;
+        declare(space, machine, Span::new(zeros, memory_end - zeros), Source::Zero, how)?;
     }
     let partial = (file_end % PAGE_SIZE) as usize;
     if protection == Protection::ReadWrite && zeros > base && partial != 0 {
@@ -219,16 +304,17 @@ fn load<M: Machine>(
     Ok(())
 }
 
-fn publish<M: Machine>(space: &mut Space, machine: &mut M, info: &BootInfo) -> Result<(), StartError> {
-    declare(space, machine, BOOT_INFO, PAGE_SIZE, Source::Zero, WRITE)?;
+fn publish<M: Machine>(space: &mut Space<M>, machine: &M, info: &BootInfo) -> Result<(), StartError> {
+    declare(space, machine, Span::new(BOOT_INFO, PAGE_SIZE), Source::Zero, WRITE)?;
     let page = Page::containing(BOOT_INFO);
     let frame = private(space, machine, page)?;
     machine.publish(frame, info);
-    Ok(space.protect(machine, (page, page.offset(1)), Protection::Read)?)
+    let pages = (page, page.offset(1));
+    space.protect(machine, pages, Protection::Read).map_err(|_| StartError::NoMemory)
 }
 
 /// The frame of a writable page of the domain.
-fn private<M: Machine>(space: &mut Space, machine: &mut M, page: Page) -> Result<Frame, StartError> {
+fn private<M: Machine>(space: &mut Space<M>, machine: &M, page: Page) -> Result<Frame, StartError> {
     match space.touch(machine, page, Access::Write) {
         Touch::Resolved(mapping) => Ok(mapping.frame),
         Touch::OutOfMemory | Touch::Denied => Err(StartError::NoMemory),

@@ -2,9 +2,13 @@
 
 use crate::device::{ByteRange, Device};
 use crate::fake::Fake;
-use crate::kernel::{Fault, Interrupt, Kernel, Next, PAGE_FAULT};
-use crate::machine::{Access, Machine, Owner, Page};
+use crate::capability::Capabilities;
+use crate::kernel::{Cpu, Fault, Interrupt, Kernel, Next, PAGE_FAULT};
+use crate::machine::{Access, Frame, Machine, Owner, Page};
 use crate::memory::Touch;
+use crate::region::{REGIONS_MAX, Regions};
+use crate::table::Guard;
+use crate::vcpu::Vcpu;
 use crate::start::{BootModule, StartError, start};
 use abi::boot::{BootInfo, ClockParameters, DeviceKind, DeviceRecord, ModuleHeader, status};
 use abi::upcall::{Area, Kind};
@@ -16,6 +20,8 @@ const WINDOW: u64 = 0x1_0000_0000;
 const BASE: u64 = 0x3_0000_0000;
 const UPCALL_PAGE: u64 = 0x2_0000_0000;
 const MODULE_PAGES: u64 = 16;
+/// One past the instruction that makes a system call.
+const CALL_AT: u64 = 0x1000_1500;
 
 /// An executable with a page of code, and data of which the last part is zeros.
 fn executable() -> Vec<u8> {
@@ -69,21 +75,28 @@ fn devices() -> Vec<Device> {
     ]
 }
 
+/// Frames that the first domain cannot have.
+const RESERVE: u64 = 512;
+
+/// A kernel whose only CPU runs the first domain, which the test plays.
 struct Domain {
     kernel: Kernel<Fake>,
+    cpu: Cpu,
     info: BootInfo,
 }
 
 impl Domain {
+    /// In a machine with so many frames for domains.
     fn new(frames: u64) -> Self {
         let module = module();
-        let fake = Fake::new(frames, &module);
+        let fake = Fake::new(frames + RESERVE, &module, 1);
         let given = BootModule { address: 0, bytes: &module };
-        let (kernel, context) =
-            start(fake, Some(given), devices(), ClockParameters::default()).expect("it starts");
-        assert_eq!(context.rip, 0x1000_1000);
-        let info = kernel.machine.info.expect("it was published");
-        Self { kernel, info }
+        let kernel = start(fake, Some(given), devices(), ClockParameters::default()).expect("it starts");
+        let (mut cpu, mut context) = (Cpu::new(0), Context::default());
+        assert_eq!(kernel.awake(&mut cpu, &mut context), Next::Enter);
+        assert_eq!((context.rip, context.rdi), (0x1000_1000, 0x0800_0000));
+        let info = kernel.machine.state().info.expect("it was published");
+        Self { kernel, cpu, info }
     }
 
     fn with_upcalls(frames: u64) -> Self {
@@ -96,12 +109,47 @@ impl Domain {
 
     fn call(&mut self, request: Request) -> Result<u64, Error> {
         let mut context = self.context(request.encode());
-        let next = self.kernel.system_call(&mut context);
-        assert_eq!(next, Next::Return);
+        while self.system_call(&mut context) == Next::Enter && context.rip == CALL_AT - 2 {
+            // Asked to be made again.
+            context.rip = CALL_AT;
+        }
         match Error::from_code(context.rax) {
             Some(error) => Err(error),
             None => Ok(context.rdx),
         }
+    }
+
+    fn system_call(&mut self, context: &mut Context) -> Next {
+        self.kernel.system_call(&mut self.cpu, context)
+    }
+
+    fn fault(&mut self, vector: u8, error: u64, context: &mut Context) -> Next {
+        self.kernel.fault(&mut self.cpu, Fault { vector, error, address: 0 }, context)
+    }
+
+    fn interrupt(&mut self, context: &mut Context) -> Next {
+        self.kernel.interrupt(&mut self.cpu, Interrupt::Alarm, context)
+    }
+
+    fn note(&mut self, interrupt: Interrupt) {
+        self.kernel.note(&mut self.cpu, interrupt);
+    }
+
+    fn awake(&mut self, context: &mut Context) -> Next {
+        self.kernel.awake(&mut self.cpu, context)
+    }
+
+    fn domain(&self) -> Guard<'_, crate::domain::Domain<Fake>> {
+        self.kernel.domains.lock(self.kernel.first.expect("there is one")).expect("it lives")
+    }
+
+    fn vcpu(&self) -> Guard<'_, Vcpu> {
+        let vcpu = self.domain().vcpus[0].expect("there is one");
+        self.kernel.vcpus.lock(vcpu).expect("it lives")
+    }
+
+    fn upcall_frame(&self) -> Frame {
+        self.vcpu().upcall.expect("set").frame
     }
 
     fn context(&self, registers: Registers) -> Context {
@@ -114,7 +162,7 @@ impl Domain {
             r10,
             r8,
             r9,
-            rip: 0x1000_1500,
+            rip: CALL_AT,
             rsp: 0x4000,
             ..Context::default()
         }
@@ -142,7 +190,7 @@ impl Domain {
     }
 
     fn touch(&mut self, address: u64, access: Access) -> Touch {
-        self.kernel.space.touch(&mut self.kernel.machine, Page::containing(address), access)
+        self.domain().space.touch(&self.kernel.machine, Page::containing(address), access)
     }
 
     fn read(&mut self, address: u64) -> Option<u8> {
@@ -161,25 +209,37 @@ impl Domain {
     /// Sums up what the domain should be charged, from the mappings and regions, and compares.
     #[track_caller]
     fn check_accounts(&self, before: u64) {
-        let Kernel { machine, space, .. } = &self.kernel;
+        let domain = self.domain();
+        let space = &domain.space;
         let regions = || space.regions.iter();
         let declared: u64 = regions().map(|region| region.charge(region.pages())).sum();
-        let owned = machine.pages().filter(|(_, mapping)| mapping.owner == Owner::Page);
+        let owned = space.tables.pages().filter(|(_, mapping)| mapping.owner == Owner::Page);
         let (mut touched, mut private) = (0, 0);
         for (page, _) in owned {
             let region = space.regions.find(page).expect("every page lies in a region");
             private += 1;
             touched += u64::from(region.commit == Commit::OnTouch);
         }
-        assert_eq!(space.used, declared + touched + machine.table_count());
+        let tables = space.tables.count();
+        let kernel = &self.kernel;
+        let memories = kernel.memories.ids().filter_map(|id| kernel.memories.lock(id));
+        let memories: u64 = memories.filter(|memory| memory.owner.is_some()).map(|memory| memory.pages).sum();
+        let channels = kernel.channels.ids().filter_map(|id| kernel.channels.lock(id));
+        let channels: u64 = channels.map(|channel| channel.pages).sum();
+        let vcpus = domain.vcpus.iter().flatten().count() as u64 - 1;
+        let objects = memories + channels + vcpus;
+        assert_eq!(space.used, self.fixed() + declared + touched + tables + objects);
         assert!(space.used <= space.quota);
         let is_dma = |region: &&crate::region::Region| matches!(region.source, crate::region::Source::Dma(_));
         let contiguous: u64 = regions().filter(is_dma).map(crate::region::Region::pages).sum();
-        assert_eq!(
-            machine.free_count(),
-            before - private - contiguous - machine.table_count(),
-            "frames are lost"
-        );
+        // The root and the vector registers, besides.
+        let taken = private + contiguous + tables + objects + 2;
+        assert_eq!(self.kernel.machine.free_count(), before + RESERVE - taken, "frames are lost");
+    }
+
+    /// What the kernel keeps about the domain and its virtual CPU, in frames.
+    fn fixed(&self) -> u64 {
+        1 + Capabilities::frames(4096) + Regions::frames(REGIONS_MAX) + 1
     }
 }
 
@@ -226,16 +286,15 @@ fn a_domain_that_ends_leaves_nothing() {
     ));
     (0..100).for_each(|page| assert!(domain.write(BASE + page * PAGE_SIZE, 1)));
     domain.check_accounts(all);
-    domain.kernel.machine.write_words(domain.kernel.vcpu.upcall.expect("set").frame, 0, &[1]);
+    domain.kernel.machine.write_words(domain.upcall_frame(), 0, &[1]);
     let mut context = Context::default();
-    let next = domain.kernel.fault(Fault { vector: 6, error: 0, address: 0 }, &mut context);
-    assert_eq!(next, Next::Stop(status::DOMAIN_ENDED));
-    assert_eq!(domain.kernel.machine.free_count(), all);
-    assert_eq!(domain.kernel.space.used, 0);
-    assert_eq!(domain.kernel.machine.pages().count(), 0);
-    assert!(domain.kernel.machine.printed.starts_with(b"kernel: the domain ended: exception 6"));
-    let vcpu = domain.info.vcpu;
-    assert_eq!(domain.call(Request::Now { vcpu }), Err(Error::StaleHandle));
+    assert_eq!(domain.fault(6, 0, &mut context), Next::Stop(status::DOMAIN_ENDED));
+    let printed = b"kernel: the domain ended: exception 6";
+    assert!(domain.kernel.machine.state().printed.starts_with(printed));
+    while domain.domain().space.end(&domain.kernel.machine).is_err() {}
+    assert_eq!(domain.kernel.machine.free_count(), all + RESERVE - 2);
+    assert_eq!(domain.domain().space.used, domain.fixed());
+    assert_eq!(domain.domain().space.tables.pages().count(), 0);
 }
 
 /// What a page of the model holds.
@@ -289,7 +348,8 @@ fn memory_behaves_as_the_model_and_counts_balance() {
                         Ok(_) => model.extend(pages.map(|page| (page, cell))),
                         Err(Error::Protection) => assert!(dma && protection == Protection::ReadExecute),
                         Err(Error::NoMemory) => {
-                            let regions = &domain.kernel.space.regions;
+                            let inner = domain.domain();
+                            let regions = &inner.space.regions;
                             let left = |page: u64| regions.find(Page::containing(at(page))).is_some();
                             assert!(!pages.clone().any(left), "what was there is gone");
                             model.retain(|page, _| !pages.contains(page));
@@ -345,17 +405,16 @@ fn memory_behaves_as_the_model_and_counts_balance() {
             }
             domain.check_accounts(frames);
         }
-        domain.kernel.space.pinned = None;
-        domain.kernel.space.end(&mut domain.kernel.machine);
-        assert_eq!(domain.kernel.machine.free_count(), frames, "seed {seed}");
+        while domain.domain().space.end(&domain.kernel.machine).is_err() {}
+        assert_eq!(domain.kernel.machine.free_count(), frames + RESERVE - 2, "seed {seed}");
     }
 }
 
 #[test]
 fn committed_memory_never_fails() {
     let mut domain = Domain::new(1000);
-    let quota = domain.kernel.space.quota - domain.kernel.space.used;
-    let pages = quota - 10;
+    let left = |inner: Guard<'_, crate::domain::Domain<Fake>>| inner.space.quota - inner.space.used;
+    let pages = left(domain.domain()) - 10;
     domain.must(domain.map(BASE, pages, Backing::Zero, Protection::ReadWrite, Commit::Now));
     domain.must(domain.zero(BASE + (1 << 32), 100));
     let refused = (0..100).find(|page| !domain.write(BASE + (1 << 32) + page * PAGE_SIZE, 1));
@@ -370,47 +429,45 @@ fn committed_memory_never_fails() {
 fn upcalls_are_masked_told_and_resumed() {
     let mut domain = Domain::with_upcalls(1000);
     let vcpu = domain.info.vcpu;
-    let frame = domain.kernel.vcpu.upcall.expect("set").frame;
+    let frame = domain.upcall_frame();
     let before = Context { rip: 0x1234, rsp: 0x5678, rbx: 3, rflags: 0x202, ..Context::default() };
     domain.must(Request::SetTimer { vcpu, deadline_ns: 50 });
-    assert_eq!(domain.kernel.machine.alarm_ns, 50);
-    domain.kernel.machine.now_ns = 60;
+    assert_eq!(domain.kernel.machine.state().alarm_ns, 50);
+    domain.kernel.machine.state().now_ns = 60;
     let mut context = before;
-    assert_eq!(domain.kernel.interrupt(Interrupt::Alarm, &mut context), Next::Enter);
+    assert_eq!(domain.interrupt(&mut context), Next::Enter);
     assert_eq!((context.rip, context.rsp, context.rdi), (0x1000_1100, 0x5000_0000, Kind::Tick as u64));
     assert_eq!(context.rsi, UPCALL_PAGE + 16);
     let mut saved = [0; Context::WORDS];
     domain.kernel.machine.read_words(frame, 2, &mut saved);
     assert_eq!(Context::from_words(saved), before);
     // Masked: an event waits. It comes with the resume, over the context that is resumed.
-    let device = domain.info.devices[0].handle;
-    domain.kernel.vcpu.raise(&mut domain.kernel.machine, 5);
+    domain.vcpu().raise(&domain.kernel.machine, 5);
     let mut again = context;
-    assert_eq!(domain.kernel.interrupt(Interrupt::Alarm, &mut again), Next::Enter);
+    assert_eq!(domain.interrupt(&mut again), Next::Enter);
     assert_eq!(again, context, "masked");
     let request = Request::Resume { vcpu, area: Area::Tick };
     let mut context = domain.context(request.encode());
-    assert_eq!(domain.kernel.system_call(&mut context), Next::Enter);
+    assert_eq!(domain.system_call(&mut context), Next::Enter);
     assert_eq!(context.rdi, Kind::Event as u64);
     let mut context = domain.context(request.encode());
-    assert_eq!(domain.kernel.system_call(&mut context), Next::Enter);
+    assert_eq!(domain.system_call(&mut context), Next::Enter);
     assert_eq!(context, before, "an event is told once");
     assert_eq!(domain.must(Request::Wait { vcpu, deadline_ns: 0 }), 1 << 5);
     // A fault while masked ends it; unmasked it is told in the other area.
     let mut context = before;
-    assert_eq!(domain.kernel.fault(Fault { vector: 13, error: 8, address: 0 }, &mut context), Next::Enter);
+    assert_eq!(domain.fault(13, 8, &mut context), Next::Enter);
     assert_eq!(context.rdi, Kind::Fault as u64);
     assert_eq!(
-        domain.kernel.fault(Fault { vector: 13, error: 8, address: 0 }, &mut context),
+        domain.fault(13, 8, &mut context),
         Next::Stop(status::DOMAIN_ENDED)
     );
-    assert_eq!(domain.call(Request::Acknowledge { device, index: 0 }), Err(Error::StaleHandle));
 }
 
 #[test]
 fn what_is_resumed_is_sanitised() {
     let mut domain = Domain::with_upcalls(1000);
-    let frame = domain.kernel.vcpu.upcall.expect("set").frame;
+    let frame = domain.upcall_frame();
     let request = Request::Resume { vcpu: domain.info.vcpu, area: Area::Fault };
     let place = 2 + Context::WORDS;
     for (rip, rsp) in [(1 << 47, 0), (0, u64::MAX), ((1 << 47) - 4096, 0)] {
@@ -421,7 +478,7 @@ fn what_is_resumed_is_sanitised() {
     let words = Context { rip: 1, rsp: 2, rflags: u64::MAX, vector: 14, ..Context::default() }.to_words();
     domain.kernel.machine.write_words(frame, place, &words);
     let mut context = domain.context(request.encode());
-    assert_eq!(domain.kernel.system_call(&mut context), Next::Enter);
+    assert_eq!(domain.system_call(&mut context), Next::Enter);
     assert_eq!(context, Context { rip: 1, rsp: 2, rflags: 0xfd7, ..Context::default() });
 }
 
@@ -430,27 +487,27 @@ fn interrupts_are_masked_until_acknowledged_and_end_waits() {
     let mut domain = Domain::with_upcalls(1000);
     let (device, vcpu) = (domain.info.devices[0].handle, domain.info.vcpu);
     assert_eq!(domain.call(Request::Acknowledge { device, index: 1 }), Err(Error::Malformed));
-    domain.must(Request::Listen { device, index: 1, vcpu, event: 9 });
-    assert!(domain.kernel.machine.connected.contains(&(4, 1)));
+    domain.must(Request::Listen { source: device, index: 1, vcpu, event: 9 });
+    assert!(domain.kernel.machine.state().connected.contains(&(4, 1)));
     let mut context = domain.context(Request::Wait { vcpu, deadline_ns: 1000 }.encode());
-    assert_eq!(domain.kernel.system_call(&mut context), Next::Sleep);
-    assert_eq!(domain.kernel.machine.alarm_ns, 1000);
-    domain.kernel.note(Interrupt::Device { number: 7, line: 0 });
-    domain.kernel.note(Interrupt::Device { number: 4, line: 2 });
-    assert_eq!(domain.kernel.awake(&mut context), Next::Sleep, "nobody listens to those");
-    domain.kernel.note(Interrupt::Device { number: 4, line: 1 });
-    assert!(domain.kernel.machine.masked.contains(&(4, 1)));
-    assert_eq!(domain.kernel.awake(&mut context), Next::Return);
+    assert_eq!(domain.system_call(&mut context), Next::Sleep);
+    assert_eq!(domain.kernel.machine.state().alarm_ns, 1000);
+    domain.note(Interrupt::Device { number: 7, line: 0 });
+    domain.note(Interrupt::Device { number: 4, line: 2 });
+    assert_eq!(domain.awake(&mut context), Next::Sleep, "nobody listens to those");
+    domain.note(Interrupt::Device { number: 4, line: 1 });
+    assert!(domain.kernel.machine.state().masked.contains(&(4, 1)));
+    assert_eq!(domain.awake(&mut context), Next::Enter);
     assert_eq!((context.rax, context.rdx), (0, 1 << 9));
-    domain.kernel.note(Interrupt::Device { number: 4, line: 1 });
-    assert_eq!(domain.kernel.vcpu.pending, 0, "pending already");
+    domain.note(Interrupt::Device { number: 4, line: 1 });
+    assert_eq!(domain.vcpu().pending, 0, "pending already");
     domain.must(Request::Acknowledge { device, index: 1 });
-    assert!(!domain.kernel.machine.masked.contains(&(4, 1)));
+    assert!(!domain.kernel.machine.state().masked.contains(&(4, 1)));
     let mut context = domain.context(Request::Wait { vcpu, deadline_ns: 1000 }.encode());
-    assert_eq!(domain.kernel.system_call(&mut context), Next::Sleep);
-    domain.kernel.machine.now_ns = 1000;
-    domain.kernel.note(Interrupt::Alarm);
-    assert_eq!(domain.kernel.awake(&mut context), Next::Return);
+    assert_eq!(domain.system_call(&mut context), Next::Sleep);
+    domain.kernel.machine.state().now_ns = 1000;
+    domain.note(Interrupt::Alarm);
+    assert_eq!(domain.awake(&mut context), Next::Enter);
     assert_eq!((context.rax, context.rdx), (0, 0));
 }
 
@@ -470,7 +527,7 @@ fn devices_are_guarded() {
     assert_eq!(domain.call(Request::ReadConfig { device: clock, offset: 0 }), Err(Error::Unsupported));
     assert_eq!(domain.call(Request::OpenPorts { device }), Err(Error::Unsupported));
     domain.must(Request::OpenPorts { device: clock });
-    assert_eq!(domain.kernel.machine.open_ports, 1);
+    assert_eq!(domain.domain().space.tables.open_ports, 1);
     let window = |domain: &Domain, window, pages| {
         domain.map(BASE, pages, Backing::Device { device, window }, Protection::ReadWrite, Commit::OnTouch)
     };
@@ -512,22 +569,39 @@ fn no_registers_panic_the_kernel() {
             _ => random.below(300) * PAGE_SIZE,
         };
         let arguments = [word(), word(), word(), word(), word(), word()];
-        let registers = Registers { number: random.below(18), arguments };
+        let registers = Registers { number: random.below(33), arguments };
+        if matches!(Request::decode(registers), Ok(Request::End { domain, .. }) if domain == info.space) {
+            continue;
+        }
         let mut context = domain.context(registers);
-        match domain.kernel.system_call(&mut context) {
+        match domain.system_call(&mut context) {
             Next::Sleep => {
-                domain.kernel.machine.now_ns = domain.kernel.vcpu.alarm_ns().min(1 << 62);
-                domain.kernel.vcpu.waiting = None;
+                // Whoever sleeps has slept enough.
+                let kernel = &domain.kernel;
+                for id in kernel.vcpus.ids().collect::<Vec<_>>() {
+                    let mut vcpu = kernel.vcpus.lock(id).expect("it lives");
+                    let alarm_ns = vcpu.alarm_ns().min(1 << 60);
+                    let mut state = kernel.machine.state();
+                    state.now_ns = state.now_ns.max(alarm_ns);
+                    drop(state);
+                    vcpu.waiting = None;
+                    kernel.rouse(&domain.cpu, id, &vcpu);
+                }
+                let next = domain.awake(&mut context);
+                assert_eq!(next, Next::Enter, "{:?} {:?}", registers, domain.kernel.seats[0].queue.lock());
             }
             Next::Return | Next::Enter | Next::Stop(_) => (),
         }
         let error = random.below(32);
         let address = WINDOW + random.below(1 << 26);
-        if domain.kernel.vcpu.is_open(&domain.kernel.machine) {
-            domain.kernel.fault(Fault { vector: PAGE_FAULT, error, address }, &mut context);
+        let current = domain.cpu.current.map(|current| current.vcpu);
+        let open = |vcpu: Guard<'_, Vcpu>| vcpu.is_open(&domain.kernel.machine);
+        if current.and_then(|id| domain.kernel.vcpus.lock(id)).is_some_and(open) {
+            let fault = Fault { vector: PAGE_FAULT, error, address };
+            domain.kernel.fault(&mut domain.cpu, fault, &mut context);
         }
         // As a handler does.
-        let frame = domain.kernel.vcpu.upcall.expect("set").frame;
+        let frame = domain.upcall_frame();
         domain.kernel.machine.write_words(frame, 0, &[0]);
     }
     domain.check_accounts(3000);
@@ -537,7 +611,7 @@ fn no_registers_panic_the_kernel() {
 fn damaged_modules_are_refused() {
     let good = module();
     let try_start = |frames, address, bytes: &[u8]| {
-        let fake = Fake::new(frames, bytes);
+        let fake = Fake::new(frames + RESERVE, bytes, 1);
         start(fake, Some(BootModule { address, bytes }), Vec::new(), ClockParameters::default()).map(|_| ())
     };
     assert_eq!(try_start(1000, 0, &good), Ok(()));
@@ -548,7 +622,7 @@ fn damaged_modules_are_refused() {
         found_bytes: good.len() as u64 - 1,
     };
     assert_eq!(try_start(1000, 0, &good[..good.len() - 1]), Err(cut));
-    let fake = Fake::new(1000, &good);
+    let fake = Fake::new(2000, &good, 1);
     assert!(matches!(start(fake, None, Vec::new(), ClockParameters::default()), Err(StartError::NoModule)));
     // Any bit of the header or of the executable's headers: refused or started, and never a panic.
     for byte in (0..32).chain(4096..4096 + 64 + 2 * 56) {

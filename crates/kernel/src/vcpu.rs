@@ -1,12 +1,16 @@
 //! A virtual CPU: its timer, its events, its upcalls.
 
+use crate::capability::Place;
 use crate::machine::{Frame, Machine};
+use crate::table::{DomainId, VcpuId};
 use abi::upcall::{Area, Context, Kind};
 use abi::{Error, UpcallPage};
 use core::mem::offset_of;
 
-/// The deadline that never comes.
-pub(crate) const NEVER: u64 = abi::Request::NEVER;
+pub(crate) use crate::schedule::NEVER;
+
+/// The most virtual CPUs that a domain can have.
+pub(crate) const VCPUS_MAX: usize = 16;
 
 /// Flags that a domain chooses (Intel SDM volume 1, section 3.4.3): carry, parity, adjust, zero, sign, trap,
 /// direction, overflow.
@@ -15,7 +19,7 @@ const FLAGS_TAKEN: u64 = 0x0dd5;
 const FLAGS_SET: u64 = 0x0202;
 /// One past the last address that `rip` and `rsp` may hold: the end of the lower half, less a page, so that even
 /// the address after an instruction is canonical.
-const USER_END: u64 = (1 << 47) - abi::PAGE_SIZE;
+pub(crate) const USER_END: u64 = (1 << 47) - abi::PAGE_SIZE;
 
 const MASKED: usize = offset_of!(UpcallPage, masked) / 8;
 const PENDING: usize = offset_of!(UpcallPage, pending) / 8;
@@ -30,43 +34,92 @@ pub(crate) struct Upcall {
     pub stack: u64,
 }
 
-/// A [`abi::Request::Wait`] that has not returned.
+/// Why a virtual CPU sleeps.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Waiting {
-    pub deadline_ns: u64,
-    /// The tick was due and masked when the wait began, so it does not end it.
-    pub tick_was_due: TickAtStart,
+pub(crate) enum Waiting {
+    /// In [`abi::Request::Wait`]. If a tick was due and masked when that began, it does not end it.
+    Events { deadline_ns: u64, tick_was_due: bool },
+    /// Until its request is worth making again, which it will do by itself.
+    Retry { deadline_ns: u64 },
 }
 
+impl Waiting {
+    fn deadline_ns(self) -> u64 {
+        match self {
+            Self::Events { deadline_ns, .. } | Self::Retry { deadline_ns } => deadline_ns,
+        }
+    }
+}
+
+/// Who is told, and by which bit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum TickAtStart {
-    Due,
-    NotDue,
+pub(crate) struct Listener {
+    pub vcpu: VcpuId,
+    /// 0 to 63.
+    pub event: u32,
 }
 
 /// The state of a virtual CPU.
 #[derive(Debug)]
 pub(crate) struct Vcpu {
+    pub domain: DomainId,
+    /// Which of its domain's.
+    pub number: usize,
+    /// The CPU in whose queue it is.
+    pub home: usize,
+    /// The CPU whose vector registers are still its own, if nobody else's were loaded there since.
+    pub vectors_on: Option<usize>,
+    /// Where it goes on when it runs again.
+    pub saved: Context,
+    /// Its vector registers while it does not run.
+    pub vectors: Frame,
+    pub started: bool,
+    /// The first capability to it.
+    pub origin: Option<Place>,
+    /// How long it ran, and how often, when it left its queue.
+    pub ran: (u64, u64),
     pub upcall: Option<Upcall>,
     pub waiting: Option<Waiting>,
     /// When the next tick falls due.
     pub deadline_ns: u64,
     /// A tick fell due and its upcall was not made yet.
     pub tick_due: bool,
+    /// A capability is being revoked, and its upcall was not made yet.
+    pub revocation_due: bool,
     /// Events that [`abi::Request::Wait`] has not taken.
     pub pending: u64,
     /// Of these, the ones that no upcall told of.
     pub untold: u64,
+    /// Upcalls made, by kind less 1.
+    pub upcalls: [u64; 4],
 }
 
 impl Vcpu {
-    pub const fn new() -> Self {
-        Self { upcall: None, waiting: None, deadline_ns: NEVER, tick_due: false, pending: 0, untold: 0 }
+    pub fn new(domain: DomainId, number: usize, home: usize, vectors: Frame) -> Self {
+        Self {
+            domain,
+            number,
+            home,
+            vectors_on: None,
+            saved: Context::default(),
+            vectors,
+            started: false,
+            origin: None,
+            ran: (0, 0),
+            upcall: None,
+            waiting: None,
+            deadline_ns: NEVER,
+            tick_due: false,
+            revocation_due: false,
+            pending: 0,
+            untold: 0,
+            upcalls: [0; 4],
+        }
     }
 
     /// When the machine has to wake the kernel next.
     pub fn alarm_ns(&self) -> u64 {
-        self.deadline_ns.min(self.waiting.map_or(NEVER, |waiting| waiting.deadline_ns))
+        self.deadline_ns.min(self.waiting.map_or(NEVER, Waiting::deadline_ns))
     }
 
     /// Notes that it is `now_ns`.
@@ -77,21 +130,33 @@ impl Vcpu {
         }
     }
 
+    /// Whether its sleep is over, if it sleeps: what it slept for, then.
+    pub fn wake(&mut self, now_ns: u64) -> Option<Waiting> {
+        self.advance(now_ns);
+        let waiting = self.waiting?;
+        let over = match waiting {
+            Waiting::Events { tick_was_due, .. } => self.pending != 0 || self.tick_due && !tick_was_due,
+            // Woken without a reason that it could see: its request is what looks.
+            Waiting::Retry { .. } => true,
+        };
+        if over || now_ns >= waiting.deadline_ns() { self.waiting.take() } else { None }
+    }
+
     /// Sends upcalls to another place.
-    pub fn set_upcall<M: Machine>(&mut self, machine: &mut M, upcall: Upcall) {
+    pub fn set_upcall<M: Machine>(&mut self, machine: &M, upcall: Upcall) {
         self.upcall = Some(upcall);
         self.show_pending(machine);
     }
 
     /// Notes an event, 0 to 63.
-    pub fn raise<M: Machine>(&mut self, machine: &mut M, event: u32) {
+    pub fn raise<M: Machine>(&mut self, machine: &M, event: u32) {
         self.pending |= 1 << event;
         self.untold |= 1 << event;
         self.show_pending(machine);
     }
 
     /// The pending events, which are then no more.
-    pub fn take_events<M: Machine>(&mut self, machine: &mut M) -> u64 {
+    pub fn take_events<M: Machine>(&mut self, machine: &M) -> u64 {
         let taken = core::mem::take(&mut self.pending);
         self.untold = 0;
         if taken != 0 {
@@ -106,29 +171,35 @@ impl Vcpu {
     }
 
     /// Makes the upcall that is due, if any and if it is not masked: saves `context` and changes it to the handler's.
-    pub fn deliver<M: Machine>(&mut self, machine: &mut M, context: &mut Context) -> Option<Kind> {
-        if !self.tick_due && self.untold == 0 || !self.is_open(machine) {
+    pub fn deliver<M: Machine>(&mut self, machine: &M, context: &mut Context) -> Option<Kind> {
+        let nothing_due = !self.tick_due && !self.revocation_due && self.untold == 0;
+        if nothing_due || !self.is_open(machine) {
             return None;
         }
         let upcall = self.upcall?;
-        let kind = if self.tick_due { Kind::Tick } else { Kind::Event };
-        match kind {
-            Kind::Tick => self.tick_due = false,
-            _ => self.untold = 0,
-        }
-        enter(machine, &upcall, kind, context);
+        let kind = if self.tick_due {
+            self.tick_due = false;
+            Kind::Tick
+        } else if self.revocation_due {
+            self.revocation_due = false;
+            Kind::Revocation
+        } else {
+            self.untold = 0;
+            Kind::Event
+        };
+        self.enter(machine, &upcall, kind, context);
         Some(kind)
     }
 
     /// Makes the upcall for the fault that `context` describes; `None` if the domain cannot take one.
-    pub fn deliver_fault<M: Machine>(&mut self, machine: &mut M, context: &mut Context) -> Option<Kind> {
+    pub fn deliver_fault<M: Machine>(&mut self, machine: &M, context: &mut Context) -> Option<Kind> {
         let upcall = self.upcall.filter(|_| self.is_open(machine))?;
-        enter(machine, &upcall, Kind::Fault, context);
+        self.enter(machine, &upcall, Kind::Fault, context);
         Some(Kind::Fault)
     }
 
     /// The context of an area, sanitised, with upcalls unmasked.
-    pub fn resume<M: Machine>(&mut self, machine: &mut M, area: Area) -> Result<Context, Error> {
+    pub fn resume<M: Machine>(&mut self, machine: &M, area: Area) -> Result<Context, Error> {
         let upcall = self.upcall.ok_or(Error::NotMapped)?;
         let mut words = [0; Context::WORDS];
         machine.read_words(upcall.frame, area_word(area), &mut words);
@@ -142,7 +213,17 @@ impl Vcpu {
         Ok(Context { rflags, vector: 0, error: 0, address: 0, out_of_memory: 0, ..context })
     }
 
-    fn show_pending<M: Machine>(&self, machine: &mut M) {
+    fn enter<M: Machine>(&mut self, machine: &M, upcall: &Upcall, kind: Kind, context: &mut Context) {
+        self.upcalls[kind as usize - 1] += 1;
+        let area = if kind == Kind::Fault { Area::Fault } else { Area::Tick };
+        machine.write_words(upcall.frame, area_word(area), &context.to_words());
+        machine.write_words(upcall.frame, MASKED, &[1]);
+        *context = fresh_context(upcall.entry, upcall.stack);
+        context.rdi = kind as u64;
+        context.rsi = upcall.page + area_word(area) as u64 * 8;
+    }
+
+    fn show_pending<M: Machine>(&self, machine: &M) {
         if let Some(upcall) = self.upcall {
             machine.write_words(upcall.frame, PENDING, &[self.pending]);
         }
@@ -159,15 +240,6 @@ impl Upcall {
 /// The context in which a domain starts to run at `rip`.
 pub(crate) fn fresh_context(rip: u64, rsp: u64) -> Context {
     Context { rip, rsp, rflags: FLAGS_SET, ..Context::default() }
-}
-
-fn enter<M: Machine>(machine: &mut M, upcall: &Upcall, kind: Kind, context: &mut Context) {
-    let area = if kind == Kind::Fault { Area::Fault } else { Area::Tick };
-    machine.write_words(upcall.frame, area_word(area), &context.to_words());
-    machine.write_words(upcall.frame, MASKED, &[1]);
-    *context = fresh_context(upcall.entry, upcall.stack);
-    context.rdi = kind as u64;
-    context.rsi = upcall.page + area_word(area) as u64 * 8;
 }
 
 const fn area_word(area: Area) -> usize {

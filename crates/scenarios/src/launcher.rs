@@ -6,10 +6,10 @@ use crate::guests;
 use crate::selkis::{Context, Output, lib, run_command};
 use crate::verdict::Verdict;
 use bundle::{Console, Plan};
-use hosted::Launch;
 use hosted::files::LinuxFiles;
 use hosted::host::linux_host;
 use hosted::streams::LinuxStreams;
+use hosted::{Launch, Runtime};
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
@@ -80,5 +80,6 @@ fn run(runtime: &Path, program: &Path, trap_helper: &Path, arguments: &[OsString
     let entropy = Generator::new(Some(&hosted::clock::seed()?), &[])?;
     let host = Box::new(linux_host(LinuxStreams::new(), LinuxFiles::new(Vec::new()), entropy));
     let (program, trap_helper) = (File::open(program)?, File::open(trap_helper)?);
+    let runtime = Runtime::open(runtime)?;
     Ok(hosted::launch(Launch { runtime, plan, program, trap_helper, host })?)
 }

@@ -15,8 +15,8 @@ pub use qemu::{QemuError, find as find_qemu};
 
 use crate::bundle_file::BundleFile;
 use crate::report::Verbosity;
-use crate::units::ByteCount;
 use console::{Console, ConsoleError, Streams};
+use manifest::units::ByteCount;
 use qemu::Qemu;
 use std::path::{Path, PathBuf};
 use std::time::Duration;

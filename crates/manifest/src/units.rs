@@ -1,4 +1,4 @@
-//! Sizes and durations as people write them.
+//! Sizes, durations and parts of a CPU as people write them.
 
 use std::time::Duration;
 
@@ -6,7 +6,14 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ByteCount(pub u64);
 
-/// Why a size or a duration was not understood.
+/// How much CPU time may be used of the time that passes, in millionths of one CPU. More than 1,000,000 is more than one CPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CpuBudget {
+    /// Millionths of one CPU; not 0.
+    pub ppm: u32,
+}
+
+/// Why a size, a duration or a part of a CPU was not understood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnitError {
     /// A size without a number, with an unknown unit, or beyond 64 bits.
@@ -15,6 +22,9 @@ pub enum UnitError {
     /// A duration without a number or with an unknown unit.
     #[error("not a duration: write a number with its unit, as in 500ms, 10s, 2m or 1h")]
     Duration,
+    /// A part of a CPU without a number or without a `%`.
+    #[error("not a part of a CPU: write a number and %, as in 50%; two CPUs are 200%")]
+    CpuBudget,
     /// Zero, where nothing could happen.
     #[error("zero is no limit that anything could keep")]
     Zero,
@@ -83,6 +93,28 @@ pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
     }
 }
 
+/// Millionths in a hundredth.
+const PPM_PER_PERCENT: u64 = 10_000;
+
+impl std::str::FromStr for CpuBudget {
+    type Err = UnitError;
+
+    fn from_str(text: &str) -> Result<Self, UnitError> {
+        let (number, unit) = split(text);
+        let ppm = scale(number, PPM_PER_PERCENT).filter(|_| unit == "%").ok_or(UnitError::CpuBudget)?;
+        match u32::try_from(ppm).map_err(|_| UnitError::CpuBudget)? {
+            0 => Err(UnitError::Zero),
+            ppm => Ok(Self { ppm }),
+        }
+    }
+}
+
+impl std::fmt::Display for CpuBudget {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}%", f64::from(self.ppm) / PPM_PER_PERCENT as f64)
+    }
+}
+
 fn split(text: &str) -> (&str, &str) {
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     (&text[..end], text[end..].trim_start())
@@ -139,6 +171,19 @@ mod tests {
             assert_eq!(parse_duration(text), Err(UnitError::Duration), "{text}");
         }
         assert_eq!(parse_duration("0s"), Err(UnitError::Zero));
+    }
+
+    #[test]
+    fn parts_of_a_cpu_are_read_and_written() {
+        for (text, ppm) in [("50%", 500_000), ("100 %", 1_000_000), ("0.5%", 5_000), ("400%", 4_000_000)] {
+            assert_eq!(text.parse(), Ok(CpuBudget { ppm }), "{text}");
+        }
+        for text in ["", "50", "%", "-1%", "half", "99999999999%"] {
+            assert_eq!(text.parse::<CpuBudget>(), Err(UnitError::CpuBudget), "{text}");
+        }
+        assert_eq!("0%".parse::<CpuBudget>(), Err(UnitError::Zero));
+        assert_eq!("0.00001%".parse::<CpuBudget>(), Err(UnitError::Zero), "below a millionth");
+        assert_eq!(CpuBudget { ppm: 125_000 }.to_string(), "12.5%");
     }
 
     #[test]

@@ -1,0 +1,130 @@
+//! `selkis up`: a whole system, from its manifest.
+//!
+//! This process is the system's root. It starts a process for each domain, and then waits for whatever happens first in one
+//! `poll`: what programs write, their ends, clients of the control socket, signals, and the time. What follows from it is the
+//! `supervisor`'s to say. No process outlives this one: Linux kills them when the thread that started them ends.
+
+mod client;
+mod domains;
+mod http;
+mod output;
+mod process;
+mod ready;
+mod server;
+mod signals;
+mod system;
+
+pub use output::Report;
+
+use crate::arguments::UpArguments;
+use crate::catalogue;
+use crate::exit::status;
+use crate::failure::Failure;
+use crate::sockets::Claim;
+use control::Phase;
+use manifest::units::ByteCount;
+use manifest::{Machine, System as Manifest};
+use output::Output;
+use ready::Ready;
+use rustix::event::{PollFd, PollFlags};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use server::Server;
+use signals::Signals;
+use std::thread::available_parallelism;
+use std::time::{Duration, Instant};
+use supervisor::Outcome;
+use system::System;
+
+/// How long, after the last program's end, clients and standard output may take to read what is left for them.
+const FAREWELL_TIME: Duration = Duration::from_secs(1);
+
+/// Runs the system to its end and answers with the status to exit with.
+pub fn up(arguments: &UpArguments) -> Result<u8, Failure> {
+    let manifest = Manifest::read(&arguments.manifest)?;
+    manifest.check(machine())?;
+    let catalogue = std::cell::LazyCell::new(|| catalogue::list().unwrap_or_default());
+    manifest.check_files(|name| catalogue.iter().any(|entry| entry.name == name))?;
+    let claim = Claim::take(&manifest.name)?;
+    let domains = domains::prepare(&manifest)?;
+    allow_descriptors();
+    let mut root = Root {
+        signals: Signals::catch().map_err(Failure::Signals)?,
+        server: Server::new(claim.listen()?),
+        output: Output::new(arguments.report()),
+        system: System::new(&manifest, domains),
+    };
+    root.run()
+}
+
+/// What there is for domains: this machine.
+fn machine() -> Machine {
+    let information = rustix::system::sysinfo();
+    #[allow(clippy::unnecessary_cast, reason = "its types differ between Linux's libraries")]
+    let memory = (information.totalram as u64).saturating_mul(u64::from(information.mem_unit));
+    let cpus = available_parallelism().map_or(1, |count| count.get() as u32);
+    Machine { memory: ByteCount(memory), cpus, domain_programs_max: 1 }
+}
+
+/// Each domain takes some descriptors here, and the usual limit is for programs that use `select`.
+fn allow_descriptors() {
+    let limit = getrlimit(Resource::Nofile);
+    // If that is refused, a start that lacks descriptors says so.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+}
+
+struct Root {
+    signals: Signals,
+    server: Server,
+    output: Output,
+    system: System,
+}
+
+impl Root {
+    fn run(&mut self) -> Result<u8, Failure> {
+        self.system.begin();
+        self.advance(&Ready::default());
+        while self.system.phase() != Phase::Ended {
+            let ready = self.wait(self.system.time_left())?;
+            self.advance(&ready);
+        }
+        self.farewell()?;
+        Ok(match (self.signals.received(), self.system.outcome()) {
+            (Some(_), _) => status::INTERRUPTED,
+            (None, Outcome::Succeeded) => 0,
+            (None, Outcome::Failed) => status::SYSTEM_FAILED,
+        })
+    }
+
+    fn wait(&self, time: Option<Duration>) -> Result<Ready, Failure> {
+        let mut entries: Vec<PollFd<'_>> = vec![PollFd::new(self.signals.receiver(), PollFlags::IN)];
+        self.system.wait_for(&mut entries);
+        self.server.wait_for(&mut entries);
+        self.output.wait_for(&mut entries);
+        Ready::wait(&mut entries, time).map_err(Failure::Wait)
+    }
+
+    /// Does what can be done without waiting. Signals go first: on a terminal they come together with ends that they caused.
+    fn advance(&mut self, ready: &Ready) {
+        if let Some(how) = self.signals.take() {
+            self.system.shutdown(how);
+        }
+        self.system.advance(ready);
+        self.server.advance(ready, &mut self.system);
+        self.output.advance(ready, &mut self.system);
+    }
+
+    /// Nothing happens any more, but what has happened may not have been read.
+    fn farewell(&mut self) -> Result<(), Failure> {
+        let limit = Instant::now() + FAREWELL_TIME;
+        self.server.close();
+        while self.server.is_busy() || self.output.is_busy() {
+            let left = limit.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            let ready = self.wait(Some(left))?;
+            self.advance(&ready);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,194 @@
+//! A domain as a process of this one: its pipes, its end, what it uses.
+
+use super::ready::Ready;
+use control::{Counters, End, How, Memory, Stream, Usage};
+use hosted::domain::{Domain, Reason, Running};
+use rustix::event::{PollFd, PollFlags};
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use signal_hook::low_level::signal_name;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+
+/// What is read of one stream before others have their turn: what a pipe holds (pipe(7)).
+const TURN_BYTES: usize = 64 << 10;
+/// What a stream may still hold when nobody writes to it any more (`/proc/sys/fs/pipe-max-size`), and no more is read.
+const REST_BYTES: usize = 1 << 20;
+
+/// A domain, which may be running.
+#[derive(Debug)]
+pub struct Process {
+    domain: Domain,
+    run: Option<Run>,
+}
+
+#[derive(Debug)]
+struct Run {
+    running: Running,
+    pipes: Vec<Pipe>,
+}
+
+/// The end of a standard stream that is read.
+#[derive(Debug)]
+struct Pipe {
+    stream: Stream,
+    file: File,
+}
+
+/// Whether a stream goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rest {
+    /// It may.
+    Open,
+    /// It has ended.
+    Closed,
+}
+
+impl Process {
+    /// Not running.
+    pub fn new(domain: Domain) -> Self {
+        Self { domain, run: None }
+    }
+
+    /// Starts it, in a process group of its own: Ctrl-C on the terminal is for the root alone, which knows in which order
+    /// things end.
+    pub fn start(&mut self) -> io::Result<()> {
+        let mut command = Command::new("/proc/self/exe");
+        command.arg("__domain").env_clear().process_group(0).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut running = self.domain.start(&mut command)?;
+        let output = running.take_output().map(OwnedFd::from);
+        let errors = running.take_errors().map(OwnedFd::from);
+        let streams = [(Stream::Output, output), (Stream::Error, errors)];
+        let streams = streams.into_iter().filter_map(|(stream, pipe)| Some((stream, pipe?)));
+        let pipes = streams.map(|(stream, pipe)| Pipe::new(stream, pipe)).collect::<io::Result<_>>()?;
+        self.run = Some(Run { running, pipes });
+        Ok(())
+    }
+
+    /// Ends it, if it runs.
+    pub fn end(&self, how: How) {
+        let Some(run) = &self.run else { return };
+        // It may have ended just now.
+        let _ = match how {
+            How::Gracefully => run.running.cancel(),
+            How::AtOnce => run.running.kill(),
+        };
+    }
+
+    /// What to wait for.
+    pub fn wait_for<'a>(&'a self, entries: &mut Vec<PollFd<'a>>) {
+        let Some(run) = &self.run else { return };
+        entries.push(PollFd::from_borrowed_fd(run.running.as_fd(), PollFlags::IN));
+        entries.extend(run.pipes.iter().map(|pipe| PollFd::new(&pipe.file, PollFlags::IN)));
+    }
+
+    /// Reads what it has written, at most a turn's worth of each stream.
+    pub fn read(&mut self, ready: &Ready, take: &mut impl FnMut(Stream, &[u8])) {
+        if let Some(run) = &mut self.run {
+            run.pipes.retain_mut(|pipe| !ready.has(&pipe.file) || pipe.read(TURN_BYTES, take) == Rest::Open);
+        }
+    }
+
+    /// If it has ended: reads the rest of what it has written, and answers how it ended, with what it had used in all.
+    pub fn take_end(&mut self, ready: &Ready, take: &mut impl FnMut(Stream, &[u8])) -> Option<(End, Usage)> {
+        let run = self.run.as_mut().filter(|run| ready.has(&run.running))?;
+        // Until somebody asks how it ended, Linux keeps its account.
+        let counters = counters(run.running.id());
+        let ended = run.running.try_wait();
+        let end = match ended {
+            Ok(None) => return None,
+            Ok(Some(end)) => Ok(end.clone()),
+            Err(error) => Err(error),
+        };
+        for pipe in &mut run.pipes {
+            pipe.read(REST_BYTES, take);
+        }
+        self.run = None;
+        Some(match end {
+            Ok(end) => {
+                let usage = Usage { cpu_ns: end.usage.cpu_ns, counters, ..Usage::default() };
+                (how(end.reason, end.status), usage)
+            }
+            Err(error) => (End::Broken { how: error.to_string() }, Usage::default()),
+        })
+    }
+
+    /// What it uses, if it runs.
+    pub fn usage(&self) -> Option<Usage> {
+        let running = &self.run.as_ref()?.running;
+        let usage = running.usage();
+        Some(Usage {
+            memory: Memory { used_bytes: usage.memory_bytes, peak_bytes: usage.memory_bytes },
+            cpu_ns: usage.cpu_ns,
+            counters: counters(running.id()),
+        })
+    }
+}
+
+fn how(reason: Reason, status: u8) -> End {
+    match reason {
+        Reason::Exited => End::Exited { status },
+        Reason::Signal(number) => End::Broken { how: signal_name(number).unwrap_or("a signal").to_owned() },
+        other => End::Broken { how: other.to_string() },
+    }
+}
+
+impl Pipe {
+    fn new(stream: Stream, pipe: OwnedFd) -> io::Result<Self> {
+        let flags = fcntl_getfl(&pipe)?;
+        fcntl_setfl(&pipe, flags | OFlags::NONBLOCK)?;
+        Ok(Self { stream, file: File::from(pipe) })
+    }
+
+    fn read(&mut self, bytes_max: usize, take: &mut impl FnMut(Stream, &[u8])) -> Rest {
+        let mut buffer = [0; 16 << 10];
+        let mut left = bytes_max;
+        while left > 0 {
+            let room = left.min(buffer.len());
+            match self.file.read(&mut buffer[..room]) {
+                Ok(0) => return Rest::Closed,
+                Ok(count) => {
+                    take(self.stream, &buffer[..count]);
+                    left -= count;
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Rest::Open,
+                Err(_) => return Rest::Closed,
+            }
+        }
+        Rest::Open
+    }
+}
+
+/// What Linux has counted for a process (proc(5)): page faults without and with reading a file (`stat`, fields 10 and 12), and how
+/// often its first thread, on which the program runs, got a CPU (`schedstat`, the third number).
+fn counters(process: u32) -> Counters {
+    let read = |file: &str| fs::read_to_string(format!("/proc/{process}/{file}")).ok();
+    let faults = || {
+        let stat = read("stat")?;
+        // The second field, a name in parentheses, may hold anything.
+        let rest = stat.rsplit_once(')')?.1;
+        let field = |number: usize| rest.split_whitespace().nth(number - 3)?.parse::<u64>().ok();
+        Some(field(10)? + field(12)?)
+    };
+    let switches = || read("schedstat")?.split_whitespace().nth(2)?.parse().ok();
+    Counters { switches: switches(), faults: faults(), ..Counters::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn linux_counts() {
+        let before = counters(std::process::id());
+        let pages = vec![1u8; 4 << 20];
+        assert_eq!(pages.iter().map(|byte| u64::from(*byte)).sum::<u64>(), 4 << 20);
+        let after = counters(std::process::id());
+        assert!(after.faults.unwrap() > before.faults.unwrap(), "{before:?} {after:?}");
+        assert!(after.switches.unwrap() > 0);
+        assert_eq!(counters(0), Counters::default());
+    }
+}

@@ -1,0 +1,31 @@
+//! What is said between a running system and those who look into it: `selkis ps`, `top`, `log` and `kill`.
+//!
+//! Both sides begin with [`GREETING`], which holds the version; then the client sends [`Request`]s and the system answers each with
+//! [`Reply`]s, in order: one, or for a log several until [`Reply::LogEnd`]. All in frames ([`encode`], [`Decoder`]):
+//! ```text
+//! u32, little-endian: bytes that follow     postcard: one message
+//! ```
+//! [`metrics`] writes what [`Request::List`] answers as Prometheus reads it. The crate knows no transport and no platform: the same frames travel on a unix socket and into a machine.
+//!
+//! Times are in nanoseconds since the system started, unless their names say otherwise.
+#![no_std]
+#![deny(unsafe_code)]
+
+extern crate alloc;
+
+mod frame;
+mod message;
+mod metrics;
+mod status;
+
+pub use frame::{
+    Decoder, FrameError, GREETING, Message, REPLY_BYTES_MAX, REQUEST_BYTES_MAX, VERSION, encode,
+};
+pub use message::{
+    Follow, From, How, Line, LineEnd, LogEnd, LogPiece, ProgramName, Refusal, Reply, Request, Selector,
+    Stream,
+};
+pub use metrics::{METRICS_TYPE, metrics};
+pub use status::{
+    Counters, Cpu, Domain, End, LogSize, Memory, Phase, Platform, Program, State, System, Usage,
+};

@@ -1,0 +1,219 @@
+//! Requests and replies.
+
+use crate::status::System;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+use serde::{Deserialize, Serialize};
+
+/// What a client asks for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    /// The state of everything; answered by [`Reply::List`].
+    List,
+    /// What programs have written; answered by [`Reply::Log`]s and a [`Reply::LogEnd`].
+    Log {
+        /// Whose.
+        which: Selector,
+        /// From which line on.
+        from: From,
+        /// Whether to stay for what is written later. Who follows and wants no more closes the connection.
+        follow: Follow,
+    },
+    /// Ends programs, which are not restarted then, whatever their policy; answered by [`Reply::Killed`] when they have ended.
+    Kill {
+        /// Which.
+        which: Selector,
+        /// How.
+        how: How,
+    },
+    /// Ends the whole system; answered by [`Reply::ShutDown`] when all programs have ended.
+    Shutdown {
+        /// How.
+        how: How,
+    },
+}
+
+/// Which programs are meant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Selector {
+    /// All.
+    All,
+    /// `domain` (all of its programs), `domain/program`, or `program` if only one domain has one of that name. A domain's
+    /// name goes before a program's.
+    Named(String),
+}
+
+/// From which line on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum From {
+    /// The oldest that is kept.
+    Start,
+    /// So many before the newest, of all programs that are selected together; 0: only what comes.
+    Last(u64),
+}
+
+/// Whether to stay for what comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Follow {
+    /// Answer with what is there.
+    No,
+    /// Until no selected program can write any more.
+    Yes,
+}
+
+/// How a program is ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum How {
+    /// Asked to, and at once if it has not ended after a while.
+    Gracefully,
+    /// Without being asked.
+    AtOnce,
+}
+
+/// What the system answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reply {
+    /// To [`Request::List`].
+    List(System),
+    /// To [`Request::Log`]: some lines. More may follow.
+    Log(LogPiece),
+    /// To [`Request::Log`]: there are no more.
+    LogEnd(LogEnd),
+    /// To [`Request::Kill`]: these have ended, and were running or waiting to be restarted.
+    Killed(Vec<ProgramName>),
+    /// To [`Request::Shutdown`]: everything has ended.
+    ShutDown,
+    /// To any: it cannot be done.
+    Refused(Refusal),
+}
+
+/// A program's whole name; shown as `domain/program`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ProgramName {
+    /// The domain that it runs in.
+    pub domain: String,
+    /// Its name there.
+    pub program: String,
+}
+
+impl fmt::Display for ProgramName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.domain, self.program)
+    }
+}
+
+/// Some lines of one program, which follow each other.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogPiece {
+    /// Whose.
+    pub program: ProgramName,
+    /// How many lines stood before these that the client has not got and will not: there was no more room for them.
+    pub lines_dropped: u64,
+    /// Oldest first.
+    pub lines: Vec<Line>,
+}
+
+/// A line, or a part of a long one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Line {
+    /// When its last byte came.
+    pub at_ns: u64,
+    /// Where it was written.
+    pub stream: Stream,
+    /// As written, without the newline; any bytes.
+    pub bytes: Vec<u8>,
+    /// What comes after it.
+    pub end: LineEnd,
+}
+
+/// Where a line was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stream {
+    /// The program's standard output.
+    Output,
+    /// Its standard error.
+    Error,
+    /// By the system, about the program: that it started, how it ended.
+    Event,
+}
+
+/// What comes after the bytes of a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LineEnd {
+    /// A newline, which is not among the bytes.
+    Newline,
+    /// More of the same line, which was too long for one piece.
+    Cut,
+    /// Nothing: the program ended, or began anew.
+    End,
+}
+
+/// Why a log has no more lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogEnd {
+    /// That was all, and nobody wanted to stay.
+    Newest,
+    /// The programs have ended for good.
+    Ended,
+}
+
+/// Why something was not done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Refusal {
+    /// Nothing is called so.
+    NoSuchName {
+        /// What was asked for.
+        asked: String,
+        /// All there is.
+        known: Vec<ProgramName>,
+    },
+    /// Programs of several domains are.
+    Ambiguous {
+        /// What was asked for.
+        asked: String,
+        /// All that are meant by it.
+        matching: Vec<ProgramName>,
+    },
+    /// None of those that are meant could be ended: they have, for good.
+    NotRunning(Vec<ProgramName>),
+    /// The answer would be longer than a frame may be.
+    TooLong,
+    /// More clients are connected than are served at a time.
+    TooManyClients,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoSuchName { asked, known } => {
+                write!(f, "nothing here is called `{asked}`\nthere are: {}", Names(known))
+            }
+            Self::Ambiguous { asked, matching } => {
+                write!(f, "`{asked}` is in several domains\nname one of {}", Names(matching))
+            }
+            Self::NotRunning(names) => write!(f, "it has ended: {}", Names(names)),
+            Self::TooLong => f.write_str("the answer is too long"),
+            Self::TooManyClients => f.write_str("too many are connected already: try again later"),
+        }
+    }
+}
+
+impl core::error::Error for Refusal {}
+
+/// Separated by commas.
+struct Names<'a>(&'a [ProgramName]);
+
+impl fmt::Display for Names<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, name) in self.0.iter().enumerate() {
+            let separator = if index == 0 { "" } else { ", " };
+            write!(f, "{separator}{name}")?;
+        }
+        Ok(())
+    }
+}

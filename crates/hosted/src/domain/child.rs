@@ -1,0 +1,77 @@
+//! What the process of a domain does.
+
+use super::handover::{self, Handover};
+use crate::files::LinuxFiles;
+use crate::host::linux_host;
+use crate::launch::{Launch, LaunchError, launch};
+use crate::streams::LinuxStreams;
+use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
+use std::io;
+use std::os::fd::AsFd;
+use wasi::entropy::{Generator, NoSource};
+
+/// Why a domain could not be run.
+#[derive(Debug)]
+pub enum ServeError {
+    /// Standard input is not what [`super::Domain::start`] makes.
+    NotStarted,
+    /// The parent has ended.
+    Orphan,
+    /// Linux refused something: what, and why.
+    Linux(&'static str, io::Error),
+    /// There are no random numbers.
+    Entropy(NoSource),
+    /// The library OS did not start.
+    Launch(LaunchError),
+}
+
+impl std::fmt::Display for ServeError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::NotStarted => f.write_str("only `selkis up` can start a domain"),
+            Self::Orphan => f.write_str("the process that started this domain has ended"),
+            Self::Linux(what, error) => write!(f, "cannot {what}: {error}"),
+            Self::Entropy(error) => error.fmt(f),
+            Self::Launch(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for ServeError {}
+
+impl From<LaunchError> for ServeError {
+    fn from(error: LaunchError) -> Self {
+        Self::Launch(error)
+    }
+}
+
+/// Runs the domain that this process was [started](super::Domain::start) as; answers with the status to exit with.
+pub fn serve() -> Result<u8, ServeError> {
+    let stdin = io::stdin();
+    let Handover { parent, null, domain } = handover::take(stdin.as_fd()).ok_or(ServeError::NotStarted)?;
+    leash(parent)?;
+    rustix::stdio::dup2_stdin(&null)
+        .map_err(|error| ServeError::Linux("close standard input", error.into()))?;
+    drop(null);
+    let seed = crate::clock::seed().map_err(|error| ServeError::Linux("get random numbers", error))?;
+    let entropy = Generator::new(Some(&seed), &[]).map_err(ServeError::Entropy)?;
+    let status = launch(Launch {
+        runtime: domain.runtime,
+        plan: domain.plan,
+        program: domain.program,
+        trap_helper: domain.trap_helper,
+        host: Box::new(linux_host(LinuxStreams::new(), LinuxFiles::new(domain.grants), entropy)),
+    })?;
+    Ok(status)
+}
+
+/// Has Linux kill this process when the thread that started it ends.
+fn leash(parent: u32) -> Result<(), ServeError> {
+    set_parent_process_death_signal(Some(Signal::KILL))
+        .map_err(|error| ServeError::Linux("be put on a leash", error.into()))?;
+    // It may have ended before that; then nobody would ever send the signal.
+    match getppid().map(Pid::as_raw_nonzero) {
+        Some(holder) if holder.get() as u32 == parent => Ok(()),
+        _ => Err(ServeError::Orphan),
+    }
+}

@@ -1,0 +1,59 @@
+//! A domain as a Linux process of its own, with quotas, that keeps no more of Linux than it needs.
+//!
+//! The parent describes a [`Domain`] and [starts](Domain::start) it as a child, which calls [`serve`]. All that the child
+//! works with comes to it as open descriptors (`handover`), so that it opens nothing by a path of its own.
+//! It is killed by Linux when the thread that started it ends.
+
+mod child;
+mod handover;
+mod running;
+
+use crate::files::Grant;
+use crate::launch::Runtime;
+use bundle::Plan;
+use serde::{Deserialize, Serialize};
+use std::fs::File;
+
+pub use child::{ServeError, serve};
+pub use running::{End, Reason, Running, Usage};
+
+/// A domain that can be started, again and again.
+#[derive(Debug)]
+pub struct Domain {
+    /// The library OS.
+    pub runtime: Runtime,
+    /// What it is to do. Its directories are `grants`, by their numbers.
+    pub plan: Plan,
+    /// The program's artifact.
+    pub program: File,
+    /// The trap helper's artifact.
+    pub trap_helper: File,
+    /// The directories that it is given.
+    pub grants: Vec<Grant>,
+    /// What it may use of the machine.
+    pub quotas: Quotas,
+    /// Whether it keeps the rights of whoever starts it.
+    pub confinement: Confinement,
+}
+
+/// What a domain may use of the machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quotas {
+    /// Memory of its own, in bytes.
+    pub memory_bytes: u64,
+    /// Its weight against the other domains where they compete for a CPU, 1 to 10,000; 100 is the usual one.
+    pub cpu_share: u16,
+    /// The most CPU time it gets, in thousandths of one CPU; `None`: all there is.
+    pub cpu_budget_permille: Option<u32>,
+    /// On how many CPUs it runs at most.
+    pub cpus: u32,
+}
+
+/// Whether a domain's process keeps rights that it does not need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Confinement {
+    /// It gives up all that this Linux lets it give up.
+    Confined,
+    /// It keeps them: to find out whether the confinement is in the way of something.
+    Unconfined,
+}

@@ -1,0 +1,93 @@
+//! Library OSes of a few instructions, which do what none of ours would.
+
+use std::io::Write;
+use std::path::Path;
+
+/// Machine code of a function that takes the boot information and answers with a status.
+#[derive(Clone, Debug, Default)]
+pub struct Code(Vec<u8>);
+
+/// A general register by the number that instructions know it by (Intel SDM vol. 2, 3.1.1.1).
+#[derive(Clone, Copy)]
+#[repr(u8)]
+enum Register {
+    Rax = 0,
+    Rdx = 2,
+    Rsi = 6,
+    Rdi = 7,
+    R8 = 8,
+    R9 = 9,
+    R10 = 10,
+}
+
+impl Code {
+    /// None yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Answers with this status.
+    pub fn answer(self, status: u64) -> Self {
+        self.set(Register::Rax, status).add(&[0xc3])
+    }
+
+    /// Makes a system call with up to six arguments; its answer is in `rax`.
+    pub fn call(mut self, number: libc::c_long, arguments: &[u64]) -> Self {
+        use Register::*;
+        for (register, value) in [Rdi, Rsi, Rdx, R10, R8, R9].into_iter().zip(arguments) {
+            self = self.set(register, *value);
+        }
+        // syscall
+        self.set(Rax, number as u64).add(&[0x0f, 0x05])
+    }
+
+    /// Answers with the error of the last system call, 0 if there was none, and 255 if it answered something.
+    pub fn answer_error(self) -> Self {
+        // neg rax; ret
+        self.add(&[0x48, 0xf7, 0xd8, 0xc3])
+    }
+
+    /// Runs for ever.
+    pub fn spin(self) -> Self {
+        // jmp to itself
+        self.add(&[0xeb, 0xfe])
+    }
+
+    fn set(self, register: Register, value: u64) -> Self {
+        // REX.W, with B for the upper eight registers; mov r64, imm64
+        let number = register as u8;
+        self.add(&[0x48 | number >> 3, 0xb8 | number & 7]).add(&value.to_le_bytes())
+    }
+
+    fn add(mut self, bytes: &[u8]) -> Self {
+        self.0.extend_from_slice(bytes);
+        self
+    }
+
+    /// Writes a static executable whose only segment is the whole file, at an address of the library OS's (ELF-64, System V
+    /// ABI).
+    pub fn write(&self, path: &Path) -> std::io::Result<()> {
+        const BASE: u64 = 0x1000_0000;
+        const HEADERS: u64 = 64 + 56;
+        let length = HEADERS + self.0.len() as u64;
+        let mut file = std::fs::File::create(path)?;
+        let mut put = |bytes: &[u8]| file.write_all(bytes);
+        put(b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0")?;
+        // Type EXEC, machine x86-64, version 1.
+        put(&[2, 0, 62, 0, 1, 0, 0, 0])?;
+        for word in [BASE + HEADERS, 64, 0] {
+            put(&word.to_le_bytes())?;
+        }
+        put(&0u32.to_le_bytes())?;
+        for half in [64u16, 56, 1, 64, 0, 0] {
+            put(&half.to_le_bytes())?;
+        }
+        // A segment to load, to be read and executed.
+        put(&1u32.to_le_bytes())?;
+        put(&5u32.to_le_bytes())?;
+        for word in [0, BASE, BASE, length, length, abi::PAGE_SIZE] {
+            put(&word.to_le_bytes())?;
+        }
+        put(&self.0)
+    }
+}

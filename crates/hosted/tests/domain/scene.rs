@@ -1,0 +1,87 @@
+//! Starts domains for the tests.
+
+use crate::code::Code;
+use bundle::{Console, Plan};
+use hosted::Runtime;
+use hosted::domain::{Confinement, Domain, End, Quotas, Running};
+use std::io::{Read, Write};
+use std::process::{Command, ExitCode, Stdio};
+use tempfile::TempDir;
+
+/// What makes this executable the process of a domain.
+pub const DOMAIN: &str = "be-domain";
+/// What makes it a parent that starts a domain for ever.
+pub const PARENT: &str = "be-parent";
+
+/// What a domain gets that is not about quotas.
+pub const QUOTAS: Quotas =
+    Quotas { memory_bytes: 64 << 20, cpu_share: 100, cpu_budget_permille: None, cpus: 1 };
+
+/// A domain whose library OS is this code.
+pub fn domain(code: &Code) -> Domain {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("runtime");
+    code.write(&path).unwrap();
+    let artifact = || {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(b"artifact").unwrap();
+        file
+    };
+    let plan = Plan {
+        program: String::from("p"),
+        arguments: Vec::new(),
+        environment: Vec::new(),
+        directories: Vec::new(),
+        memory_bytes_max: 0,
+        timeout_ns: None,
+        console: Console::Host,
+        seed: None,
+    };
+    Domain {
+        runtime: Runtime::open(&path).unwrap(),
+        plan,
+        program: artifact(),
+        trap_helper: artifact(),
+        grants: Vec::new(),
+        quotas: QUOTAS,
+        confinement: Confinement::Confined,
+    }
+}
+
+/// What starts this executable as the process of a domain.
+pub fn command() -> Command {
+    let mut command = Command::new("/proc/self/exe");
+    command.arg(DOMAIN).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+pub fn start(domain: &Domain) -> Running {
+    domain.start(&mut command()).unwrap()
+}
+
+/// Runs a domain to its end; the end and what it wrote to standard error.
+pub fn run(domain: &Domain) -> (End, String) {
+    let mut running = start(domain);
+    let mut errors = String::new();
+    running.take_errors().unwrap().read_to_string(&mut errors).unwrap();
+    (running.wait().unwrap().clone(), errors)
+}
+
+pub fn be_domain() -> ExitCode {
+    match hosted::domain::serve() {
+        Ok(status) => ExitCode::from(status),
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::from(125)
+        }
+    }
+}
+
+/// Starts a domain that runs for ever, tells its number, and waits to be killed.
+pub fn be_parent() -> ExitCode {
+    let running = start(&domain(&Code::new().spin()));
+    println!("{}", running.id());
+    loop {
+        std::thread::park();
+    }
+}

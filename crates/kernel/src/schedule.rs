@@ -1,0 +1,274 @@
+//! Who runs: one queue for each CPU.
+//!
+//! Of the virtual CPUs that can run, the one that has had the least time for its weight does, for a slice if others want to as
+//! well. One that has used its budget up waits until that is renewed. A queue is a list that is looked through: a CPU has few virtual CPUs.
+
+use crate::table::{DomainId, VcpuId};
+use abi::{DomainParameters, Error};
+use alloc::vec::Vec;
+
+/// The time that never comes.
+pub(crate) const NEVER: u64 = abi::Request::NEVER;
+/// How long one runs while others want to.
+const SLICE_NS: u64 = 4_000_000;
+/// One that wakes takes the CPU from another that is ahead of it by at least this, at weight 100.
+const LEAD_NS: u64 = 1_000_000;
+/// How far behind the others one may be that has slept: it does not get back what it did not use.
+const CREDIT_NS: u64 = SLICE_NS;
+/// Virtual time goes by this much for each nanosecond at weight 1.
+const SCALE: u64 = DomainParameters::SHARE_MAX;
+/// The fewest entries that a queue has room for.
+const ROOM_MIN: usize = 32;
+
+/// What a queue knows of a virtual CPU.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Entry {
+    pub vcpu: VcpuId,
+    pub domain: DomainId,
+    pub run: Run,
+    /// When it wants to be woken or ticked.
+    pub deadline_ns: u64,
+    pub weight: u64,
+    /// The time that it has had, divided by its weight.
+    virtual_ns: u64,
+    pub budget: Option<Budget>,
+    /// The CPUs that it may run on.
+    pub cpus: u64,
+    /// It is to leave the queue as soon as it does not run.
+    pub stop: bool,
+    pub run_ns: u64,
+    pub switches: u64,
+}
+
+/// Whether a virtual CPU wants to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Run {
+    Blocked,
+    Ready,
+    Running,
+}
+
+/// The time that one may have in each period.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Budget {
+    each_ns: u64,
+    left_ns: u64,
+    renewed_ns: u64,
+}
+
+impl Budget {
+    /// A budget of `each_ns` in each period, whole at `now_ns`.
+    pub const fn new(each_ns: u64, now_ns: u64) -> Self {
+        Self { each_ns, left_ns: each_ns, renewed_ns: now_ns }
+    }
+
+    fn next_ns(&self) -> u64 {
+        self.renewed_ns + DomainParameters::PERIOD_NS
+    }
+
+    fn renew(&mut self, now_ns: u64) {
+        if now_ns >= self.next_ns() {
+            *self = Self::new(self.each_ns, now_ns);
+        }
+    }
+}
+
+impl Entry {
+    /// One that does not run yet.
+    pub const fn new(vcpu: VcpuId, domain: DomainId, weight: u64, budget: Option<Budget>, cpus: u64) -> Self {
+        Self {
+            vcpu,
+            domain,
+            run: Run::Blocked,
+            deadline_ns: NEVER,
+            weight,
+            virtual_ns: 0,
+            budget,
+            cpus,
+            stop: false,
+            run_ns: 0,
+            switches: 0,
+        }
+    }
+
+    fn can_run(&self) -> bool {
+        self.run == Run::Ready && self.budget.is_none_or(|budget| budget.left_ns > 0)
+    }
+
+    fn is_throttled(&self) -> bool {
+        self.run != Run::Blocked && self.budget.is_some_and(|budget| budget.left_ns == 0)
+    }
+}
+
+/// One CPU's queue.
+#[derive(Debug, Default)]
+pub(crate) struct Queue {
+    entries: Vec<Entry>,
+    /// The virtual time of the last one that was picked: never goes back.
+    virtual_ns: u64,
+    /// Since when the one that runs has not been charged.
+    since_ns: u64,
+    /// When the one that runs got the CPU.
+    picked_ns: u64,
+    pub counters: Counters,
+}
+
+/// What has happened on a CPU.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Counters {
+    pub run_ns: u64,
+    pub switches: u64,
+    pub domain_switches: u64,
+    pub interrupts: u64,
+}
+
+impl Queue {
+    /// Adds one.
+    pub fn add(&mut self, entry: Entry) -> Result<(), Error> {
+        if self.entries.len() == self.entries.capacity() {
+            let room = self.entries.len().max(ROOM_MIN);
+            self.entries.try_reserve_exact(room).map_err(|_| Error::NoMemory)?;
+        }
+        self.entries.push(Entry { virtual_ns: self.virtual_ns, ..entry });
+        Ok(())
+    }
+
+    /// Takes one out, if it does not run.
+    pub fn remove(&mut self, vcpu: VcpuId) -> Option<Entry> {
+        let at = self.entries.iter().position(|entry| entry.vcpu == vcpu && entry.run != Run::Running)?;
+        Some(self.entries.swap_remove(at))
+    }
+
+    /// Its entry.
+    pub fn get(&mut self, vcpu: VcpuId) -> Option<&mut Entry> {
+        self.entries.iter_mut().find(|entry| entry.vcpu == vcpu)
+    }
+
+    /// How long it has run until now.
+    pub fn run_ns(&self, vcpu: VcpuId, now_ns: u64) -> Option<(u64, u64)> {
+        let entry = self.entries.iter().find(|entry| entry.vcpu == vcpu)?;
+        let running = if entry.run == Run::Running { now_ns.saturating_sub(self.since_ns) } else { 0 };
+        Some((entry.run_ns + running, entry.switches))
+    }
+
+    /// How many run or want to.
+    pub fn ready_count(&self) -> usize {
+        self.entries.iter().filter(|entry| entry.run != Run::Blocked).count()
+    }
+
+    /// How heavy the CPU is laden.
+    pub fn weight(&self) -> u64 {
+        self.entries.iter().map(|entry| entry.weight).sum()
+    }
+
+    /// Makes one ready that slept. Answers whether it should have the CPU now.
+    pub fn wake(&mut self, vcpu: VcpuId, now_ns: u64) -> bool {
+        self.charge(now_ns);
+        let floor = self.virtual_ns.saturating_sub(CREDIT_NS * SCALE / DomainParameters::SHARE_DEFAULT);
+        let Some(entry) = self.get(vcpu).filter(|entry| entry.run == Run::Blocked) else { return false };
+        entry.run = Run::Ready;
+        entry.virtual_ns = entry.virtual_ns.max(floor);
+        let woken = *entry;
+        woken.can_run() && self.running().is_none_or(|running| leads(&woken, running))
+    }
+
+    /// Wakes those whose time has come, renews budgets, and answers whether another should run than the one that does.
+    pub fn advance(&mut self, now_ns: u64) -> bool {
+        self.charge(now_ns);
+        let floor = self.virtual_ns.saturating_sub(CREDIT_NS * SCALE / DomainParameters::SHARE_DEFAULT);
+        for entry in &mut self.entries {
+            if let Some(budget) = &mut entry.budget {
+                budget.renew(now_ns);
+            }
+            if entry.run == Run::Blocked && entry.deadline_ns <= now_ns {
+                entry.run = Run::Ready;
+                entry.virtual_ns = entry.virtual_ns.max(floor);
+            }
+        }
+        let slice_over = now_ns.saturating_sub(self.picked_ns) >= SLICE_NS;
+        let switch = self.must_switch(slice_over);
+        if slice_over && !switch {
+            self.picked_ns = now_ns;
+        }
+        switch
+    }
+
+    /// Whether the one that runs has to make room.
+    fn must_switch(&self, slice_over: bool) -> bool {
+        let Some(running) = self.running() else { return true };
+        let challenged = |entry: &Entry| {
+            entry.can_run()
+                && (leads(entry, running) || slice_over && entry.virtual_ns <= running.virtual_ns)
+        };
+        running.stop || running.is_throttled() || self.entries.iter().any(challenged)
+    }
+
+    /// The one that runs does no more, and wants to (`Ready`) or not. Whether it stays in the queue: not if it was told to stop.
+    pub fn put_back(&mut self, run: Run, now_ns: u64) {
+        self.charge(now_ns);
+        let Some(at) = self.entries.iter().position(|entry| entry.run == Run::Running) else { return };
+        self.entries[at].run = run;
+        if self.entries[at].stop {
+            self.entries.swap_remove(at);
+        }
+    }
+
+    /// The one that runs next: it is marked so.
+    pub fn pick(&mut self, now_ns: u64) -> Option<Entry> {
+        let candidates = self.entries.iter_mut().filter(|entry| entry.can_run());
+        let entry = candidates.min_by_key(|entry| entry.virtual_ns)?;
+        entry.run = Run::Running;
+        entry.switches += 1;
+        self.virtual_ns = self.virtual_ns.max(entry.virtual_ns);
+        (self.since_ns, self.picked_ns) = (now_ns, now_ns);
+        self.counters.switches += 1;
+        Some(*entry)
+    }
+
+    /// One that waits here and may run on `cpu`, for that one to take.
+    pub fn spare(&self, cpu: usize) -> Option<VcpuId> {
+        let fits = |entry: &&Entry| entry.can_run() && !entry.stop && entry.cpus >> cpu & 1 != 0;
+        self.entries.iter().filter(fits).min_by_key(|entry| entry.virtual_ns).map(|entry| entry.vcpu)
+    }
+
+    /// When the CPU has to look again.
+    pub fn alarm_ns(&self) -> u64 {
+        let mut others_wait = false;
+        let mut alarm_ns = NEVER;
+        for entry in &self.entries {
+            others_wait |= entry.can_run();
+            if entry.run != Run::Ready {
+                alarm_ns = alarm_ns.min(entry.deadline_ns);
+            }
+            if let Some(budget) = entry.budget {
+                if entry.run == Run::Running {
+                    alarm_ns = alarm_ns.min(self.since_ns.saturating_add(budget.left_ns));
+                } else if entry.is_throttled() {
+                    alarm_ns = alarm_ns.min(budget.next_ns());
+                }
+            }
+        }
+        if others_wait { alarm_ns.min(self.picked_ns + SLICE_NS) } else { alarm_ns }
+    }
+
+    fn running(&self) -> Option<&Entry> {
+        self.entries.iter().find(|entry| entry.run == Run::Running)
+    }
+
+    /// Charges the one that runs for its time.
+    fn charge(&mut self, now_ns: u64) {
+        let Some(entry) = self.entries.iter_mut().find(|entry| entry.run == Run::Running) else { return };
+        let ran_ns = now_ns.saturating_sub(self.since_ns);
+        self.since_ns = now_ns;
+        entry.run_ns += ran_ns;
+        entry.virtual_ns += ran_ns.saturating_mul(SCALE) / entry.weight;
+        if let Some(budget) = &mut entry.budget {
+            budget.left_ns = budget.left_ns.saturating_sub(ran_ns);
+        }
+        self.counters.run_ns += ran_ns;
+    }
+}
+
+fn leads(entry: &Entry, running: &Entry) -> bool {
+    entry.virtual_ns + LEAD_NS * SCALE / DomainParameters::SHARE_DEFAULT < running.virtual_ns
+}

@@ -1,0 +1,335 @@
+//! The tree of capabilities: deriving, granting, and taking back.
+//!
+//! Each capability lies in a slot of its holder's table, with links to the one that it was derived from and to those that were
+//! derived from it. Links change only under `authority`; a table is locked for each step, one at a time.
+
+use crate::capability::{Capability, Mapped, Notice, Object, Place, Side};
+use crate::device::LineState;
+use crate::domain::Limits;
+use crate::kernel::{Cpu, Effect, Kernel};
+use crate::machine::Machine;
+use crate::memory::Refusal;
+use crate::table::{ChannelId, DomainId};
+use crate::vcpu::Waiting;
+use abi::{Error, Handle, Rights};
+
+/// The most capabilities that are taken before the kernel looks at interrupts again.
+const PIECE_CAPABILITIES: usize = 64;
+
+/// Offset of the command register in a PCI function's configuration space, and its bits for the low half (PCI Local Bus 3.0, section 6.2.2).
+const PCI_COMMAND: u8 = 4;
+const PCI_BUS_MASTER: u32 = 1 << 2;
+
+impl<M: Machine> Kernel<M> {
+    pub(crate) fn derive(&self, cpu: &Cpu, handle: Handle, rights: Rights) -> Result<u64, Refusal> {
+        let _tree = self.authority.lock();
+        let (from, held) = self.held(cpu, handle, Rights::NONE)?;
+        self.insert_below(from, held, rights, from.domain)
+    }
+
+    pub(crate) fn grant(
+        &self,
+        cpu: &Cpu,
+        handle: Handle,
+        rights: Rights,
+        domain: Handle,
+    ) -> Result<u64, Refusal> {
+        let _tree = self.authority.lock();
+        let (from, held) = self.held(cpu, handle, Rights::GRANT)?;
+        let Object::Domain(to) = self.object(cpu, domain, Rights::GRANT)? else {
+            return Err(Error::WrongKind.into());
+        };
+        self.insert_below(from, held, rights, to)
+    }
+
+    pub(crate) fn release(&self, cpu: &Cpu, handle: Handle) -> Result<u64, Refusal> {
+        let _tree = self.authority.lock();
+        let (place, held) = self.held(cpu, handle, Rights::NONE)?;
+        if held.parent.is_none() {
+            if matches!(held.object, Object::Domain(_) | Object::Vcpu(_) | Object::Machine | Object::Device(_)) {
+                return Err(Error::Busy.into());
+            }
+            self.take_below(cpu, place)?;
+        }
+        self.remove(cpu, place)?;
+        Ok(0)
+    }
+
+    pub(crate) fn revoke(&self, cpu: &Cpu, handle: Handle, deadline_ns: u64) -> Result<Effect, Refusal> {
+        let _tree = self.authority.lock();
+        let (place, held) = self.held(cpu, handle, Rights::NONE)?;
+        if held.first_child.is_none() {
+            self.with(place, |held| held.revoker = None);
+            return Ok(Effect::Answer(0));
+        }
+        if self.machine.now_ns() >= deadline_ns {
+            self.take_below(cpu, place)?;
+            return Ok(Effect::Answer(0));
+        }
+        if held.revoker.is_none() {
+            self.tell_below(cpu, place);
+        }
+        let revoker = cpu.current.map(|current| current.vcpu);
+        self.with(place, |held| held.revoker = revoker);
+        Ok(Effect::Sleep(Waiting::Retry { deadline_ns }))
+    }
+
+    pub(crate) fn next_revoked(&self, cpu: &Cpu, domain: Handle) -> Result<u64, Refusal> {
+        let mut current = self.current(cpu)?;
+        if current.domain_of(domain, Rights::OBSERVE)? != current.id {
+            return Err(Error::NoRight.into());
+        }
+        Ok(current.capabilities.take_notice().ok_or(Error::NothingThere)?.raw())
+    }
+
+    /// Puts the first capability to an object into a table.
+    pub(crate) fn insert_origin(
+        &self,
+        domain: DomainId,
+        object: Object,
+    ) -> Result<(Place, Handle), Error> {
+        let mut holder = self.domains.lock(domain).ok_or(Error::StaleHandle)?;
+        let (slot, handle) = holder.capabilities.insert(Capability::new(object, Rights::ALL))?;
+        Ok((Place { domain, slot }, handle))
+    }
+
+    /// Adds a capability below another, to `object`, which may be another side of the same.
+    pub(crate) fn insert_other(
+        &self,
+        from: Place,
+        object: Object,
+        rights: Rights,
+    ) -> Result<u64, Refusal> {
+        let held = Capability::new(object, rights);
+        self.insert_below(from, held, rights, from.domain)
+    }
+
+    /// Takes everything below a capability, a piece at a time.
+    pub(crate) fn take_below(&self, cpu: &Cpu, place: Place) -> Result<(), Refusal> {
+        for _ in 0..PIECE_CAPABILITIES {
+            let mut leaf = place;
+            while let Some(child) = self.with(leaf, |held| held.first_child).flatten() {
+                leaf = child;
+            }
+            if leaf == place {
+                self.with(place, |held| held.revoker = None);
+                return Ok(());
+            }
+            self.remove(cpu, leaf)?;
+        }
+        Err(Refusal::Again(None))
+    }
+
+    /// Takes one capability out: first what hangs on it, then itself. What is below it goes to the one above it.
+    pub(crate) fn remove(&self, cpu: &Cpu, place: Place) -> Result<(), Refusal> {
+        let mut held = None;
+        self.with(place, |capability| {
+            capability.notice = Notice::Ending;
+            held = Some(*capability);
+        });
+        let Some(held) = held else { return Ok(()) };
+        self.unmap_all(place, held.mapped)?;
+        self.wake_revokers(cpu, &held);
+        self.unlink(&held);
+        if let Some(mut holder) = self.domains.lock(place.domain) {
+            holder.capabilities.remove(place.slot);
+        }
+        match held.object {
+            Object::Channel(id, side) => self.drop_end(cpu, id, side),
+            Object::Device(index) => self.drop_device(index, place.domain),
+            _ => (),
+        }
+        if held.parent.is_none() {
+            self.end_object(held.object);
+        }
+        Ok(())
+    }
+
+    /// Does something with the capability in a place.
+    pub(crate) fn with<R>(&self, place: Place, act: impl FnOnce(&mut Capability) -> R) -> Option<R> {
+        self.domains.lock(place.domain)?.capabilities.slot(place.slot).map(act)
+    }
+
+    pub(crate) fn held(&self, cpu: &Cpu, handle: Handle, needed: Rights) -> Result<(Place, Capability), Refusal> {
+        let domain = self.current(cpu)?;
+        let (slot, held) = domain.capabilities.find(handle, needed)?;
+        Ok((Place { domain: domain.id, slot }, *held))
+    }
+
+    fn insert_below(
+        &self,
+        from: Place,
+        held: Capability,
+        rights: Rights,
+        to: DomainId,
+    ) -> Result<u64, Refusal> {
+        let new = Capability {
+            parent: Some(from),
+            next: self.with(from, |held| held.first_child).flatten(),
+            ..Capability::new(held.object, held.rights.intersection(rights))
+        };
+        let (slot, handle) = {
+            let mut holder = self.domains.lock(to).ok_or(Error::StaleHandle)?;
+            if holder.state != abi::DomainState::Alive {
+                return Err(Error::StaleHandle.into());
+            }
+            holder.capabilities.insert(new)?
+        };
+        let place = Place { domain: to, slot };
+        self.with(from, |held| held.first_child = Some(place));
+        if let Some(next) = new.next {
+            self.with(next, |held| held.previous = Some(place));
+        }
+        if let Object::Channel(id, side) = held.object
+            && let Some(mut channel) = self.channels.lock(id)
+        {
+            channel.ends[side.index()].holders += 1;
+        }
+        Ok(handle.raw())
+    }
+
+    /// Takes a capability out of the lists, and puts its children where it was: below its parent.
+    fn unlink(&self, held: &Capability) {
+        match (held.previous, held.parent) {
+            (Some(previous), _) => self.with(previous, |previous| previous.next = held.next),
+            (None, Some(parent)) => self.with(parent, |parent| parent.first_child = held.next),
+            (None, None) => None,
+        };
+        if let Some(next) = held.next {
+            self.with(next, |next| next.previous = held.previous);
+        }
+        let Some(parent) = held.parent else { return };
+        let mut child = held.first_child;
+        while let Some(at) = child {
+            let first = self.with(parent, |parent| parent.first_child.replace(at)).flatten();
+            child = self.with(at, |held| {
+                (held.parent, held.previous) = (Some(parent), None);
+                core::mem::replace(&mut held.next, first)
+            })
+            .flatten();
+            if let Some(first) = first {
+                self.with(first, |first| first.previous = Some(at));
+            }
+        }
+    }
+
+    fn unmap_all(&self, place: Place, mapped: Mapped) -> Result<(), Refusal> {
+        let unmap = |id: DomainId| match self.domains.lock(id) {
+            Some(mut domain) => domain.space.unmap_capability(&self.machine, place),
+            None => Ok(()),
+        };
+        let done = match mapped {
+            Mapped::Nowhere => Ok(()),
+            Mapped::Here => unmap(place.domain),
+            Mapped::Elsewhere => self.domains.ids().try_for_each(unmap),
+        };
+        // Which pages were left is not for who asked to know.
+        done.map_err(|refusal| match refusal {
+            Refusal::Again(_) => Refusal::Again(None),
+            error => error,
+        })
+    }
+
+    /// Tells the holders of everything below a capability that it is being revoked.
+    fn tell_below(&self, cpu: &Cpu, top: Place) {
+        let mut at = top;
+        loop {
+            let Some(held) = self.with(at, |held| *held) else { return };
+            if at != top && held.notice == Notice::None {
+                self.with(at, |held| held.notice = Notice::Untold);
+                self.tell(cpu, at.domain);
+            }
+            let mut next = held.first_child;
+            let mut up = (at, held);
+            while next.is_none() && up.0 != top {
+                next = up.1.next;
+                if next.is_none() {
+                    let Some(parent) = up.1.parent else { return };
+                    let Some(held) = self.with(parent, |held| *held) else { return };
+                    up = (parent, held);
+                }
+            }
+            let Some(place) = next else { return };
+            at = place;
+        }
+    }
+
+    fn tell(&self, cpu: &Cpu, domain: DomainId) {
+        let first = self.domains.lock(domain).and_then(|domain| domain.vcpus[0]);
+        let Some(id) = first else { return };
+        let Some(mut vcpu) = self.vcpus.lock(id) else { return };
+        vcpu.revocation_due = true;
+        self.rouse(cpu, id, &vcpu);
+    }
+
+    /// Has everyone look again who waits for a capability above this one to be free.
+    fn wake_revokers(&self, cpu: &Cpu, held: &Capability) {
+        let mut above = held.parent;
+        while let Some((revoker, next)) = above.and_then(|place| self.with(place, |held| (held.revoker, held.parent)))
+        {
+            if let Some(id) = revoker
+                && let Some(vcpu) = self.vcpus.lock(id)
+            {
+                self.rouse(cpu, id, &vcpu);
+            }
+            above = next;
+        }
+    }
+
+    /// One capability to an end of a channel is gone: with the last, the other side is told.
+    fn drop_end(&self, cpu: &Cpu, id: ChannelId, side: Side) {
+        let told = {
+            let Some(mut channel) = self.channels.lock(id) else { return };
+            let end = &mut channel.ends[side.index()];
+            end.holders -= 1;
+            if end.holders > 0 {
+                return;
+            }
+            (end.closed, end.listener) = (true, None);
+            channel.ends[side.other().index()].listener
+        };
+        if let Some(listener) = told {
+            self.raise(cpu, listener);
+        }
+    }
+
+    /// A domain has lost a device: its interrupts stop, and it reaches no memory any more.
+    fn drop_device(&self, index: usize, domain: DomainId) {
+        let mut devices = self.devices.lock();
+        let (device, lines) = devices.lines(index);
+        for (number, line) in lines.iter_mut().enumerate() {
+            let (LineState::Ready(listener) | LineState::Pending(listener)) = line.state else { continue };
+            if self.vcpus.lock(listener.vcpu).is_none_or(|vcpu| vcpu.domain == domain) {
+                self.machine.mask(device, number as u32);
+                line.state = LineState::Off;
+            }
+        }
+        if device.record.kind == abi::boot::DeviceKind::Pci {
+            let command = self.machine.read_config(device, PCI_COMMAND) & 0xffff & !PCI_BUS_MASTER;
+            self.machine.write_config(device, PCI_COMMAND, command);
+        }
+    }
+
+    /// The last that there was of an object.
+    pub(crate) fn end_object(&self, object: Object) {
+        let (owner, first, pages) = match object {
+            Object::Memory(id) => match self.memories.remove(id) {
+                Some(memory) => (memory.owner, memory.first, memory.pages),
+                None => return,
+            },
+            Object::Channel(id, _) => match self.channels.remove(id) {
+                Some(channel) => (Some(channel.owner), channel.first, channel.pages),
+                None => return,
+            },
+            _ => return,
+        };
+        let Some(owner) = owner else { return };
+        if pages > 0 {
+            self.machine.free_run(first, pages);
+        }
+        if let Some(mut owner) = self.domains.lock(owner) {
+            owner.space.discharge(pages);
+            owner.taken.give_back(Limits::OBJECT);
+        }
+    }
+}

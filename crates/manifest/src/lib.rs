@@ -1,0 +1,138 @@
+//! A whole system as a user writes it down: domains with their quotas, and the programs in them.
+//!
+//! A manifest is a TOML file. [`System::read`] answers a system in which every name, size and limit is one that can be kept,
+//! or every mistake that is in the file, each with its place. Whether a machine is large enough and the files are
+//! there is asked afterwards ([`System::check`], [`System::check_files`]), for the answer depends on where and when.
+//!
+//! ```toml
+//! name = "tenants"                # default: the file's name without `.toml`
+//! mitigations = "on"              # or "off"
+//!
+//! [domains.alice]                 # a tenant: it can reach nothing of another's
+//! memory = "64MiB"                # all that it may use; needed
+//! cpu-share = 100                 # its weight when CPUs are short, 1 to 10000; default 100
+//! cpu-budget = "50%"              # of one CPU, at most; default: no limit
+//! cpus = 1                        # how many CPUs it may run on at a time; default 1
+//! processes = 16                  # how many processes it may have; default 16
+//!
+//! [[domains.alice.programs]]
+//! name = "web"                    # default: the file's name without `.wasm`
+//! file = "python.wasm"            # from the manifest's folder, or a name that `selkis programs` lists; needed
+//! arguments = ["-c", "print(1)"]
+//! environment = { LANG = "C" }
+//! directories = [{ path = "docs", name = "/docs", access = "read-only" }]
+//! memory = "32MiB"                # default for a domain's only program: the domain's
+//! timeout = "10s"                 # default: none
+//! restart = "on-failure"          # "never" (default), "on-failure", "always"
+//! ```
+#![deny(unsafe_code)]
+
+mod check;
+mod mistake;
+mod name;
+mod quote;
+mod read;
+mod table;
+pub mod units;
+
+pub use bundle::Access;
+pub use check::Machine;
+pub use mistake::{Mistake, Mistakes, Position, ReadError, Wrong};
+pub use name::{Name, NameError};
+pub use read::{CPU_SHARE_MAX, CPUS_MAX, PROCESSES_MAX, TEXT_BYTES_MAX};
+
+use std::path::PathBuf;
+use std::time::Duration;
+use units::{ByteCount, CpuBudget};
+
+/// A system: what its manifest says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct System {
+    /// What its socket and its clients call it.
+    pub name: Name,
+    /// Whether the CPU's state is scrubbed when it goes from one domain to another.
+    pub mitigations: Mitigations,
+    /// In the order of the file; no two have one name.
+    pub domains: Vec<Domain>,
+    /// The manifest's own path, as it was given.
+    pub path: PathBuf,
+}
+
+/// Protection against what CPUs leak between domains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mitigations {
+    /// All that the CPU says it needs.
+    On,
+    /// None: for domains that trust each other.
+    Off,
+}
+
+/// A tenant: the unit of protection and of quotas.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Domain {
+    /// What clients call it.
+    pub name: Name,
+    /// All memory that it may use, its programs' and its library OS's.
+    pub memory: ByteCount,
+    /// Its weight against other domains that want the same CPU, 1 to [`CPU_SHARE_MAX`].
+    pub cpu_share: u32,
+    /// How much CPU time it gets at most, even if nobody else wants it.
+    pub cpu_budget: Option<CpuBudget>,
+    /// How many CPUs it may run on at a time, 1 to [`CPUS_MAX`].
+    pub cpus: u32,
+    /// How many processes it may have at a time, 1 to [`PROCESSES_MAX`].
+    pub processes: u32,
+    /// In the order of the file, no two of one name; at least one, at most `processes`.
+    pub programs: Vec<Program>,
+    /// Where the manifest names it.
+    pub at: Position,
+}
+
+/// A program and what it may use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Program {
+    /// What clients call it.
+    pub name: Name,
+    /// As the manifest has it: see [`System::place_of`].
+    pub file: PathBuf,
+    /// Where the manifest names the file.
+    pub file_at: Position,
+    /// Without the program's own name. None holds a NUL.
+    pub arguments: Vec<String>,
+    /// Names (not empty, without `=`) and values. None holds a NUL.
+    pub environment: Vec<(String, String)>,
+    /// What it may touch; no two of one name.
+    pub directories: Vec<Directory>,
+    /// How much memory it may use.
+    pub memory: ByteCount,
+    /// When it is ended, counted from its first instruction.
+    pub timeout: Option<Duration>,
+    /// What is done when it has ended.
+    pub restart: Restart,
+    /// Where the manifest begins with it.
+    pub at: Position,
+}
+
+/// A directory that a program may use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Directory {
+    /// As the manifest has it: see [`System::place_of`].
+    pub path: PathBuf,
+    /// What the program calls it; the path, unless the manifest says otherwise.
+    pub name: String,
+    /// What the program may do there.
+    pub access: Access,
+    /// Where the manifest names the path.
+    pub at: Position,
+}
+
+/// What is done when a program has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Restart {
+    /// Nothing.
+    Never,
+    /// It is started again unless its exit status was 0.
+    OnFailure,
+    /// It is started again.
+    Always,
+}

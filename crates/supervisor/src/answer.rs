@@ -1,0 +1,201 @@
+//! What the control protocol is answered.
+
+use crate::event::{DomainId, Effect, Event};
+use crate::log::Entry;
+use crate::supervisor::Supervisor;
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::vec::Vec;
+use control::{Follow, From, How, LogEnd, LogPiece, Phase, ProgramName, Refusal, Reply, Request, Selector};
+
+/// Lines are put into a piece until it has so many bytes.
+const PIECE_BYTES: usize = 32 << 10;
+
+/// An answer that is being given. It is asked for each reply when there is room to send it: so a client that does not read costs
+/// nothing, whatever is written meanwhile. It hears how many lines it has missed.
+#[derive(Debug)]
+pub struct Answer(Stage);
+
+#[derive(Debug)]
+enum Stage {
+    Reply(Box<Reply>),
+    Log { cursors: Vec<Cursor>, follow: Follow },
+    Kill(Vec<DomainId>),
+    Shutdown,
+    Done,
+}
+
+/// The next line that is wanted of a program.
+#[derive(Debug)]
+struct Cursor {
+    id: DomainId,
+    number: u64,
+}
+
+/// How far an answer has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// This is to be sent.
+    Reply(Reply),
+    /// Nothing for now: ask again after the next event.
+    NotYet,
+    /// Everything has been said.
+    Done,
+}
+
+impl Supervisor {
+    /// Takes a request: its answer, and what is to be done.
+    pub fn ask(&mut self, request: Request, now_ns: u64) -> (Answer, Vec<Effect>) {
+        match self.take(request, now_ns) {
+            Ok((stage, effects)) => (Answer(stage), effects),
+            Err(refusal) => (Answer(Stage::Reply(Box::new(Reply::Refused(refusal)))), Vec::new()),
+        }
+    }
+
+    /// The next reply of an answer.
+    pub fn next_reply(&self, Answer(stage): &mut Answer) -> Progress {
+        let reply = match core::mem::replace(stage, Stage::Done) {
+            Stage::Reply(reply) => *reply,
+            Stage::Log { mut cursors, follow } => match self.next_piece(&mut cursors) {
+                Some(piece) => {
+                    *stage = Stage::Log { cursors, follow };
+                    Reply::Log(piece)
+                }
+                None if cursors.iter().all(|cursor| self.task(cursor.id).life.is_over()) => {
+                    Reply::LogEnd(LogEnd::Ended)
+                }
+                None if follow == Follow::No => Reply::LogEnd(LogEnd::Newest),
+                None => {
+                    *stage = Stage::Log { cursors, follow };
+                    return Progress::NotYet;
+                }
+            },
+            Stage::Kill(ids) if ids.iter().all(|id| self.task(*id).life.is_over()) => {
+                Reply::Killed(self.names(&ids))
+            }
+            Stage::Shutdown if self.phase() == Phase::Ended => Reply::ShutDown,
+            waiting @ (Stage::Kill(_) | Stage::Shutdown) => {
+                *stage = waiting;
+                return Progress::NotYet;
+            }
+            Stage::Done => return Progress::Done,
+        };
+        Progress::Reply(reply)
+    }
+
+    fn take(&mut self, request: Request, now_ns: u64) -> Result<(Stage, Vec<Effect>), Refusal> {
+        match request {
+            Request::List => {
+                let reply = Reply::List(self.system(now_ns));
+                Ok((Stage::Reply(Box::new(reply)), Vec::new()))
+            }
+            Request::Log { which, from, follow } => {
+                let cursors = self.cursors(&self.select(which)?, from);
+                Ok((Stage::Log { cursors, follow }, Vec::new()))
+            }
+            Request::Kill { which, how } => self.take_kill(which, how, now_ns),
+            Request::Shutdown { how } => Ok((Stage::Shutdown, self.handle(Event::Shutdown(how), now_ns))),
+        }
+    }
+
+    fn take_kill(&mut self, which: Selector, how: How, now_ns: u64) -> Result<(Stage, Vec<Effect>), Refusal> {
+        let selected = self.select(which)?;
+        let left: Vec<DomainId> =
+            selected.iter().copied().filter(|id| !self.task(*id).life.is_over()).collect();
+        if left.is_empty() {
+            return Err(Refusal::NotRunning(self.names(&selected)));
+        }
+        let effects = self.kill(&left, how, now_ns);
+        Ok((Stage::Kill(left), effects))
+    }
+
+    fn select(&self, which: Selector) -> Result<Vec<DomainId>, Refusal> {
+        let Selector::Named(asked) = which else { return Ok(self.ids().collect()) };
+        let having = |is_meant: &dyn Fn(&ProgramName) -> bool| -> Vec<DomainId> {
+            self.ids().filter(|id| is_meant(&self.name(*id))).collect()
+        };
+        let selected = match asked.split_once('/') {
+            Some((domain, program)) => having(&|name| name.domain == domain && name.program == program),
+            None => having(&|name| name.domain == asked),
+        };
+        if !selected.is_empty() {
+            return Ok(selected);
+        }
+        match having(&|name| name.program == asked) {
+            programs if programs.len() == 1 => Ok(programs),
+            programs if programs.is_empty() => Err(self.no_such_name(asked)),
+            programs => Err(Refusal::Ambiguous { asked, matching: self.names(&programs) }),
+        }
+    }
+
+    fn no_such_name(&self, asked: String) -> Refusal {
+        Refusal::NoSuchName { asked, known: self.ids().map(|id| self.name(id)).collect() }
+    }
+
+    fn names(&self, ids: &[DomainId]) -> Vec<ProgramName> {
+        ids.iter().map(|id| self.name(*id)).collect()
+    }
+
+    fn cursors(&self, ids: &[DomainId], from: From) -> Vec<Cursor> {
+        let first = |id: DomainId| match from {
+            From::Start => 0,
+            From::Last(count) => self.task(id).log.number_at(self.sequence_of_last(ids, count)),
+        };
+        ids.iter().map(|id| Cursor { id: *id, number: first(*id) }).collect()
+    }
+
+    /// The place of the `count`th line from the end, of these programs together.
+    fn sequence_of_last(&self, ids: &[DomainId], count: u64) -> u64 {
+        let count = usize::try_from(count).unwrap_or(usize::MAX);
+        let newest =
+            |id: &DomainId| self.task(*id).log.newest_first().take(count).map(|entry| entry.sequence);
+        let mut places: Vec<u64> = ids.iter().flat_map(newest).collect();
+        places.sort_unstable_by(|one, other| other.cmp(one));
+        match count.checked_sub(1) {
+            None => u64::MAX,
+            Some(last) => places.get(last).copied().unwrap_or(0),
+        }
+    }
+
+    /// The next lines of these programs, in the order in which they were written.
+    fn next_piece(&self, cursors: &mut [Cursor]) -> Option<LogPiece> {
+        let place = |cursor: &Cursor| self.entry(cursor).map(|entry| entry.sequence);
+        let next = (0..cursors.len()).filter(|index| place(&cursors[*index]).is_some());
+        let Some(chosen) = next.min_by_key(|index| place(&cursors[*index])) else {
+            return self.missed(cursors);
+        };
+        let others = cursors.iter().enumerate().filter(|(index, _)| *index != chosen);
+        let others = others.filter_map(|(_, cursor)| place(cursor)).min().unwrap_or(u64::MAX);
+        let cursor = &mut cursors[chosen];
+        let lines_dropped = self.skip_missed(cursor);
+        let mut lines = Vec::new();
+        let mut bytes = 0;
+        while bytes < PIECE_BYTES
+            && let Some(entry) = self.entry(cursor).filter(|entry| entry.sequence < others)
+        {
+            bytes += size_of::<Entry>() + entry.line.bytes.len();
+            lines.push(entry.line.clone());
+            cursor.number += 1;
+        }
+        Some(LogPiece { program: self.name(cursor.id), lines_dropped, lines })
+    }
+
+    /// Lines that are gone with nothing kept after them.
+    fn missed(&self, cursors: &mut [Cursor]) -> Option<LogPiece> {
+        let cursor = cursors.iter_mut().find(|cursor| cursor.number < self.task(cursor.id).log.first())?;
+        let lines_dropped = self.skip_missed(cursor);
+        Some(LogPiece { program: self.name(cursor.id), lines_dropped, lines: Vec::new() })
+    }
+
+    fn skip_missed(&self, cursor: &mut Cursor) -> u64 {
+        let missed = self.task(cursor.id).log.first().saturating_sub(cursor.number);
+        cursor.number += missed;
+        missed
+    }
+
+    /// The oldest line that is kept and wanted.
+    fn entry(&self, cursor: &Cursor) -> Option<&Entry> {
+        let log = &self.task(cursor.id).log;
+        log.get(cursor.number.max(log.first()))
+    }
+}

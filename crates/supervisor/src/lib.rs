@@ -1,0 +1,32 @@
+//! The logic of a system's root: what is started, what is started again and when, what is kept of what programs write, and what the
+//! control protocol is answered.
+//!
+//! It does nothing itself and knows no time: whoever has processes and a clock tells the [`Supervisor`] of [`Event`]s and carries
+//! out the [`Effect`]s. That is the `selkis up` command (hosted) or a root in a machine.
+//! ```text
+//!           Begin                 Started                    Ended
+//!   (idle) ───────▶ starting ───────────────▶ running ─────────────────▶ ended
+//!                      ▲                         │ kill        │ policy
+//!                      │ deadline                ▼             ▼
+//!                      └───────────────────── stopping ──▶ backoff ──▶ stopped
+//!                                             (then stopped)      kill
+//! ```
+//! A killed program is never started again.
+#![no_std]
+#![deny(unsafe_code)]
+
+extern crate alloc;
+
+mod answer;
+mod backoff;
+mod event;
+mod life;
+mod log;
+mod supervisor;
+
+pub use answer::{Answer, Progress};
+pub use backoff::{FIRST_NS, MAX_NS, STABLE_NS};
+pub use event::{DomainId, DomainSetup, Effect, Event, Next, Notice, Restart, Setup};
+pub use life::GRACE_NS;
+pub use log::LINE_BYTES_MAX;
+pub use supervisor::{Outcome, Supervisor};
