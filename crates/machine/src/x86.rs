@@ -274,6 +274,7 @@ impl Machine for X86 {
         debug_assert!(device.record.kind == DeviceKind::RealTimeClock);
         if let Hardware::Ports(first, last) = self.hardware[device.number] {
             space.open_ports(first..=last);
+            tlb::flush(space);
         }
     }
 
