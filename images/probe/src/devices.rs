@@ -98,10 +98,10 @@ fn configuration(probe: &Probe, record: &DeviceRecord) {
 fn refusals(probe: &Probe, record: &DeviceRecord) {
     let (device, vcpu) = (record.handle, probe.info.vcpu);
     let index = record.interrupt_count;
-    probe.refused(Request::Listen { device, index, vcpu, event: 0 }, Error::Malformed);
-    probe.refused(Request::Listen { device, index: u32::MAX, vcpu, event: 0 }, Error::Malformed);
-    probe.refused(Request::Listen { device, index: 0, vcpu: device, event: 0 }, Error::WrongKind);
-    probe.refused(Request::Listen { device, index: 0, vcpu, event: 64 }, Error::Malformed);
+    probe.refused(Request::Listen { source: device, index, vcpu, event: 0 }, Error::Malformed);
+    probe.refused(Request::Listen { source: device, index: u32::MAX, vcpu, event: 0 }, Error::Malformed);
+    probe.refused(Request::Listen { source: device, index: 0, vcpu: device, event: 0 }, Error::WrongKind);
+    probe.refused(Request::Listen { source: device, index: 0, vcpu, event: 64 }, Error::Malformed);
     probe.refused(Request::Acknowledge { device, index }, Error::Malformed);
     for window in 0..8 {
         let backing = Backing::Device { device, window };
@@ -264,7 +264,7 @@ fn draw(
     let index = 0;
     let length = (Entropy::<Window, Dma>::MEMORY_BYTES as u64).next_multiple_of(PAGE_SIZE);
     probe.refused(Request::Acknowledge { device, index }, Error::Malformed);
-    probe.must(Request::Listen { device, index, vcpu, event: EVENT });
+    probe.must(Request::Listen { source: device, index, vcpu, event: EVENT });
     let events = EVENTS.load(Relaxed);
     let memory = Dma::new(probe, device, length);
     let mut driver =
