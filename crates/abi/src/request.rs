@@ -180,13 +180,13 @@ pub enum Request {
     /// Gives a capability back. What was derived from it counts as derived from where it came from. The object of a
     /// capability that was derived from none ends with it, and so does everything derived from it.
     Release {
-        /// Any capability but that of a domain to itself and of a virtual CPU: those end with the domain.
+        /// Any capability but the first ones to a domain, a virtual CPU, the machine or a device ([`Error::Busy`]).
         capability: Handle,
     },
     /// Takes back everything that was derived from a capability, in all domains, with what was mapped by it. The holders
     /// are told by an upcall ([`crate::upcall::Kind::Revocation`]) and have until `deadline_ns` to release theirs; then the rest is
-    /// taken. Returns when nothing is left, with 0; or, when an event or a tick is due for the caller, with how many are left: ask
-    /// again with the same deadline. A deadline that has passed takes everything at once.
+    /// taken. The virtual CPU sleeps until nothing is left; upcalls that are due for it meanwhile are made. A deadline that has passed
+    /// takes everything at once.
     Revoke {
         /// Any capability.
         capability: Handle,
@@ -207,8 +207,8 @@ pub enum Request {
         /// Where the parameters lie, in the caller's memory.
         parameters: u64,
     },
-    /// Makes a virtual CPU of a domain, which does not run yet. Answers with its handle, in the caller's table. Needs
-    /// CONTROL on the domain.
+    /// Makes a virtual CPU, which does not run yet, of the caller's domain or of one that it made. Each of a domain's has an equal part
+    /// of its share and budget. Answers with its handle, in the caller's table. Needs CONTROL on the domain.
     CreateVcpu {
         /// Whose it is.
         domain: Handle,

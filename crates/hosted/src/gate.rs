@@ -143,13 +143,8 @@ fn serve(request: Request) -> Result<u64, Error> {
             // SAFETY: ends the process at once; the library OS asks for this only when it cannot go on.
             unsafe { libc::_exit(i32::from(status)) }
         }
-        // Linux restores the context when the handler returns, and devices are Linux's.
-        Request::Resume { .. }
-        | Request::Listen { .. }
-        | Request::Acknowledge { .. }
-        | Request::ReadConfig { .. }
-        | Request::WriteConfig { .. }
-        | Request::OpenPorts { .. } => Err(Error::Unsupported),
+        // Linux restores the context when the handler returns, devices are Linux's, and so are other domains: processes of the launcher.
+        _ => Err(Error::Unsupported),
     }
 }
 
@@ -180,7 +175,9 @@ fn map(
     let source = match backing {
         Backing::Zero => return map_anonymous(span, protection, commit),
         Backing::Image { source } => Span::new(source, span.length),
-        Backing::Device { .. } | Backing::Dma { .. } => return Err(Error::Unsupported),
+        Backing::Device { .. } | Backing::Dma { .. } | Backing::Memory { .. } => {
+            return Err(Error::Unsupported);
+        }
     };
     let range = state.ranges.iter().find(|range| range.span.contains(source)).ok_or(Error::NotMapped)?;
     let offset = (source.base - range.span.base) as libc::off_t;

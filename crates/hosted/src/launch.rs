@@ -128,6 +128,8 @@ fn run(runtime: &Runtime, plan: &Plan, program: &File, trap_helper: &File) -> Re
         space: gate::SPACE,
         vcpu: gate::VCPU,
         machine: Handle::NONE,
+        module_memory: Handle::NONE,
+        parent: Handle::NONE,
         devices: [DeviceRecord::default(); abi::boot::DEVICES_MAX],
     };
     let guard = signals::Guard::install().map_err(|error| LaunchError::Linux("set signals up", error))?;

@@ -154,7 +154,8 @@ impl Capabilities {
     /// What `handle` names, if it allows `needed`, and where.
     pub fn find(&self, handle: Handle, needed: Rights) -> Result<(u32, &Capability), Error> {
         let slot = self.slots.get(handle.index() as usize).ok_or(Error::StaleHandle)?;
-        let held = slot.held.as_ref().filter(|held| held.notice != Notice::Ending).ok_or(Error::StaleHandle)?;
+        let held =
+            slot.held.as_ref().filter(|held| held.notice != Notice::Ending).ok_or(Error::StaleHandle)?;
         if slot.generation != handle.generation() {
             return Err(Error::StaleHandle);
         }

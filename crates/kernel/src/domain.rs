@@ -28,7 +28,6 @@ pub(crate) struct Domain<M: Machine> {
     pub share: u64,
     pub budget_ns: u64,
     pub cpus: u64,
-    pub requests: u64,
 }
 
 /// Things that are counted.

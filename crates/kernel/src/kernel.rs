@@ -243,6 +243,7 @@ impl<M: Machine> Kernel<M> {
             return self.dispatch(cpu, context);
         }
         let Some(mut vcpu) = self.vcpus.lock(current.vcpu) else { return next };
+        vcpu.requests += u64::from(next == Next::Return);
         if attention {
             vcpu.advance(self.machine.now_ns());
             self.set_alarm(cpu.number, current.vcpu, &vcpu);
@@ -436,8 +437,15 @@ impl<M: Machine> Kernel<M> {
         let Some(current) = cpu.current else { return self.dispatch(cpu, context) };
         let &mut Context { vector, error, address, rip, rsp, out_of_memory, .. } = context;
         let state = DomainState::Faulted;
-        let end =
-            DomainRecord { state: state as u64, vector, error, address, rip, out_of_memory, ..Default::default() };
+        let end = DomainRecord {
+            state: state as u64,
+            vector,
+            error,
+            address,
+            rip,
+            out_of_memory,
+            ..Default::default()
+        };
         {
             let domain = self.domains.lock(current.domain);
             let name = domain.as_ref().map_or("", |domain| domain.name());

@@ -114,7 +114,6 @@ impl<M: Machine> Kernel<M> {
                 share: parameters.share,
                 budget_ns: parameters.budget_ns,
                 cpus: if parameters.cpus & all == 0 { all } else { parameters.cpus & all },
-                requests: 0,
             }
         });
         if let Some((space, _)) = parts {
@@ -123,12 +122,7 @@ impl<M: Machine> Kernel<M> {
         Ok(id.ok_or(Error::TableFull)?)
     }
 
-    fn read_parameters(
-        &self,
-        cpu: &Cpu,
-        parent: Handle,
-        address: u64,
-    ) -> Result<DomainParameters, Refusal> {
+    fn read_parameters(&self, cpu: &Cpu, parent: Handle, address: u64) -> Result<DomainParameters, Refusal> {
         let mut domain = self.current(cpu)?;
         if domain.domain_of(parent, Rights::CONTROL)? != domain.id {
             return Err(Error::NoRight.into());
@@ -331,7 +325,9 @@ impl<M: Machine> Kernel<M> {
     }
 
     fn child_of(&self, id: DomainId) -> Option<DomainId> {
-        self.domains.ids().find(|&child| self.domains.lock(child).is_some_and(|child| child.parent == Some(id)))
+        self.domains
+            .ids()
+            .find(|&child| self.domains.lock(child).is_some_and(|child| child.parent == Some(id)))
     }
 
     /// The same for a domain that has none below.
@@ -386,8 +382,9 @@ impl<M: Machine> Kernel<M> {
 
 /// The limits that parameters ask for, if they are numbers that can be.
 fn check(parameters: &DomainParameters) -> Result<Limits, Error> {
-    let &DomainParameters { capabilities_max, regions_max, vcpus_max, objects_max, domains_max, share, .. } =
-        parameters;
+    let &DomainParameters {
+        capabilities_max, regions_max, vcpus_max, objects_max, domains_max, share, ..
+    } = parameters;
     let sound = (1..=CAPABILITIES_MAX).contains(&capabilities_max)
         && (1..=REGIONS_MAX as u64).contains(&regions_max)
         && (1..=VCPUS_MAX as u64).contains(&vcpus_max)

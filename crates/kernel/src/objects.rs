@@ -93,13 +93,7 @@ impl<M: Machine> Kernel<M> {
         Ok(0)
     }
 
-    pub(crate) fn inspect(
-        &self,
-        cpu: &Cpu,
-        object: Handle,
-        index: u64,
-        into: Span,
-    ) -> Result<u64, Refusal> {
+    pub(crate) fn inspect(&self, cpu: &Cpu, object: Handle, index: u64, into: Span) -> Result<u64, Refusal> {
         let (mut words, count) = ([0; DomainRecord::WORDS], DomainRecord::WORDS);
         const { assert!(CpuRecord::WORDS <= DomainRecord::WORDS) }
         let count = match self.object(cpu, object, Rights::OBSERVE)? {
@@ -120,9 +114,14 @@ impl<M: Machine> Kernel<M> {
             return Err(Error::BadRange.into());
         }
         let mut current = self.current(cpu)?;
-        self.user_frames(&mut current, (into.base, length), Access::Write, |machine, frame, offset, range| {
-            machine.write_words(frame, offset / 8, &words[range.start / 8..range.end / 8]);
-        })?;
+        self.user_frames(
+            &mut current,
+            (into.base, length),
+            Access::Write,
+            |machine, frame, offset, range| {
+                machine.write_words(frame, offset / 8, &words[range.start / 8..range.end / 8]);
+            },
+        )?;
         Ok(length)
     }
 
@@ -134,7 +133,6 @@ impl<M: Machine> Kernel<M> {
             regions: domain.space.regions.count() as u64,
             domains: domain.taken.domains,
             touches: domain.space.touches,
-            requests: domain.requests,
             ..domain.end
         };
         let vcpus = domain.vcpus;
@@ -142,6 +140,7 @@ impl<M: Machine> Kernel<M> {
         for id in vcpus.into_iter().flatten() {
             let Some(vcpu) = self.vcpus.lock(id) else { continue };
             record.vcpus += 1;
+            record.requests += vcpu.requests;
             for (sum, count) in record.upcalls.iter_mut().zip(vcpu.upcalls) {
                 *sum += count;
             }

@@ -197,8 +197,7 @@ impl Queue {
     fn must_switch(&self, slice_over: bool) -> bool {
         let Some(running) = self.running() else { return true };
         let challenged = |entry: &Entry| {
-            entry.can_run()
-                && (leads(entry, running) || slice_over && entry.virtual_ns <= running.virtual_ns)
+            entry.can_run() && (leads(entry, running) || slice_over && entry.virtual_ns <= running.virtual_ns)
         };
         running.stop || running.is_throttled() || self.entries.iter().any(challenged)
     }

@@ -28,7 +28,9 @@ impl<M: Machine> Kernel<M> {
             Request::Unmap { space, span } => {
                 self.in_space(cpu, space, span, |space, (first, end)| space.unmap(&self.machine, first, end))?
             }
-            Request::SetUpcall { vcpu, page, entry, stack } => self.set_upcall(cpu, vcpu, page, entry, stack)?,
+            Request::SetUpcall { vcpu, page, entry, stack } => {
+                self.set_upcall(cpu, vcpu, page, entry, stack)?
+            }
             Request::Resume { vcpu, area } => {
                 self.own_vcpu(cpu, vcpu, Rights::CONTROL)?;
                 let (_, mut vcpu) = self.current_vcpu(cpu)?;
@@ -86,7 +88,6 @@ impl<M: Machine> Kernel<M> {
         act: impl FnOnce(&mut Space<M>, (Page, Page)) -> Result<(), Refusal>,
     ) -> Result<u64, Refusal> {
         let mut domain = self.current(cpu)?;
-        domain.requests += 1;
         let target = domain.domain_of(space, Rights::CONTROL)?;
         let pages = pages_of(span)?;
         if target == domain.id {
@@ -116,7 +117,6 @@ impl<M: Machine> Kernel<M> {
         (protection, commit): (Protection, Commit),
     ) -> Result<u64, Refusal> {
         let mut domain = self.current(cpu)?;
-        domain.requests += 1;
         let target = domain.domain_of(space, Rights::CONTROL)?;
         let (first, end) = pages_of(span)?;
         if target == domain.id {
@@ -200,13 +200,7 @@ impl<M: Machine> Kernel<M> {
         }
     }
 
-    fn protect(
-        &self,
-        cpu: &Cpu,
-        space: Handle,
-        span: Span,
-        protection: Protection,
-    ) -> Result<u64, Refusal> {
+    fn protect(&self, cpu: &Cpu, space: Handle, span: Span, protection: Protection) -> Result<u64, Refusal> {
         let mut domain = self.current(cpu)?;
         let outside = !domain.space.window.contains(span);
         if domain.domain_of(space, Rights::CONTROL)? == domain.id && outside {
@@ -221,14 +215,7 @@ impl<M: Machine> Kernel<M> {
         self.in_space(cpu, space, span, |space, pages| space.protect(&self.machine, pages, protection))
     }
 
-    fn set_upcall(
-        &self,
-        cpu: &Cpu,
-        vcpu: Handle,
-        page: u64,
-        entry: u64,
-        stack: u64,
-    ) -> Result<u64, Refusal> {
+    fn set_upcall(&self, cpu: &Cpu, vcpu: Handle, page: u64, entry: u64, stack: u64) -> Result<u64, Refusal> {
         self.own_vcpu(cpu, vcpu, Rights::CONTROL)?;
         let mut domain = self.current(cpu)?;
         let span = Span::new(page, PAGE_SIZE);
@@ -284,9 +271,14 @@ impl<M: Machine> Kernel<M> {
             begin += part.len();
         }
         let end = begin + text.length as usize;
-        self.user_frames(&mut domain, (text.base, text.length), Access::Read, |machine, frame, offset, range| {
-            machine.read(frame, offset, &mut buffer[begin + range.start..begin + range.end]);
-        })?;
+        self.user_frames(
+            &mut domain,
+            (text.base, text.length),
+            Access::Read,
+            |machine, frame, offset, range| {
+                machine.read(frame, offset, &mut buffer[begin + range.start..begin + range.end]);
+            },
+        )?;
         self.machine.print(&buffer[..end]);
         Ok(0)
     }

@@ -10,7 +10,7 @@ use crate::machine::{Access, Frame, Machine, Page};
 use crate::memory::{Refusal, Space, Touch};
 use crate::region::{REGIONS_MAX, Region, Share, Source};
 use crate::schedule::Queue;
-use crate::table::{DomainId, Lock, Table};
+use crate::table::{DomainId, Lock, MemoryId, Table};
 use crate::vcpu::fresh_context;
 use abi::boot::{BootInfo, ClockParameters, DEVICES_MAX, DeviceRecord, ModuleHeader};
 use abi::{Commit, DomainParameters, Error, Handle, PAGE_SIZE, Protection, Span};
@@ -118,8 +118,8 @@ pub fn start<M: Machine>(
     let first = Frame::containing(module.address);
     let pages = header.length.div_ceil(PAGE_SIZE);
     let id = kernel.first_domain()?;
-    let memory = kernel.memories.insert(|_| Memory { first, pages, owner: None }).ok_or(StartError::NoMemory)?;
-    let (place, module_memory) = kernel.insert_origin(id, Object::Memory(memory))?;
+    let memory =
+        kernel.memories.insert(|_| Memory { first, pages, owner: None }).ok_or(StartError::NoMemory)?;
     let info = BootInfo {
         magic: BootInfo::MAGIC,
         version: BootInfo::VERSION,
@@ -132,12 +132,12 @@ pub fn start<M: Machine>(
         clock,
         space: Handle::NONE,
         vcpu: Handle::NONE,
-        machine: kernel.insert_origin(id, Object::Machine)?.1,
-        module_memory,
+        machine: Handle::NONE,
+        module_memory: Handle::NONE,
         parent: Handle::NONE,
         devices: [DeviceRecord::default(); DEVICES_MAX],
     };
-    let info = kernel.first_capabilities(id, info)?;
+    let (info, place) = kernel.first_capabilities(id, memory, info)?;
     let mut domain = kernel.domains.lock(id).ok_or(StartError::NoMemory)?;
     let (machine, space) = (&kernel.machine, &mut domain.space);
     let module_pages = Span::new(MODULE_BASE, pages * PAGE_SIZE);
@@ -206,31 +206,38 @@ impl<M: Machine> Kernel<M> {
             sealed.extend(spans.map(|span| (Frame::containing(span.base), span.length / PAGE_SIZE)));
             sealed
         };
-        let limits =
-            Limits { vcpus: VCPUS_IN_ALL_MAX, objects: OBJECTS_MAX, domains: DOMAINS_MAX - 1 };
+        let limits = Limits { vcpus: VCPUS_IN_ALL_MAX, objects: OBJECTS_MAX, domains: DOMAINS_MAX - 1 };
         let id = self.insert_domain(None, &parameters, limits, sealed)?;
         self.first = Some(id);
         Ok(id)
     }
 
-    /// Its capabilities to itself and to all devices.
-    fn first_capabilities(&self, id: DomainId, mut info: BootInfo) -> Result<BootInfo, StartError> {
+    /// Its capabilities to itself, the machine, the boot module and all devices. Answers with the place of the module's as well.
+    fn first_capabilities(
+        &self,
+        id: DomainId,
+        module: MemoryId,
+        mut info: BootInfo,
+    ) -> Result<(BootInfo, Place), StartError> {
         let (place, handle) = self.insert_origin(id, Object::Domain(id))?;
         info.space = handle;
         if let Some(mut domain) = self.domains.lock(id) {
             domain.origin = Some(place);
             domain.taken.vcpus = 1;
+            domain.space.charge(VCPU_FRAMES)?;
         }
         let vcpu = self.make_vcpu(id, 0, (DomainParameters::SHARE_DEFAULT, 0, u64::MAX))?;
         let (place, handle) = self.insert_origin(id, Object::Vcpu(vcpu))?;
         info.vcpu = handle;
         if let Some(mut domain) = self.domains.lock(id) {
             domain.vcpus[0] = Some(vcpu);
-            domain.space.used += VCPU_FRAMES;
         }
         if let Some(mut vcpu) = self.vcpus.lock(vcpu) {
             vcpu.origin = Some(place);
         }
+        info.machine = self.insert_origin(id, Object::Machine)?.1;
+        let (place, handle) = self.insert_origin(id, Object::Memory(module))?;
+        info.module_memory = handle;
         let count = self.devices.lock().iter().count();
         for index in 0..count {
             let (_, handle) = self.insert_origin(id, Object::Device(index))?;
@@ -238,7 +245,7 @@ impl<M: Machine> Kernel<M> {
             info.devices[index] = DeviceRecord { handle, ..record };
             info.device_count += 1;
         }
-        Ok(info)
+        Ok((info, place))
     }
 }
 

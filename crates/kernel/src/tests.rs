@@ -1,15 +1,15 @@
 //! The kernel on a fake machine, against a simple model where there is one.
 
+use crate::capability::Capabilities;
 use crate::device::{ByteRange, Device};
 use crate::fake::Fake;
-use crate::capability::Capabilities;
 use crate::kernel::{Cpu, Fault, Interrupt, Kernel, Next, PAGE_FAULT};
 use crate::machine::{Access, Frame, Machine, Owner, Page};
 use crate::memory::Touch;
 use crate::region::{REGIONS_MAX, Regions};
+use crate::start::{BootModule, StartError, start};
 use crate::table::Guard;
 use crate::vcpu::Vcpu;
-use crate::start::{BootModule, StartError, start};
 use abi::boot::{BootInfo, ClockParameters, DeviceKind, DeviceRecord, ModuleHeader, status};
 use abi::upcall::{Area, Kind};
 use abi::{Backing, Commit, Context, Error, Handle, PAGE_SIZE, Protection, Registers, Request, Span};
@@ -458,10 +458,7 @@ fn upcalls_are_masked_told_and_resumed() {
     let mut context = before;
     assert_eq!(domain.fault(13, 8, &mut context), Next::Enter);
     assert_eq!(context.rdi, Kind::Fault as u64);
-    assert_eq!(
-        domain.fault(13, 8, &mut context),
-        Next::Stop(status::DOMAIN_ENDED)
-    );
+    assert_eq!(domain.fault(13, 8, &mut context), Next::Stop(status::DOMAIN_ENDED));
 }
 
 #[test]

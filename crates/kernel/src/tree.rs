@@ -46,7 +46,10 @@ impl<M: Machine> Kernel<M> {
         let _tree = self.authority.lock();
         let (place, held) = self.held(cpu, handle, Rights::NONE)?;
         if held.parent.is_none() {
-            if matches!(held.object, Object::Domain(_) | Object::Vcpu(_) | Object::Machine | Object::Device(_)) {
+            if matches!(
+                held.object,
+                Object::Domain(_) | Object::Vcpu(_) | Object::Machine | Object::Device(_)
+            ) {
                 return Err(Error::Busy.into());
             }
             self.take_below(cpu, place)?;
@@ -83,23 +86,14 @@ impl<M: Machine> Kernel<M> {
     }
 
     /// Puts the first capability to an object into a table.
-    pub(crate) fn insert_origin(
-        &self,
-        domain: DomainId,
-        object: Object,
-    ) -> Result<(Place, Handle), Error> {
+    pub(crate) fn insert_origin(&self, domain: DomainId, object: Object) -> Result<(Place, Handle), Error> {
         let mut holder = self.domains.lock(domain).ok_or(Error::StaleHandle)?;
         let (slot, handle) = holder.capabilities.insert(Capability::new(object, Rights::ALL))?;
         Ok((Place { domain, slot }, handle))
     }
 
     /// Adds a capability below another, to `object`, which may be another side of the same.
-    pub(crate) fn insert_other(
-        &self,
-        from: Place,
-        object: Object,
-        rights: Rights,
-    ) -> Result<u64, Refusal> {
+    pub(crate) fn insert_other(&self, from: Place, object: Object, rights: Rights) -> Result<u64, Refusal> {
         let held = Capability::new(object, rights);
         self.insert_below(from, held, rights, from.domain)
     }
@@ -150,7 +144,12 @@ impl<M: Machine> Kernel<M> {
         self.domains.lock(place.domain)?.capabilities.slot(place.slot).map(act)
     }
 
-    pub(crate) fn held(&self, cpu: &Cpu, handle: Handle, needed: Rights) -> Result<(Place, Capability), Refusal> {
+    pub(crate) fn held(
+        &self,
+        cpu: &Cpu,
+        handle: Handle,
+        needed: Rights,
+    ) -> Result<(Place, Capability), Refusal> {
         let domain = self.current(cpu)?;
         let (slot, held) = domain.capabilities.find(handle, needed)?;
         Ok((Place { domain: domain.id, slot }, *held))
@@ -202,11 +201,12 @@ impl<M: Machine> Kernel<M> {
         let mut child = held.first_child;
         while let Some(at) = child {
             let first = self.with(parent, |parent| parent.first_child.replace(at)).flatten();
-            child = self.with(at, |held| {
-                (held.parent, held.previous) = (Some(parent), None);
-                core::mem::replace(&mut held.next, first)
-            })
-            .flatten();
+            child = self
+                .with(at, |held| {
+                    (held.parent, held.previous) = (Some(parent), None);
+                    core::mem::replace(&mut held.next, first)
+                })
+                .flatten();
             if let Some(first) = first {
                 self.with(first, |first| first.previous = Some(at));
             }
@@ -265,7 +265,8 @@ impl<M: Machine> Kernel<M> {
     /// Has everyone look again who waits for a capability above this one to be free.
     fn wake_revokers(&self, cpu: &Cpu, held: &Capability) {
         let mut above = held.parent;
-        while let Some((revoker, next)) = above.and_then(|place| self.with(place, |held| (held.revoker, held.parent)))
+        while let Some((revoker, next)) =
+            above.and_then(|place| self.with(place, |held| (held.revoker, held.parent)))
         {
             if let Some(id) = revoker
                 && let Some(vcpu) = self.vcpus.lock(id)

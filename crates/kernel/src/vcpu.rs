@@ -92,6 +92,8 @@ pub(crate) struct Vcpu {
     pub untold: u64,
     /// Upcalls made, by kind less 1.
     pub upcalls: [u64; 4],
+    /// Requests answered.
+    pub requests: u64,
 }
 
 impl Vcpu {
@@ -114,6 +116,7 @@ impl Vcpu {
             pending: 0,
             untold: 0,
             upcalls: [0; 4],
+            requests: 0,
         }
     }
 

@@ -70,6 +70,8 @@ impl FakeKernel {
             space: SPACE,
             vcpu: VCPU,
             machine: Handle::NONE,
+            module_memory: Handle::NONE,
+            parent: Handle::NONE,
             devices: [DeviceRecord::default(); DEVICES_MAX],
         }
     }

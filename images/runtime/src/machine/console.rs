@@ -146,7 +146,7 @@ impl Device {
         }
         let memory = Dma::take(system, record, Console::<Window, Dma>::MEMORY_BYTES)
             .ok_or("there is no memory for its console")?;
-        let listen = Request::Listen { device: record.handle, index: 0, vcpu: gate::vcpu(), event: EVENT };
+        let listen = Request::Listen { source: record.handle, index: 0, vcpu: gate::vcpu(), event: EVENT };
         system.kernel().call(listen).map_err(|error| format!("no interrupts of its console: {error:?}"))?;
         let opened = Console::open(transport, interrupts, memory)
             .and_then(|console| Self { system, handle: record.handle, console }.with_port());
