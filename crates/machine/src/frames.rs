@@ -119,9 +119,25 @@ impl<'m> Pool<'m> {
         self.recycled + self.fresh
     }
 
-    /// Takes one frame.
-    pub fn take(&mut self) -> Option<u64> {
-        self.take_recycled().or_else(|| self.take_fresh(1))
+    /// Takes some frames, as many as there is room for in `frames` or fewer. Answers how many.
+    pub fn take_some(&mut self, frames: &mut [u64]) -> usize {
+        let mut count = 0;
+        while count < frames.len() {
+            if let Some(frame) = self.take_recycled() {
+                frames[count] = frame;
+                count += 1;
+                continue;
+            }
+            let pieces = self.pieces[..self.piece_count].iter();
+            let room = pieces.map(|piece| piece.limit - piece.fresh).find(|&room| room > 0).unwrap_or(0);
+            let run = room.min((frames.len() - count) as u64);
+            let Some(first) = self.take_fresh(run).filter(|_| run > 0) else { break };
+            for (place, frame) in frames[count..].iter_mut().zip(first..first + run) {
+                *place = frame;
+            }
+            count += run as usize;
+        }
+        count
     }
 
     /// Takes `count` frames that lie side by side in one range of RAM: wherever there are as many they are found.

@@ -51,8 +51,7 @@ pub fn allocate() -> Option<Frame> {
     let own = || {
         let mut cache = percpu::this().shared.frames.0.lock();
         if cache.count == 0 {
-            let mut pool = POOL.lock();
-            (0..BATCH).map_while(|_| pool.take()).for_each(|frame| cache.push(frame));
+            cache.count = POOL.lock().take_some(&mut cache.frames[..BATCH]);
         }
         cache.pop()
     };

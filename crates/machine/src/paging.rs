@@ -5,6 +5,7 @@
 //! own the lower half is.
 
 use abi::PAGE_SIZE;
+use core::arch::asm;
 use core::ops::Range;
 
 /// Where all RAM is mapped, but for the kernel's image.
@@ -89,7 +90,15 @@ impl Window {
     pub fn clear(self, table: u64, count: u64) {
         // SAFETY: nothing else refers to the frame; it is mapped here. By words: a machine that counts instructions counts each store.
         unsafe {
-            core::arch::asm!("rep stosq", inout("rdi") self.0 + table => _, inout("rcx") count => _, in("rax") 0u64, options(nostack, preserves_flags))
+            asm!("rep stosq", inout("rdi") self.0 + table => _, inout("rcx") count => _, in("rax") 0u64, options(nostack, preserves_flags))
+        }
+    }
+    /// Makes entries of one table the same as those of another.
+    pub fn copy(self, from: u64, to: u64, slots: Range<u64>) {
+        let (from, to) = (self.0 + from + 8 * slots.start, self.0 + to + 8 * slots.start);
+        // SAFETY: both are tables of ours, mapped here, and the slots are below 512.
+        unsafe {
+            asm!("rep movsq", inout("rsi") from => _, inout("rdi") to => _, inout("rcx") slots.end - slots.start => _, options(nostack, preserves_flags))
         }
     }
 }

@@ -56,9 +56,7 @@ impl Space {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let root = memory::allocate()?.address();
         Window::OWN.clear(root, KERNEL_SLOTS.start);
-        for slot in KERNEL_SLOTS {
-            Window::OWN.store(root, slot, Window::OWN.load(kernel_root, slot));
-        }
+        Window::OWN.copy(kernel_root, root, KERNEL_SLOTS);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         Some(Self { root, number, generation: 0, cpus: 0, ports: [0; 2], stale: Stale::default() })
     }

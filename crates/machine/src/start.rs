@@ -104,8 +104,13 @@ fn build(boot: &'static mut Boot, begin_tsc: u64) -> Option<Start> {
     let mut tables = KernelTables::new(take, Window(boot.offset))?;
     let has_huge = crate::cpu::cpuid(0x8000_0001, 0).edx & HUGE_PAGES != 0;
     let sizes = if has_huge { PageSizes::Huge } else { PageSizes::Large };
-    for range in boot.ranges.as_slice() {
-        tables.map(take, DIRECT + range.base, range.base..range.end, DATA, sizes)?;
+    // Ranges that touch are mapped together: their pages are larger.
+    for ranges in boot.ranges.as_slice().chunk_by(|one, next| one.end == next.base) {
+        if let [first, ..] = ranges
+            && let [.., last] = ranges
+        {
+            tables.map(take, DIRECT + first.base, first.base..last.end, DATA, sizes)?;
+        }
     }
     let image = symbols::image();
     let delta = image.text.start - boot.kernel;

@@ -73,7 +73,17 @@ fn every_free_frame_is_found_and_no_other() {
         let mut held: Vec<(u64, u64)> = Vec::new();
         for step in 0..2_000 {
             match random(state, 8) {
-                0..3 => held.extend(check_taken(&mut model, pool.take(), 1).map(|frame| (frame, 1))),
+                0..3 => {
+                    let mut frames = [0; 40];
+                    let wanted = random(state, 41) as usize;
+                    let count = pool.take_some(&mut frames[..wanted]);
+                    let free = model.iter().filter(|state| **state == Free).count();
+                    assert_eq!(count, wanted.min(free));
+                    for &frame in &frames[..count] {
+                        check_taken(&mut model, Some(frame), 1);
+                        held.push((frame, 1));
+                    }
+                }
                 3..5 => {
                     let count = 1 + random(state, 150);
                     held.extend(
@@ -105,11 +115,11 @@ fn nothing_and_too_much_is_no_run() {
     let ranges = [range(10, 20, RangeKind::Free)];
     let mut storage = vec![u64::MAX; words_needed(&ranges)];
     let mut pool = Pool::new();
-    assert_eq!(pool.take(), None);
+    assert_eq!(pool.take_some(&mut [0; 4]), 0);
     pool.begin(&mut storage, &ranges);
     assert_eq!((pool.take_run(0), pool.take_run(11), pool.take_run(u64::MAX)), (None, None, None));
     assert_eq!(pool.take_run(10), Some(10));
-    assert_eq!(pool.take(), None);
+    assert_eq!(pool.take_some(&mut [0; 4]), 0);
 }
 
 #[test]
@@ -119,7 +129,7 @@ fn giving_twice_is_noticed() {
     let mut storage = vec![0; words_needed(&ranges)];
     let mut pool = Pool::new();
     pool.begin(&mut storage, &ranges);
-    let frame = pool.take().unwrap();
+    let frame = pool.take_run(1).unwrap();
     pool.give(frame, 1);
     pool.give(frame, 1);
 }
