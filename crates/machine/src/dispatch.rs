@@ -112,6 +112,18 @@ pub fn sleep() -> [u64; 4] {
     }
 }
 
+/// Acknowledges what came while there was no kernel.
+pub fn forget_arrived() {
+    let arrived = percpu::this().arrived.replace([0; 4]);
+    if has_come(&arrived, KICK_VECTOR) {
+        acknowledge(KICK_VECTOR);
+    }
+}
+
+fn has_come(arrived: &[u64; 4], vector: u8) -> bool {
+    arrived[usize::from(vector / 64)] >> (vector % 64) & 1 != 0
+}
+
 /// Carries out what the kernel decided, until ring 3 can run.
 fn finish(kernel: &Kernel<X86>, cpu: &mut kernel::Cpu, mut next: Next, context: &mut Context) -> Next {
     loop {
@@ -119,9 +131,8 @@ fn finish(kernel: &Kernel<X86>, cpu: &mut kernel::Cpu, mut next: Next, context: 
             Next::Return | Next::Enter => return next,
             Next::Sleep => {
                 let arrived = sleep();
-                let came = |vector: &u8| arrived[usize::from(vector / 64)] >> (vector % 64) & 1 != 0;
                 // An acknowledgement is for the highest that is in service, so a device's is masked before it only in this order.
-                for vector in (0..=u8::MAX).rev().filter(came) {
+                for vector in (0..=u8::MAX).rev().filter(|&vector| has_come(&arrived, vector)) {
                     if let Some(interrupt) = interrupt_of(kernel, vector) {
                         kernel.note(cpu, interrupt);
                     }
