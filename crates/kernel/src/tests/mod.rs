@@ -3,6 +3,7 @@
 mod authority;
 mod many;
 mod single;
+mod threads;
 
 use crate::device::{ByteRange, Device};
 use abi::boot::{DeviceKind, DeviceRecord, ModuleHeader};
