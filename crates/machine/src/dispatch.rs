@@ -36,8 +36,8 @@ pub fn begin() -> ! {
     let (kernel, cpu) = entered();
     let next = kernel.awake(cpu, &mut context);
     finish(kernel, cpu, next, &mut context);
-    // SAFETY: the stack that `enter_ring_3` begins anew holds nothing that is needed.
-    unsafe { trap::enter_ring_3(&context, percpu::this().kernel_stack) }
+    // SAFETY: the context is a local of this function, which does not return; `gs` is the kernel's since `Cpu::install`.
+    unsafe { trap::enter_ring_3(&raw mut context) }
 }
 
 /// A `syscall` in ring 3.
