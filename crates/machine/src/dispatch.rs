@@ -32,10 +32,16 @@ pub enum Leave {
 
 /// A CPU begins to run what the kernel gives it.
 pub fn begin() -> ! {
+    begin_with(|_| ())
+}
+
+/// The same, of what is given to it changed first.
+pub fn begin_with(change: impl FnOnce(&mut Context)) -> ! {
     let mut context = Context::default();
     let (kernel, cpu) = entered();
     let next = kernel.awake(cpu, &mut context);
     finish(kernel, cpu, next, &mut context);
+    change(&mut context);
     // SAFETY: the context is a local of this function, which does not return; `gs` is the kernel's since `Cpu::install`.
     unsafe { trap::enter_ring_3(&raw mut context) }
 }

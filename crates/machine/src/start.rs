@@ -216,6 +216,9 @@ fn run(mut machine: X86, boot: &'static Boot) -> ! {
     }
     percpu::this().kernel.set(kernel);
     smp::let_others_in(kernel);
+    if boot.arguments().any(|argument| argument == "selftest=iret") {
+        dispatch::begin_with(|context| context.rip = 1 << 63);
+    }
     dispatch::begin()
 }
 

@@ -1,6 +1,6 @@
 //! The entry, the system call, and the way to fail.
 
-use crate::{abuse, devices, faults, memory, time, upcalls};
+use crate::{abuse, cpus, devices, faults, memory, time, upcalls};
 use abi::{BootInfo, Error, Registers, Request, Span};
 use core::arch::{asm, global_asm};
 use core::fmt::{self, Write};
@@ -56,6 +56,8 @@ extern "C" fn main(info: &'static BootInfo) -> ! {
             memory::exhaust(&probe);
         }
         6 => faults::stack_overflow(),
+        7 => probe.stop(cpus::count(&probe) as u8),
+        8 => cpus::changes_hold_everywhere(&probe),
         _ => check(false, "there is such a scenario"),
     }
     probe.stop(PASSED)
