@@ -9,6 +9,8 @@ const CALLS: u64 = 100_000;
 const SEED: u64 = 0x5e1f_1c4a_0b5e_55ed;
 
 /// Numbers of requests that need care, as the abi encodes them.
+const MEMORY_FIRST: u64 = 1;
+const MEMORY_LAST: u64 = 4;
 const SET_UPCALL: u64 = 5;
 const RESUME: u64 = 6;
 const SET_TIMER: u64 = 7;
@@ -17,7 +19,11 @@ const PRINT: u64 = 15;
 const STOP: u64 = 16;
 const RELEASE: u64 = 19;
 const REVOKE: u64 = 20;
+const START: u64 = 24;
 const END: u64 = 25;
+
+/// From here on the window is free.
+const FREE: u64 = 0x3_0000_0000;
 
 /// Makes them, and touches what they mapped.
 pub fn run(probe: &Probe) {
@@ -48,7 +54,7 @@ pub fn calls(probe: &Probe, count: u64, seed: u64) {
     probe.must(Request::SetTimer { vcpu, deadline_ns: Request::NEVER });
     upcalls::set_masked(0);
     while probe.must(Request::Wait { vcpu, deadline_ns: 0 }) != 0 {}
-    probe.must(Request::Unmap { space: probe.info.space, span: abi::Span::new(0x3_0000_0000, 1 << 34) });
+    probe.must(Request::Unmap { space: probe.info.space, span: abi::Span::new(FREE, 1 << 34) });
 }
 
 extern "C" fn read_and_write(address: u64) {
@@ -62,7 +68,7 @@ extern "C" fn read_and_write(address: u64) {
 /// Reads and writes, mapped or not.
 fn touch(address: u64) {
     // Not the upcall page, nor what the probe itself lies in.
-    if address >= 0x3_0000_0000 {
+    if address >= FREE {
         let _: Option<Context> = upcalls::attempt(read_and_write, address);
     }
 }
@@ -77,13 +83,15 @@ fn registers(probe: &Probe, random: &mut Random) -> Registers {
     if number == 1 && random.below(2) == 0 {
         // A whole mapping that may be served.
         arguments[0] = probe.info.space.raw();
-        arguments[1] = 0x3_0000_0000 + random.below(1 << 13) * PAGE_SIZE;
+        arguments[1] = FREE + random.below(1 << 13) * PAGE_SIZE;
         arguments[2] = (1 + random.below(64)) * PAGE_SIZE;
         arguments[3] = random.below(4) | random.below(4) << 8 | random.below(2) << 16;
         arguments[4] = if random.below(2) == 0 { probe.info.module.base } else { handle(probe, random) };
         arguments[5] = random.below(7);
     }
     match number {
+        // What the probe itself lies on stays.
+        MEMORY_FIRST..=MEMORY_LAST if arguments[1] < FREE => arguments[1] += FREE,
         // These two would end it, or go on elsewhere.
         STOP if arguments[0] == probe.info.machine.raw() => arguments[0] = probe.info.vcpu.raw(),
         RESUME if arguments[0] == probe.info.vcpu.raw() => arguments[0] = probe.info.space.raw(),
@@ -92,6 +100,8 @@ fn registers(probe: &Probe, random: &mut Random) -> Registers {
         // What the probe itself needs stays; what others would have to give back first is not waited for.
         RELEASE if own(probe).contains(&arguments[0]) => arguments[0] = 0,
         REVOKE => arguments[1] = 0,
+        // Another virtual CPU at any place would fault, and end it.
+        START => arguments[1] |= 1 << 63,
         // Without end, or endlessly often.
         WAIT => arguments[1] = random.below(1 << 20),
         SET_TIMER => arguments[1] = probe.now() + 1_000_000 + random.below(1 << 30),
@@ -126,7 +136,7 @@ fn address(random: &mut Random) -> u64 {
         1 => 0xffff_8000_0000_0000 + random.below(1 << 32),
         2 => 0xffff_ffff_8020_0000 + random.below(1 << 20),
         3 => 0x7100_0000_0000 + random.below(1 << 16) * PAGE_SIZE,
-        _ => 0x3_0000_0000 + random.below(1 << 13) * PAGE_SIZE,
+        _ => FREE + random.below(1 << 13) * PAGE_SIZE,
     }
 }
 

@@ -89,7 +89,9 @@ pub fn hostile(probe: &Probe, calls: u64, seed: u64) {
             answered += ring(probe, &worker);
         }
         let end_record = record(probe, child.domain);
-        check(end_record.state == DomainState::Ended as u64 && end_record.status == 42, "it got to its end");
+        if end_record.state != DomainState::Ended as u64 || end_record.status != 42 {
+            fail(format_args!("it did not get to its end: {end_record:x?}"));
+        }
         end(probe, child);
     }
     check(answered > 0, "the other went on");
