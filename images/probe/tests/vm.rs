@@ -28,8 +28,11 @@ enum Scenario {
     StopAtOnce = 4,
     UseAllMemory = 5,
     StackOverflow = 6,
-    CountCpus = 7,
-    ChangesHoldEverywhere = 8,
+    Domains = 7,
+    Kill = 8,
+    Hostile = 9,
+    CountCpus = 10,
+    ChangesHoldEverywhere = 11,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -46,6 +49,11 @@ fn file(variable: &str) -> PathBuf {
 
 /// A boot module with the probe in it.
 fn module(scenario: Scenario) -> Vec<u8> {
+    module_with(scenario, [0, 0])
+}
+
+/// The same, with what the scenario wants to know besides: how much, and a seed.
+fn module_with(scenario: Scenario, arguments: [u64; 2]) -> Vec<u8> {
     let path = file("SELKIS_PROBE");
     let image = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     // Some pages behind the image, to be mapped.
@@ -57,6 +65,7 @@ fn module(scenario: Scenario) -> Vec<u8> {
     };
     let mut module = header.to_bytes().to_vec();
     module.extend((scenario as u64).to_le_bytes());
+    module.extend(arguments.iter().flat_map(|word| word.to_le_bytes()));
     module.resize(PAGE, 0);
     module.extend(image);
     module.resize(length, 0x5a);
@@ -193,14 +202,55 @@ fn the_status_is_the_domains() {
     }
 }
 
+#[test]
+fn domains_live_and_end() {
+    for machine in MACHINES {
+        for cpus in CPUS {
+            boot_with(machine, cpus, "128", Scenario::Domains, [0, 0]);
+        }
+    }
+}
+
+/// Killed at random moments, so often in all.
+#[test]
+fn domains_are_killed_at_any_moment() {
+    let kills = if soaks() { 10_000 } else { 300 };
+    for (seed, cpus) in (1..).zip(CPUS) {
+        boot_with(Machine::MicroVm, cpus, "128", Scenario::Kill, [kills / CPUS.len() as u64, seed]);
+    }
+}
+
+#[test]
+fn a_hostile_domain_is_alone_with_its_requests() {
+    let calls = if soaks() { 1_000_000 } else { 100_000 };
+    for (seed, cpus) in (1..).zip(CPUS) {
+        boot_with(Machine::MicroVm, cpus, "128", Scenario::Hostile, [calls, seed << 32]);
+    }
+}
+
+/// How many CPUs the machine has.
+const CPUS: [u32; 3] = [1, 2, 4];
+
+fn soaks() -> bool {
+    std::env::var_os("SELKIS_SOAK").is_some()
+}
+
+#[track_caller]
+fn boot_with(machine: Machine, cpus: u32, memory: &str, scenario: Scenario, arguments: [u64; 2]) {
+    let name = format!("{machine:?}-{cpus}-{memory}-{scenario:?}");
+    let module = Temporary::new(&name, &module_with(scenario, arguments));
+    let mut command = qemu(machine, memory, Some(&module.0), "selftest");
+    command.args(["-smp", &cpus.to_string()]);
+    assert_eq!(status_of(command), PASSED, "{machine:?} with {cpus} CPUs: {scenario:?}");
+}
+
 /// By both ways to name CPUs: ACPI's table, and the older one that a `microvm` without ACPI has.
 #[test]
 fn all_cpus_are_started_that_are_wanted() {
     let module = Temporary::new("cpus", &module(Scenario::CountCpus));
+    let wanted = [("1", "", 1), ("2", "", 2), ("4", "", 4), ("4", "cpus=3", 3), ("4", "cpus=1", 1)];
     for machine in MACHINES {
-        for (cpus, line, expected) in
-            [("1", "", 1), ("2", "", 2), ("4", "", 4), ("4", "cpus=3", 3), ("4", "cpus=1", 1)]
-        {
+        for (cpus, line, expected) in wanted {
             let mut command = qemu(machine, "64", Some(&module.0), &format!("selftest {line}"));
             command.args(["-smp", cpus]);
             assert_eq!(status_of(command), expected, "{machine:?} with {cpus} CPUs, {line}");
@@ -246,7 +296,7 @@ fn a_panic_is_told() {
     for cpus in ["1", "4"] {
         let mut command = qemu(Machine::Q35, "64", Some(&module.0), "selftest=panic");
         command.args(["-smp", cpus]);
-        assert_eq!(status_of(command), status::PANIC);
+        assert_eq!(status_of(command), status::PANIC, "{cpus} CPUs");
     }
 }
 
