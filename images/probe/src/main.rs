@@ -7,6 +7,8 @@
 #[cfg(target_os = "none")]
 mod abuse;
 #[cfg(target_os = "none")]
+mod cpus;
+#[cfg(target_os = "none")]
 mod devices;
 #[cfg(target_os = "none")]
 mod domains;

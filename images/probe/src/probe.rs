@@ -1,6 +1,6 @@
 //! The entry, the system call, and the way to fail.
 
-use crate::{abuse, devices, domains, faults, memory, roles, time, upcalls};
+use crate::{abuse, cpus, devices, domains, faults, memory, roles, time, upcalls};
 use abi::{BootInfo, Error, Registers, Request, Span};
 use core::arch::{asm, global_asm};
 use core::fmt::{self, Write};
@@ -59,6 +59,8 @@ extern "C" fn main(info: &'static BootInfo) -> ! {
         7 => domains::run(&probe),
         8 => domains::kill(&probe, argument, seed),
         9 => domains::hostile(&probe, argument, seed),
+        10 => probe.stop(cpus::count(&probe) as u8),
+        11 => cpus::changes_hold_everywhere(&probe),
         role @ 100.. => roles::play(&probe, role, argument),
         _ => check(false, "there is such a scenario"),
     }

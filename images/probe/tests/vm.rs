@@ -31,6 +31,8 @@ enum Scenario {
     Domains = 7,
     Kill = 8,
     Hostile = 9,
+    CountCpus = 10,
+    ChangesHoldEverywhere = 11,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -200,6 +202,21 @@ fn the_status_is_the_domains() {
     }
 }
 
+/// By both ways to name CPUs: ACPI's table, and the older one that a `microvm` without ACPI has.
+#[test]
+fn all_cpus_are_started_that_are_wanted() {
+    let module = Temporary::new("cpus", &module(Scenario::CountCpus));
+    for machine in MACHINES {
+        for (cpus, line, expected) in
+            [("1", "", 1), ("2", "", 2), ("4", "", 4), ("4", "cpus=3", 3), ("4", "cpus=1", 1)]
+        {
+            let mut command = qemu(machine, "64", Some(&module.0), &format!("selftest {line}"));
+            command.args(["-smp", cpus]);
+            assert_eq!(status_of(command), expected, "{machine:?} with {cpus} CPUs, {line}");
+        }
+    }
+}
+
 #[test]
 fn domains_live_and_end() {
     for machine in MACHINES {
@@ -242,6 +259,28 @@ fn boot_with(machine: Machine, cpus: u32, memory: &str, scenario: Scenario, argu
     assert_eq!(status_of(command), PASSED, "{machine:?} with {cpus} CPUs: {scenario:?}");
 }
 
+#[test]
+fn changes_of_an_address_space_hold_on_all_cpus() {
+    let module = Temporary::new("changes", &module(Scenario::ChangesHoldEverywhere));
+    for machine in MACHINES {
+        for cpus in ["1", "2", "4"] {
+            let mut command = qemu(machine, "64", Some(&module.0), "selftest");
+            command.args(["-smp", cpus]);
+            assert_eq!(status_of(command), PASSED, "{machine:?} with {cpus} CPUs");
+        }
+    }
+}
+
+/// It would load an address that is not canonical: the domain's fault, and it has no upcall for it.
+#[test]
+fn a_return_to_ring_3_that_faults_ends_the_domain() {
+    let module = Temporary::new("iret", &module(Scenario::StopAtOnce));
+    for machine in MACHINES {
+        let got = status_of(qemu(machine, "64", Some(&module.0), "selftest=iret"));
+        assert_eq!(got, status::DOMAIN_ENDED, "{machine:?}");
+    }
+}
+
 /// Without QEMU's debug exit there is no status, but an end: ACPI's, or a reset.
 #[test]
 fn the_machine_ends_without_a_debug_exit() {
@@ -255,7 +294,11 @@ fn the_machine_ends_without_a_debug_exit() {
 #[test]
 fn a_panic_is_told() {
     let module = Temporary::new("panic", &module(Scenario::StopAtOnce));
-    assert_eq!(status_of(qemu(Machine::Q35, "64", Some(&module.0), "selftest=panic")), status::PANIC);
+    for cpus in ["1", "4"] {
+        let mut command = qemu(Machine::Q35, "64", Some(&module.0), "selftest=panic");
+        command.args(["-smp", cpus]);
+        assert_eq!(status_of(command), status::PANIC);
+    }
 }
 
 #[test]
