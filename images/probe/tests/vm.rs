@@ -221,7 +221,9 @@ fn all_cpus_are_started_that_are_wanted() {
 fn domains_live_and_end() {
     for machine in MACHINES {
         for cpus in CPUS {
-            boot_with(machine, cpus, "128", Scenario::Domains, [0, 0]);
+            // Time goes by the instructions that are executed: shares are measured.
+            let extra = ["-icount", "shift=2,sleep=off"];
+            boot_with(machine, cpus, "128", Scenario::Domains, [0, 0], &extra);
         }
     }
 }
@@ -231,7 +233,7 @@ fn domains_live_and_end() {
 fn domains_are_killed_at_any_moment() {
     let kills = if soaks() { 10_000 } else { 300 };
     for (seed, cpus) in (1..).zip(CPUS) {
-        boot_with(Machine::MicroVm, cpus, "128", Scenario::Kill, [kills / CPUS.len() as u64, seed]);
+        boot_with(Machine::MicroVm, cpus, "128", Scenario::Kill, [kills / CPUS.len() as u64, seed], &[]);
     }
 }
 
@@ -239,7 +241,7 @@ fn domains_are_killed_at_any_moment() {
 fn a_hostile_domain_is_alone_with_its_requests() {
     let calls = if soaks() { 1_000_000 } else { 100_000 };
     for (seed, cpus) in (1..).zip(CPUS) {
-        boot_with(Machine::MicroVm, cpus, "128", Scenario::Hostile, [calls, seed << 32]);
+        boot_with(Machine::MicroVm, cpus, "128", Scenario::Hostile, [calls, seed << 32], &[]);
     }
 }
 
@@ -251,11 +253,18 @@ fn soaks() -> bool {
 }
 
 #[track_caller]
-fn boot_with(machine: Machine, cpus: u32, memory: &str, scenario: Scenario, arguments: [u64; 2]) {
+fn boot_with(
+    machine: Machine,
+    cpus: u32,
+    memory: &str,
+    scenario: Scenario,
+    arguments: [u64; 2],
+    extra: &[&str],
+) {
     let name = format!("{machine:?}-{cpus}-{memory}-{scenario:?}");
     let module = Temporary::new(&name, &module_with(scenario, arguments));
     let mut command = qemu(machine, memory, Some(&module.0), "selftest");
-    command.args(["-smp", &cpus.to_string()]);
+    command.args(["-smp", &cpus.to_string()]).args(extra);
     assert_eq!(status_of(command), PASSED, "{machine:?} with {cpus} CPUs: {scenario:?}");
 }
 
