@@ -228,7 +228,7 @@ fn contiguous(memory: &Memory<'_>) {
     }
     probe.refused(memory.map(span(0, 16), dma, Protection::ReadExecute, Commit::Now), Error::Protection);
     let huge = Span::new(BASE, 1 << 40);
-    probe.refused(memory.map(huge, dma, Protection::ReadWrite, Commit::Now), Error::NoMemory);
+    probe.refused(memory.map(huge, dma, Protection::ReadWrite, Commit::Now), Error::BadRange);
     let bad = Backing::Dma { device: probe.info.space };
     probe.refused(memory.map(span(0, 1), bad, Protection::ReadWrite, Commit::Now), Error::WrongKind);
 }
