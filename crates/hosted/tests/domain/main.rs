@@ -4,6 +4,7 @@
 mod code;
 mod life;
 mod scene;
+mod walls;
 
 use libtest_mimic::{Arguments, Trial};
 use std::process::ExitCode;
@@ -13,7 +14,7 @@ fn main() -> ExitCode {
         Some(scene::DOMAIN) => scene::be_domain(),
         Some(scene::PARENT) => scene::be_parent(),
         _ => {
-            let trials = life::TESTS.iter();
+            let trials = life::TESTS.iter().chain(walls::TESTS);
             let trials = trials.map(|(name, test)| {
                 Trial::test(*name, || {
                     test();
