@@ -1,7 +1,7 @@
 //! What the process of a domain does.
 
-use super::Confinement;
 use super::handover::{self, Handover};
+use super::{Confinement, limits};
 use crate::confine::Cell;
 use crate::files::LinuxFiles;
 use crate::host::linux_host;
@@ -57,6 +57,7 @@ pub fn serve() -> Result<u8, ServeError> {
     rustix::stdio::dup2_stdin(&null)
         .map_err(|error| ServeError::Linux("close standard input", error.into()))?;
     drop(null);
+    limits::apply(&domain.quotas).map_err(|error| ServeError::Linux("keep the domain's quotas", error))?;
     let seed = crate::clock::seed().map_err(|error| ServeError::Linux("get random numbers", error))?;
     let entropy = Generator::new(Some(&seed), &[]).map_err(ServeError::Entropy)?;
     let cell = match domain.confinement {
