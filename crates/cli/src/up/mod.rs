@@ -89,10 +89,10 @@ impl Root {
             self.advance(&ready);
         }
         self.farewell()?;
-        Ok(match (self.signals.received(), self.system.outcome()) {
-            (Some(_), _) => status::INTERRUPTED,
-            (None, Outcome::Succeeded) => 0,
-            (None, Outcome::Failed) => status::SYSTEM_FAILED,
+        Ok(match self.system.outcome() {
+            _ if self.signals.have_come() => status::INTERRUPTED,
+            Outcome::Succeeded => 0,
+            Outcome::Failed => status::SYSTEM_FAILED,
         })
     }
 

@@ -31,6 +31,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario { name: "up-log-overflows", on: HOSTED, run: log_overflows },
     Scenario { name: "up-metrics", on: HOSTED, run: metrics },
     Scenario { name: "up-signals", on: HOSTED, run: signals },
+    Scenario { name: "up-signal-again", on: HOSTED, run: signal_again },
     Scenario { name: "up-dies", on: HOSTED, run: dies },
     Scenario { name: "up-twice", on: HOSTED, run: twice },
     Scenario { name: "up-hostile-clients", on: HOSTED, run: hostile_clients },
@@ -403,6 +404,28 @@ fn signals(context: &Context) -> Verdict {
         check(!socket.exists(), || "the socket is left".into())?;
     }
     Ok(())
+}
+
+/// Two signals together are one wish; who presses Ctrl-C again later does not want to wait.
+fn signal_again(context: &Context) -> Verdict {
+    let mut up = Up::start(context, &[spinning("prompt")])?;
+    up.until("prompt", "started")?;
+    up.process().signal(Signal::INT)?;
+    let output = up.end(Signal::TERM)?;
+    output.exits(130)?;
+    check(!String::from_utf8_lossy(&output.stdout).contains("at-once"), || output.failed("by force").0)?;
+    let mut up = Up::start(context, &[spinning("deaf")])?;
+    up.until("deaf", "started")?;
+    up.until_written("deaf")?;
+    let (number, process) = only_child(up.process())?;
+    stop(number, &process)?;
+    let started = Instant::now();
+    up.process().signal(Signal::INT)?;
+    up.until("deaf", "stopping")?;
+    // A person's second press, not a part of the first.
+    std::thread::sleep(Duration::from_secs(1));
+    up.end(Signal::INT)?.exits(130)?;
+    check(started.elapsed() < Duration::from_secs(4), || format!("it took {:?}", started.elapsed()))
 }
 
 /// Killed with no chance to clean up, `up` takes its domains with it; its socket does not stand in the next one's way.
