@@ -29,6 +29,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario { name: "up-shutdown", on: HOSTED, run: shutdown },
     Scenario { name: "up-log", on: HOSTED, run: log },
     Scenario { name: "up-log-overflows", on: HOSTED, run: log_overflows },
+    Scenario { name: "up-ps-log-kill", on: HOSTED, run: ps_log_kill },
     Scenario { name: "up-metrics", on: HOSTED, run: metrics },
     Scenario { name: "up-signals", on: HOSTED, run: signals },
     Scenario { name: "up-signal-again", on: HOSTED, run: signal_again },
@@ -336,6 +337,45 @@ fn log_overflows(context: &Context) -> Verdict {
     let output = up.end(Signal::TERM)?;
     output.exits(130)?;
     check(output.peak_bytes < 100 << 20, || format!("`up` used {} bytes", output.peak_bytes))
+}
+
+/// What a user types beside a running system.
+fn ps_log_kill(context: &Context) -> Verdict {
+    let guests = [
+        Guest::with("alice", "ready-spin", "name = \"web\""),
+        Guest::with("bob", "arguments", "arguments = [\"hello\"]"),
+    ];
+    let selkis = |words: &[&str]| {
+        let command = context.command().options(words.iter());
+        command.variable("XDG_RUNTIME_DIR", runtime_folder(context)?).start()
+    };
+    selkis(&["ps"])?.finish()?.exits(1)?.says(&["no system is running"])?;
+    let mut up = Up::start(context, &guests)?;
+    up.until("bob", "ended")?;
+    up.until_written("alice")?;
+    let ps = || {
+        let output = selkis(&["ps", "--json"])?.finish()?;
+        output.exits(0)?;
+        Ok::<Value, Failed>(serde_json::from_slice(&output.stdout)?)
+    };
+    let (_, process) = only_child(up.process())?;
+    let listed = ps()?;
+    let program = |listed: &Value, domain: usize| listed["domains"][domain]["programs"][0].clone();
+    check_eq("alice's state", &program(&listed, 0)["state"], &Value::from("running"))?;
+    check_eq("bob's exit status", &program(&listed, 1)["exit_status"], &Value::from(0))?;
+    check(listed["domains"][0]["memory_used_bytes"].as_u64() > Some(0), || listed.to_string())?;
+    let table = selkis(&["ps"])?.finish()?;
+    let table = String::from_utf8_lossy(&table.exits(0)?.stdout).into_owned();
+    check(table.contains("alice") && table.contains("running"), || table.clone())?;
+    selkis(&["log", "bob"])?.finish()?.exits(0)?.writes("arguments.wat\0hello\0")?;
+    let mut follower = selkis(&["log", "alice/web", "--follow"])?;
+    check_eq("a followed line", follower.read_line()?, String::from("ready"))?;
+    selkis(&["kill", "nobody"])?.finish()?.exits(1)?.says(&["nobody", "alice/web"])?;
+    selkis(&["kill", "alice"])?.finish()?.exits(0)?.ends_well()?;
+    check(ends_within(&process, 0)?, || "it is killed, and has not ended".into())?;
+    follower.finish()?.exits(0)?.ends_well()?;
+    up.finish()?.exits(0)?.ends_well()?;
+    Ok(())
 }
 
 fn metrics(context: &Context) -> Verdict {
