@@ -34,6 +34,8 @@ enum Speaks {
     Http(Vec<u8>),
     /// No more: what is to be sent is the last.
     Farewell,
+    /// It is told that it is one too many. It may be about to write: that must not fail before it has read why.
+    Refused,
 }
 
 /// What becomes of a client.
@@ -62,11 +64,11 @@ impl Client {
         Self { stream, speaks: Speaks::NotYet, out: Vec::new(), sent: 0 }
     }
 
-    /// For a connection too many: it is told so, whatever it may want, and that is all.
+    /// For a connection too many: it is told so, whatever it may want.
     pub fn refused(stream: UnixStream) -> Self {
         let refusal = encode(&Reply::Refused(Refusal::TooManyClients)).unwrap_or_default();
         let out = [&GREETING[..], &refusal].concat();
-        Self { stream, speaks: Speaks::Farewell, out, sent: 0 }
+        Self { stream, speaks: Speaks::Refused, out, sent: 0 }
     }
 
     /// What to wait for. That it has gone is always told.
@@ -74,7 +76,9 @@ impl Client {
         let is_sending = !self.out.is_empty();
         let wanted = match &self.speaks {
             _ if is_sending => PollFlags::OUT,
-            Speaks::NotYet | Speaks::Http(_) | Speaks::Frames { answer: None, .. } => PollFlags::IN,
+            Speaks::NotYet | Speaks::Http(_) | Speaks::Refused | Speaks::Frames { answer: None, .. } => {
+                PollFlags::IN
+            }
             Speaks::Frames { answer: Some(_), .. } | Speaks::Farewell => PollFlags::empty(),
         };
         PollFd::new(&self.stream, wanted)
@@ -137,7 +141,7 @@ impl Client {
     fn prepare(&mut self, system: &mut System) -> Step {
         match &mut self.speaks {
             Speaks::Farewell => return Step::Over,
-            Speaks::NotYet => {}
+            Speaks::NotYet | Speaks::Refused => {}
             Speaks::Http(request) => {
                 self.out = match http::parse(request) {
                     Asked::NotYet => return self.receive(),
@@ -191,7 +195,7 @@ impl Client {
         match &mut self.speaks {
             Speaks::Frames { decoder, .. } => decoder.push(bytes),
             Speaks::Http(request) => request.extend_from_slice(bytes),
-            Speaks::NotYet | Speaks::Farewell => {}
+            Speaks::NotYet | Speaks::Farewell | Speaks::Refused => {}
         }
         Step::Done
     }

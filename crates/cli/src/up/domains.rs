@@ -8,10 +8,11 @@ use crate::parts::{self, Part};
 use crate::report::Verbosity;
 use bundle::{Console, DirectorySource, Plan};
 use hosted::Runtime;
-use hosted::domain::{Confinement, Domain, Quotas};
+use hosted::domain::{Confinement, Domain, Quotas, Share};
 use hosted::files::Grant;
 use manifest::{Directory, Domain as Wanted, Program, System};
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -22,16 +23,19 @@ const PPM_PER_PERMILLE: u32 = 1000;
 pub fn prepare(manifest: &System) -> Result<Vec<Domain>, Failure> {
     let runtime = parts::find(Part::Runtime)?;
     let mut compiled = HashMap::new();
-    let one = |wanted: &Wanted| {
+    let mut domains = Vec::new();
+    for wanted in &manifest.domains {
         let program = wanted.programs.first().expect("a domain of a manifest has a program");
-        let path = locate(manifest, &program.file)?;
-        if !compiled.contains_key(&path) {
-            let verbosity = Verbosity::Quiet;
-            compiled.insert(path.clone(), compiled::compile(&program.file, &path, Cpu::Native, verbosity)?);
-        }
-        domain(manifest, wanted, program, Runtime::open(&runtime)?, &compiled[&path])
-    };
-    manifest.domains.iter().map(one).collect()
+        let compiled = match compiled.entry(&program.file) {
+            Entry::Occupied(there) => there.into_mut(),
+            Entry::Vacant(place) => {
+                let path = locate(manifest, &program.file)?;
+                place.insert(compiled::compile(&program.file, &path, Cpu::Native, Verbosity::Quiet)?)
+            }
+        };
+        domains.push(domain(manifest, wanted, program, Runtime::open(&runtime)?, compiled)?);
+    }
+    Ok(domains)
 }
 
 /// As `run` finds it, but from the manifest's folder.
@@ -61,7 +65,7 @@ fn domain(
         program: compiled.program.try_clone().map_err(duplicate)?,
         trap_helper: compiled.trap_helper.try_clone().map_err(duplicate)?,
         grants: program.directories.iter().map(grant).collect::<Result<_, _>>()?,
-        quotas: quotas(wanted),
+        quotas: quotas(manifest, wanted),
         confinement: Confinement::Confined,
     })
 }
@@ -88,11 +92,12 @@ fn plan(program: &Program) -> Plan {
     }
 }
 
-fn quotas(wanted: &Wanted) -> Quotas {
+fn quotas(manifest: &System, wanted: &Wanted) -> Quotas {
+    let weight = |domain: &Wanted| u16::try_from(domain.cpu_share).unwrap_or(u16::MAX);
+    let heaviest = manifest.domains.iter().map(weight).max().unwrap_or_default();
     Quotas {
         memory_bytes: wanted.memory.0,
-        cpu_share: u16::try_from(wanted.cpu_share).unwrap_or(u16::MAX),
+        cpu_share: Share { weight: weight(wanted), heaviest },
         cpu_budget_permille: wanted.cpu_budget.map(|budget| budget.ppm.div_ceil(PPM_PER_PERMILLE)),
-        cpus: wanted.cpus,
     }
 }

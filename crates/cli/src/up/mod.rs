@@ -30,6 +30,7 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use server::Server;
 use signals::Signals;
+use std::io;
 use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 use supervisor::Outcome;
@@ -50,7 +51,7 @@ pub fn up(arguments: &UpArguments) -> Result<u8, Failure> {
     let mut root = Root {
         signals: Signals::catch().map_err(Failure::Signals)?,
         server: Server::new(claim.listen()?),
-        output: Output::new(arguments.report()),
+        output: Output::new(arguments.report(), io::stdout()),
         system: System::new(&manifest, domains),
     };
     root.run()
@@ -88,10 +89,10 @@ impl Root {
             self.advance(&ready);
         }
         self.farewell()?;
-        Ok(match (self.signals.received(), self.system.outcome()) {
-            (Some(_), _) => status::INTERRUPTED,
-            (None, Outcome::Succeeded) => 0,
-            (None, Outcome::Failed) => status::SYSTEM_FAILED,
+        Ok(match self.system.outcome() {
+            _ if self.signals.have_come() => status::INTERRUPTED,
+            Outcome::Succeeded => 0,
+            Outcome::Failed => status::SYSTEM_FAILED,
         })
     }
 
@@ -110,7 +111,7 @@ impl Root {
         }
         self.system.advance(ready);
         self.server.advance(ready, &mut self.system);
-        self.output.advance(ready, &mut self.system);
+        self.output.advance(self.system.take_news());
     }
 
     /// Nothing happens any more, but what has happened may not have been read.

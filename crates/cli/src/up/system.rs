@@ -11,8 +11,12 @@ use supervisor::{
     Answer, DomainId, DomainSetup, Effect, Event, Next, Notice, Outcome, Progress, Setup, Supervisor,
 };
 
-/// For each program, what its log may take of this process's memory.
+/// What the logs of all programs may take of this process's memory together,
+const LOGS_BYTES_MAX: usize = 64 << 20;
+/// what one of them may take if they are few,
 const LOG_BYTES_MAX: usize = 1 << 20;
+/// and what each may in any case.
+const LOG_BYTES_MIN: usize = 64 << 10;
 
 /// How many lines before an end may be told with it.
 const LAST_WORDS_MAX: u64 = 12;
@@ -46,7 +50,7 @@ impl System {
             name: manifest.name.to_string(),
             platform: control::Platform::Hosted,
             started_unix_ns: since_1970.and_then(|time| u64::try_from(time.as_nanos()).ok()),
-            log_bytes_max: LOG_BYTES_MAX,
+            log_bytes_max: (LOGS_BYTES_MAX / domains.len().max(1)).clamp(LOG_BYTES_MIN, LOG_BYTES_MAX),
             domains: manifest.domains.iter().map(domain).collect(),
         };
         Self {
@@ -150,7 +154,7 @@ impl System {
         for effect in effects {
             match effect {
                 Effect::Start(id) => match self.processes[id.0].start() {
-                    Ok(()) => self.tell(Event::Started(id)),
+                    Ok(process_id) => self.tell(Event::Started { domain: id, process_id: Some(process_id) }),
                     Err(error) => self.tell(Event::Ended(id, End::NotStarted { why: error.to_string() })),
                 },
                 Effect::End(id, how) => self.processes[id.0].end(how),

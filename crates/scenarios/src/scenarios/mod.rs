@@ -3,10 +3,12 @@
 mod basics;
 mod bounds;
 mod broken;
+mod clients;
 mod grants;
 mod image;
 mod interruption;
 mod real;
+mod systems;
 
 use crate::runner::Scenario;
 
@@ -20,6 +22,8 @@ pub fn all() -> Vec<Scenario> {
         grants::SCENARIOS,
         image::SCENARIOS,
         interruption::SCENARIOS,
+        systems::SCENARIOS,
+        clients::SCENARIOS,
     ]
     .concat()
 }
