@@ -90,8 +90,9 @@ pub fn load(volume: &mut Volume, config: &Config, console: &mut Console) -> Resu
         Processors::none()
     };
     let (page_tables, hhdm) = plan_page_tables(&kernel, &overlays, entry.variants)?;
-    let (arena, arena_bytes, pending, gdt) =
-        answer(&mut kernel, entry, &modules, &tables, volume, hhdm, &processors, scratch.map.len())?;
+    let map_entries_max = scratch.map.len();
+    let told = Told { tables: &tables, volume, processors: &processors, hhdm, map_entries_max };
+    let (arena, arena_bytes, pending, gdt) = answer(&mut kernel, entry, &modules, &told)?;
     // What is the loader's own stays reclaimable even where the firmware should give its pages another type.
     overlays.extend(reclaimable([&arena, &stack, &page_tables].into_iter().chain(processors.pages())));
     console.tell_detail(format_args!(
@@ -260,17 +261,23 @@ fn plan_page_tables(
 
 type Answered = (Pages, usize, Pending, u64);
 
+/// What answers tell besides the files.
+struct Told<'t> {
+    tables: &'t Tables,
+    volume: &'t Volume,
+    processors: &'t Processors,
+    hhdm: u64,
+    map_entries_max: usize,
+}
+
 /// Answers the requests, and puts the descriptor table beside the answers.
 fn answer(
     kernel: &mut Kernel,
     entry: &Entry,
     modules: &[FileInMemory],
-    tables: &Tables,
-    volume: &Volume,
-    hhdm: u64,
-    processors: &Processors,
-    map_entries_max: usize,
+    told: &Told<'_>,
 ) -> Result<Answered, BootError> {
+    let &Told { tables, volume, processors, hhdm, map_entries_max } = told;
     let loaded = |file: &FileInMemory, path, string| LoadedFile {
         physical: file.pages().physical(),
         size: file.size(),

@@ -169,7 +169,7 @@ fn start_one(apic_id: u32, page: u32, ticks: u64, has_come: impl Fn() -> bool) -
     };
     const INIT: u32 = 0x4500;
     const START: u32 = 0x4600;
-    let start = START | page / PAGE_SIZE as u32;
+    let start = START | (page / PAGE_SIZE as u32);
     machine::send_command(apic_id, INIT);
     wait(STEP_MICROSECONDS, &|| false);
     machine::send_command(apic_id, start);
