@@ -20,6 +20,7 @@ use crate::arguments::UpArguments;
 use crate::catalogue;
 use crate::exit::status;
 use crate::failure::Failure;
+use crate::report::say;
 use crate::sockets::Claim;
 use control::Phase;
 use manifest::units::ByteCount;
@@ -48,6 +49,7 @@ pub fn up(arguments: &UpArguments) -> Result<u8, Failure> {
     let claim = Claim::take(&manifest.name)?;
     let domains = domains::prepare(&manifest)?;
     allow_descriptors();
+    hosted::confine::missing().iter().for_each(|missing| say(&missing.to_string()));
     let mut root = Root {
         signals: Signals::catch().map_err(Failure::Signals)?,
         server: Server::new(claim.listen()?),
