@@ -40,7 +40,7 @@ pub fn serve(
     let host = linux_host(Reader::default(), LinuxFiles::new(Vec::new()), entropy);
     let (program, trap_helper) = (File::open(program)?, File::open(helper)?);
     let runtime = Runtime::open(runtime)?;
-    Ok(launch(Launch { runtime, plan, program, trap_helper, host: Box::new(host) })?)
+    Ok(launch(Launch { runtime, plan, program, trap_helper, host: Box::new(host), cell: None })?)
 }
 
 /// Reads the measurement's lines.

@@ -36,6 +36,9 @@ pub enum Failure {
     /// The library OS did not start.
     #[error(transparent)]
     Launch(#[from] hosted::LaunchError),
+    /// Rights that could not be given up.
+    #[error(transparent)]
+    Confine(#[from] hosted::confine::ConfineError),
     /// The manifest of `up` cannot be read.
     #[error(transparent)]
     Manifest(#[from] manifest::ReadError),

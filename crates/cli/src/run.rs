@@ -11,6 +11,7 @@ use crate::plan::{fresh_seed, plan};
 use crate::report::Verbosity;
 use crate::vm::{self, Machine};
 use bundle::{Console, DirectorySource, Seed, Terminal, Terminals};
+use hosted::confine::Cell;
 use hosted::files::LinuxFiles;
 use hosted::host::linux_host;
 use hosted::streams::LinuxStreams;
@@ -38,12 +39,14 @@ fn run_hosted(arguments: &RunArguments, verbosity: Verbosity) -> Result<u8, Fail
     let Seed(seed) = fresh_seed().map_err(Failure::Entropy)?;
     let entropy = Generator::new(Some(&seed), &[]).map_err(Failure::NoSource)?;
     let compiled = compiled::compile(&program.program, &path, arguments.cpu, verbosity)?;
+    let cell = Some(Cell::new(&directories)?);
     let status = hosted::launch(Launch {
         runtime,
         plan,
         program: compiled.program,
         trap_helper: compiled.trap_helper,
         host: Box::new(linux_host(LinuxStreams::new(), LinuxFiles::new(directories), entropy)),
+        cell,
     })?;
     Ok(status)
 }

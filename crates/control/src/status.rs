@@ -64,6 +64,8 @@ pub struct Cpu {
 pub struct Domain {
     /// From the manifest.
     pub name: String,
+    /// Which process of the platform it is, while it is one (hosted).
+    pub process_id: Option<u32>,
     /// What it may have of memory.
     pub memory_quota_bytes: u64,
     /// What it uses and has used, of all its runs together.

@@ -27,6 +27,7 @@ fn system() -> System {
         cpus: Vec::new(),
         domains: vec![Domain {
             name: "a\"\\\nb".into(),
+            process_id: None,
             memory_quota_bytes: 1 << 20,
             usage,
             programs: vec![program, idle],

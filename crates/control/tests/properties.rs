@@ -89,8 +89,14 @@ fn usage() -> impl Strategy<Value = Usage> {
 }
 
 fn domain() -> impl Strategy<Value = Domain> {
-    (text(), any::<u64>(), usage(), prop::collection::vec(program(), 0..3)).prop_map(
-        |(name, memory_quota_bytes, usage, programs)| Domain { name, memory_quota_bytes, usage, programs },
+    (text(), any::<(Option<u32>, u64)>(), usage(), prop::collection::vec(program(), 0..3)).prop_map(
+        |(name, (process_id, memory_quota_bytes), usage, programs)| Domain {
+            name,
+            process_id,
+            memory_quota_bytes,
+            usage,
+            programs,
+        },
     )
 }
 

@@ -13,6 +13,10 @@ use std::os::unix::fs::FileExt;
 /// Executables lie between these addresses: above what Linux keeps free, below where it puts anything.
 const ADDRESSES: std::ops::Range<u64> = 0x1000_0000..0x8000_0000;
 
+/// Where the program headers must end. The library OS's are behind the file header; the rest of the file, of which debug
+/// information is most, is not read.
+const HEADERS_BYTES_MAX: u64 = 4096;
+
 /// Why an executable cannot be mapped.
 #[derive(Debug)]
 pub enum ElfError {
@@ -50,22 +54,23 @@ struct Segment {
 
 /// Maps an executable. What is there already is never replaced.
 pub fn load(file: &File) -> Result<Image, ElfError> {
-    let bytes = read(file).map_err(ElfError::Read)?;
-    let (entry, segments) = parse(&bytes).ok_or(ElfError::Foreign)?;
+    let length = file.metadata().map_err(ElfError::Read)?.len();
+    let headers = read(file, 0, length.min(HEADERS_BYTES_MAX)).map_err(ElfError::Read)?;
+    let (entry, segments) = parse(&headers, length).ok_or(ElfError::Foreign)?;
     for segment in &segments {
-        map(segment, &bytes, file.as_raw_fd()).map_err(ElfError::Map)?;
+        map(segment, file).map_err(ElfError::Map)?;
     }
     Ok(Image { entry: entry as usize })
 }
 
-/// All of a file, wherever the descriptor stands: other processes may be reading by the same one.
-fn read(file: &File) -> io::Result<Vec<u8>> {
-    let mut bytes = vec![0; file.metadata()?.len() as usize];
-    file.read_exact_at(&mut bytes, 0)?;
+/// Reads wherever the descriptor stands: other processes may be reading by the same one.
+fn read(file: &File, offset: u64, length: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; length as usize];
+    file.read_exact_at(&mut bytes, offset)?;
     Ok(bytes)
 }
 
-fn parse(bytes: &[u8]) -> Option<(u64, Vec<Segment>)> {
+fn parse(bytes: &[u8], file_length: u64) -> Option<(u64, Vec<Segment>)> {
     let header = FileHeader64::<Le>::parse(bytes).ok()?;
     if header.e_machine.get(Le) != EM_X86_64 || header.e_type.get(Le) != ET_EXEC {
         return None;
@@ -82,7 +87,7 @@ fn parse(bytes: &[u8]) -> Option<(u64, Vec<Segment>)> {
             memory_bytes: program.p_memsz(Le),
             protection: protection(program.p_flags(Le))?,
         };
-        segment.is_sound(bytes.len() as u64).then_some(())?;
+        segment.is_sound(file_length).then_some(())?;
         segments.push(segment);
     }
     let entry = header.e_entry.get(Le);
@@ -116,19 +121,20 @@ impl Segment {
 }
 
 /// Read-only segments are the file's own pages, shared by every process; writable ones are copies.
-fn map(segment: &Segment, bytes: &[u8], file: libc::c_int) -> io::Result<()> {
+fn map(segment: &Segment, file: &File) -> io::Result<()> {
     let lead = segment.address % PAGE_SIZE;
     let base = (segment.address - lead) as usize as *mut libc::c_void;
     let length = (segment.memory_bytes + lead).next_multiple_of(PAGE_SIZE) as usize;
     let shared = segment.protection & libc::PROT_WRITE == 0 && segment.file_bytes == segment.memory_bytes;
+    let bytes = if shared { Vec::new() } else { read(file, segment.file_offset, segment.file_bytes)? };
     let (flags, file, offset) = if shared {
-        (0, file, (segment.file_offset - lead) as libc::off_t)
+        (0, file.as_raw_fd(), (segment.file_offset - lead) as libc::off_t)
     } else {
         (libc::MAP_ANONYMOUS, -1, 0)
     };
     let flags = flags | libc::MAP_PRIVATE | libc::MAP_FIXED_NOREPLACE;
     let first = if shared { segment.protection } else { libc::PROT_READ | libc::PROT_WRITE };
-    // SAFETY: the mapping replaces nothing; the copy stays inside of it and of `bytes`, as `is_sound` has checked.
+    // SAFETY: the mapping replaces nothing; the copy stays inside of it, as `is_sound` has checked.
     unsafe {
         let made = libc::mmap(base, length, first, flags, file, offset);
         if made == libc::MAP_FAILED {
@@ -136,8 +142,7 @@ fn map(segment: &Segment, bytes: &[u8], file: libc::c_int) -> io::Result<()> {
         }
         keep_at(base, made, length)?;
         if !shared {
-            let from = &bytes[segment.file_offset as usize..][..segment.file_bytes as usize];
-            std::ptr::copy_nonoverlapping(from.as_ptr(), segment.address as usize as *mut u8, from.len());
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), segment.address as usize as *mut u8, bytes.len());
             if libc::mprotect(base, length, segment.protection) != 0 {
                 return Err(io::Error::last_os_error());
             }

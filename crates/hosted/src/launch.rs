@@ -1,5 +1,6 @@
 //! Maps the library OS into this process and runs it.
 
+use crate::confine::{Cell, ConfineError};
 use crate::gate::{self, FileRange};
 use crate::{elf, signals};
 use abi::boot::{ClockParameters, DeviceRecord};
@@ -52,6 +53,8 @@ pub struct Launch {
     pub trap_helper: File,
     /// Who answers for files, streams and clocks.
     pub host: Box<dyn Host + Send>,
+    /// What this process keeps of Linux once everything is open and mapped; `None`: what it has.
+    pub cell: Option<Cell>,
 }
 
 /// Why the library OS could not be started.
@@ -65,6 +68,8 @@ pub enum LaunchError {
     AddressSpace,
     /// This process runs a library OS already.
     Busy,
+    /// It would run with rights that it should not have.
+    Confine(ConfineError),
 }
 
 impl std::fmt::Display for LaunchError {
@@ -78,6 +83,7 @@ impl std::fmt::Display for LaunchError {
                 WINDOW_BYTES[3] >> 30
             ),
             Self::Busy => f.write_str("this process runs a program already"),
+            Self::Confine(error) => error.fmt(f),
         }
     }
 }
@@ -97,14 +103,20 @@ pub fn launch(launch: Launch) -> Result<u8, LaunchError> {
         }
         *host = Some(launch.host);
     }
-    let status = run(&launch.runtime, &launch.plan, &launch.program, &launch.trap_helper);
+    let status = run(launch.runtime, &launch.plan, &launch.program, &launch.trap_helper, launch.cell);
     HOST.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
     status
 }
 
-fn run(runtime: &Runtime, plan: &Plan, program: &File, trap_helper: &File) -> Result<u8, LaunchError> {
-    let image =
-        elf::load(&runtime.file).map_err(|error| LaunchError::Runtime(runtime.path.clone(), error))?;
+fn run(
+    runtime: Runtime,
+    plan: &Plan,
+    program: &File,
+    trap_helper: &File,
+    cell: Option<Cell>,
+) -> Result<u8, LaunchError> {
+    let image = elf::load(&runtime.file).map_err(|error| LaunchError::Runtime(runtime.path, error))?;
+    drop(runtime.file);
     let window = WINDOW_BYTES
         .iter()
         .map(|length| Span::new(WINDOW_BASE, *length))
@@ -133,6 +145,7 @@ fn run(runtime: &Runtime, plan: &Plan, program: &File, trap_helper: &File) -> Re
         devices: [DeviceRecord::default(); abi::boot::DEVICES_MAX],
     };
     let guard = signals::Guard::install().map_err(|error| LaunchError::Linux("set signals up", error))?;
+    cell.map_or(Ok(()), Cell::close).map_err(LaunchError::Confine)?;
     // SAFETY: `elf::load` mapped the executable and its entry has this signature (`images/runtime`); `boot` and what
     // it points to outlive the call.
     let status = unsafe {
@@ -398,6 +411,7 @@ mod tests {
             program: artifact(),
             trap_helper: artifact(),
             host: Box::new(Nobody),
+            cell: None,
         });
         assert!(matches!(result, Err(LaunchError::Linux("set signals up", _))), "{result:?}");
         assert_eq!(gate::wake_descriptor(), -1);

@@ -5,11 +5,13 @@
 //!   makes upcalls of Linux's signals.
 //! - [`files`], [`streams`] and [`clock`], together a [`host`], answer for what is not the kernel's: WASI's providers on Linux.
 //!
-//! What it is not: a sandbox for the library OS itself, which runs in the caller's process with the caller's
-//! rights. WebAssembly and the grants keep the programs in.
+//! - [`confine`] gives up what the process does not need of Linux; [`domain`] makes a process of each domain of a system.
+//!
+//! WebAssembly and the grants keep the programs in; confinement is the second wall, for the day the first has a hole.
 #![allow(unsafe_code)]
 
 pub mod clock;
+pub mod confine;
 pub mod domain;
 mod elf;
 pub mod files;

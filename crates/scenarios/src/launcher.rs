@@ -81,5 +81,5 @@ fn run(runtime: &Path, program: &Path, trap_helper: &Path, arguments: &[OsString
     let host = Box::new(linux_host(LinuxStreams::new(), LinuxFiles::new(Vec::new()), entropy));
     let (program, trap_helper) = (File::open(program)?, File::open(trap_helper)?);
     let runtime = Runtime::open(runtime)?;
-    Ok(hosted::launch(Launch { runtime, plan, program, trap_helper, host })?)
+    Ok(hosted::launch(Launch { runtime, plan, program, trap_helper, host, cell: None })?)
 }

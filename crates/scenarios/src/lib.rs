@@ -11,9 +11,11 @@ mod damage;
 mod fetch;
 mod guests;
 mod launcher;
+mod processes;
 mod runner;
 mod scenarios;
 mod selkis;
+mod system;
 mod verdict;
 
 use clap::Parser;

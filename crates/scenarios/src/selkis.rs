@@ -259,6 +259,17 @@ impl Running {
         Ok(bytes)
     }
 
+    /// Reads a line of its standard output, without its end.
+    pub fn read_line(&mut self) -> Verdict<String> {
+        let mut line = Vec::new();
+        loop {
+            match self.read_output(1)?[..] {
+                [b'\n'] => return Ok(String::from_utf8(line)?),
+                ref byte => line.extend(byte),
+            }
+        }
+    }
+
     /// Goes away as its reader.
     pub fn close_output(&mut self) {
         self.stdout = None;
@@ -267,6 +278,11 @@ impl Running {
     /// Its process number.
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// What it has taken of the CPU.
+    pub fn cpu_time(&self) -> Verdict<Duration> {
+        cpu_time(self.child.id()).ok_or_else(|| Failed(format!("{} is gone", self.line)))
     }
 
     /// Waits until much of its standard output waits to be read.

@@ -64,7 +64,12 @@ pub enum Event<'a> {
     /// The system begins.
     Begin,
     /// What [`Effect::Start`] asked for is done: the domain runs.
-    Started(DomainId),
+    Started {
+        /// Which.
+        domain: DomainId,
+        /// The number of its process, where domains are processes.
+        process_id: Option<u32>,
+    },
     /// The domain has ended, or could not be started; nothing more comes of it. One for each [`Effect::Start`].
     Ended(DomainId, End),
     /// The program has written.

@@ -21,6 +21,7 @@ pub struct Supervisor {
 pub(crate) struct Task {
     pub(crate) life: Life,
     pub(crate) log: Log,
+    process_id: Option<u32>,
     /// Of the runs that have ended.
     past: Usage,
     /// Of this run.
@@ -42,6 +43,7 @@ impl Supervisor {
         let task = |(index, domain): (usize, &DomainSetup)| Task {
             life: Life::new(DomainId(index), domain.restart),
             log: Log::new(setup.log_bytes_max),
+            process_id: None,
             past: Usage::default(),
             current: Usage::default(),
         };
@@ -60,7 +62,12 @@ impl Supervisor {
                 self.shutdown = Some(how);
                 self.each_life(|life| life.kill(how, now_ns, &mut effects));
             }
-            Event::Started(id) => self.with(id, |task, _| task.life.started(now_ns, &mut effects)),
+            Event::Started { domain, process_id } => self.with(domain, |task, _| {
+                if task.life.is_alive() {
+                    task.process_id = process_id;
+                }
+                task.life.started(now_ns, &mut effects);
+            }),
             Event::Ended(id, end) => self.with(id, |task, sequence| {
                 if task.life.is_alive() {
                     task.log.close(now_ns, sequence);
@@ -178,6 +185,7 @@ impl Task {
         total.memory.used_bytes = 0;
         self.past = total;
         self.current = Usage::default();
+        self.process_id = None;
     }
 
     fn usage(&self) -> Usage {
@@ -215,6 +223,7 @@ fn domain((setup, task): (&DomainSetup, &Task)) -> Domain {
     };
     Domain {
         name: setup.name.clone(),
+        process_id: task.process_id,
         memory_quota_bytes: setup.memory_quota_bytes,
         usage: task.usage(),
         programs: alloc::vec![program],

@@ -24,7 +24,7 @@ fn running(domains: &[(&str, &str, Restart)]) -> Supervisor {
     let mut supervisor = supervisor(domains);
     supervisor.handle(Event::Begin, 0);
     for id in supervisor.ids() {
-        supervisor.handle(Event::Started(id), 0);
+        supervisor.handle(Event::Started { domain: id, process_id: None }, 0);
     }
     supervisor
 }
@@ -180,7 +180,7 @@ fn accounts_add_up_over_runs() {
     supervisor.handle(Event::Ended(DomainId(0), End::Exited { status: 0 }), 3);
     supervisor.handle(Event::Measured(DomainId(0), usage(9999, 9999, None)), 4);
     supervisor.handle(Event::Time, 3 + FIRST_NS);
-    supervisor.handle(Event::Started(DomainId(0)), 4 + FIRST_NS);
+    supervisor.handle(Event::Started { domain: DomainId(0), process_id: None }, 4 + FIRST_NS);
     supervisor.handle(Event::Measured(DomainId(0), usage(30, 1, Some(5))), 5 + FIRST_NS);
     let domain = supervisor.system(9 + FIRST_NS).domains.remove(0);
     assert_eq!(domain.usage.memory, Memory { used_bytes: 30, peak_bytes: 100 });

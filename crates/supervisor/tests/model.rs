@@ -165,6 +165,8 @@ impl World {
             let alive = self.processes[index].is_some();
             let says_alive = matches!(program.state, State::Starting | State::Running | State::Stopping);
             assert_eq!(alive, says_alive, "{program:?}");
+            let process_id = matches!(self.processes[index], Some(Process::Running)).then_some(index as u32);
+            assert_eq!(domain.process_id, process_id, "{program:?}");
             assert!(domain.usage.memory.peak_bytes >= domain.usage.memory.used_bytes);
             assert!(alive || domain.usage.memory.used_bytes == 0, "{domain:?}");
             if let State::Backoff { until_ns } = program.state {
@@ -195,7 +197,7 @@ impl World {
                 if self.processes[id] == Some(Process::Starting) {
                     self.processes[id] = Some(Process::Running);
                     self.waits[id].0 = self.now_ns;
-                    self.tell(Event::Started(DomainId(id)));
+                    self.tell(Event::Started { domain: DomainId(id), process_id: Some(id as u32) });
                 }
             }
             Step::End(number, end) => self.end(number % count, end),
@@ -218,7 +220,7 @@ impl World {
                 let before = self.supervisor.system(self.now_ns);
                 let id = DomainId(number % (count + 1));
                 if self.processes.get(id.0).is_none_or(Option::is_none) {
-                    self.tell(Event::Started(id));
+                    self.tell(Event::Started { domain: id, process_id: Some(1) });
                     self.tell(Event::Ended(id, End::Exited { status: 0 }));
                     assert_eq!(self.supervisor.system(self.now_ns), before);
                 }

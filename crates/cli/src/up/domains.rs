@@ -8,7 +8,7 @@ use crate::parts::{self, Part};
 use crate::report::Verbosity;
 use bundle::{Console, DirectorySource, Plan};
 use hosted::Runtime;
-use hosted::domain::{Confinement, Domain, Quotas};
+use hosted::domain::{Confinement, Domain, Quotas, Share};
 use hosted::files::Grant;
 use manifest::{Directory, Domain as Wanted, Program, System};
 use std::collections::HashMap;
@@ -61,7 +61,7 @@ fn domain(
         program: compiled.program.try_clone().map_err(duplicate)?,
         trap_helper: compiled.trap_helper.try_clone().map_err(duplicate)?,
         grants: program.directories.iter().map(grant).collect::<Result<_, _>>()?,
-        quotas: quotas(wanted),
+        quotas: quotas(manifest, wanted),
         confinement: Confinement::Confined,
     })
 }
@@ -88,11 +88,12 @@ fn plan(program: &Program) -> Plan {
     }
 }
 
-fn quotas(wanted: &Wanted) -> Quotas {
+fn quotas(manifest: &System, wanted: &Wanted) -> Quotas {
+    let weight = |domain: &Wanted| u16::try_from(domain.cpu_share).unwrap_or(u16::MAX);
+    let heaviest = manifest.domains.iter().map(weight).max().unwrap_or_default();
     Quotas {
         memory_bytes: wanted.memory.0,
-        cpu_share: u16::try_from(wanted.cpu_share).unwrap_or(u16::MAX),
+        cpu_share: Share { weight: weight(wanted), heaviest },
         cpu_budget_permille: wanted.cpu_budget.map(|budget| budget.ppm.div_ceil(PPM_PER_PERMILLE)),
-        cpus: wanted.cpus,
     }
 }

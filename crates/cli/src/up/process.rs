@@ -53,8 +53,8 @@ impl Process {
     }
 
     /// Starts it, in a process group of its own: Ctrl-C on the terminal is for the root alone, which knows in which order
-    /// things end.
-    pub fn start(&mut self) -> io::Result<()> {
+    /// things end. Answers its number.
+    pub fn start(&mut self) -> io::Result<u32> {
         let mut command = Command::new("/proc/self/exe");
         command.arg("__domain").env_clear().process_group(0).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut running = self.domain.start(&mut command)?;
@@ -63,8 +63,9 @@ impl Process {
         let streams = [(Stream::Output, output), (Stream::Error, errors)];
         let streams = streams.into_iter().filter_map(|(stream, pipe)| Some((stream, pipe?)));
         let pipes = streams.map(|(stream, pipe)| Pipe::new(stream, pipe)).collect::<io::Result<_>>()?;
+        let id = running.id();
         self.run = Some(Run { running, pipes });
-        Ok(())
+        Ok(id)
     }
 
     /// Ends it, if it runs.

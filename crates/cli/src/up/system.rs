@@ -150,7 +150,7 @@ impl System {
         for effect in effects {
             match effect {
                 Effect::Start(id) => match self.processes[id.0].start() {
-                    Ok(()) => self.tell(Event::Started(id)),
+                    Ok(process_id) => self.tell(Event::Started { domain: id, process_id: Some(process_id) }),
                     Err(error) => self.tell(Event::Ended(id, End::NotStarted { why: error.to_string() })),
                 },
                 Effect::End(id, how) => self.processes[id.0].end(how),

@@ -44,8 +44,8 @@ pub struct Handover {
     pub domain: Domain,
 }
 
-/// Both ends of a socket: the parent's, and the child's, on which the handover lies ready.
-pub fn give(domain: &Domain) -> io::Result<(OwnedFd, OwnedFd)> {
+/// The child's end of a socket, on which all lies ready. Nobody has the other end any more.
+pub fn give(domain: &Domain) -> io::Result<OwnedFd> {
     let description = Description {
         parent: std::process::id(),
         runtime: domain.runtime.path.clone(),
@@ -71,7 +71,7 @@ pub fn give(domain: &Domain) -> io::Result<(OwnedFd, OwnedFd)> {
     let mut control = SendAncillaryBuffer::new(&mut space);
     assert!(control.push(SendAncillaryMessage::ScmRights(&descriptors)), "there is room for the most");
     sendmsg(&ours, &[IoSlice::new(&GREETING)], &mut control, SendFlags::empty())?;
-    Ok((ours, childs))
+    Ok(childs)
 }
 
 /// Takes what [`give`] sent; `None` if this is no such socket or no such message.

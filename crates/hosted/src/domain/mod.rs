@@ -6,7 +6,9 @@
 
 mod child;
 mod handover;
+mod limits;
 mod running;
+mod throttle;
 
 use crate::files::Grant;
 use crate::launch::Runtime;
@@ -36,17 +38,25 @@ pub struct Domain {
     pub confinement: Confinement,
 }
 
-/// What a domain may use of the machine.
+/// What a domain may use of the machine. Its process has one thread, and cannot make another: so it is on one CPU at most.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Quotas {
-    /// Memory of its own, in bytes.
+    /// Memory of its own, in bytes: all that the library OS may make writable, touched or not. Beyond it Linux refuses, and
+    /// the library OS is told that there is no memory (`limits`).
     pub memory_bytes: u64,
-    /// Its weight against the other domains where they compete for a CPU, 1 to 10,000; 100 is the usual one.
-    pub cpu_share: u16,
+    /// How it fares where domains compete for a CPU.
+    pub cpu_share: Share,
     /// The most CPU time it gets, in thousandths of one CPU; `None`: all there is.
     pub cpu_budget_permille: Option<u32>,
-    /// On how many CPUs it runs at most.
-    pub cpus: u32,
+}
+
+/// A weight among weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Share {
+    /// Its own, 1 to 10,000.
+    pub weight: u16,
+    /// The largest among the domains that it competes with.
+    pub heaviest: u16,
 }
 
 /// Whether a domain's process keeps rights that it does not need.

@@ -1,5 +1,6 @@
 //! A domain's process, as its parent sees it.
 
+use super::throttle::Throttle;
 use super::{Domain, handover};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -7,6 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 
 /// What a shell adds to a signal's number to make it a status.
 const STATUS_SIGNAL: u8 = 128;
@@ -16,7 +18,8 @@ const STATUS_SIGNAL: u8 = 128;
 pub struct Running {
     child: Child,
     /// Stays this process's name, unlike its number.
-    process: OwnedFd,
+    process: Arc<OwnedFd>,
+    throttle: Option<Throttle>,
     end: Option<End>,
 }
 
@@ -68,15 +71,20 @@ impl Domain {
     /// # Errors
     /// If Linux does not let this process make one, or there are too many directories.
     pub fn start(&self, command: &mut Command) -> io::Result<Running> {
-        let (_, childs) = handover::give(self)?;
-        let mut child = command.stdin(Stdio::from(childs)).spawn()?;
-        match pidfd_open(Pid::from_child(&child), PidfdFlags::empty()) {
-            Ok(process) => Ok(Running { child, process, end: None }),
+        let mut child = command.stdin(Stdio::from(handover::give(self)?)).spawn()?;
+        let process = match pidfd_open(Pid::from_child(&child), PidfdFlags::empty()) {
+            Ok(process) => Arc::new(process),
             Err(error) => {
                 child.kill().and_then(|()| child.wait())?;
-                Err(error.into())
+                return Err(error.into());
             }
+        };
+        let mut running = Running { child, process, throttle: None, end: None };
+        if let Some(budget_permille) = self.quotas.cpu_budget_permille.filter(|budget| *budget < 1000) {
+            let process = Arc::clone(&running.process);
+            running.throttle = Some(Throttle::start(process, running.id(), budget_permille)?);
         }
+        Ok(running)
     }
 }
 
@@ -129,6 +137,7 @@ impl Running {
         if self.end.is_none() {
             rustix::io::retry_on_intr(|| poll(&mut [PollFd::new(&self.process, PollFlags::IN)], None))?;
             // While nobody has taken its status its number is still its own.
+            self.throttle = None;
             let usage = self.usage();
             let (status, reason) = why(self.child.wait()?);
             self.end = Some(End { status, reason, usage });
@@ -164,7 +173,7 @@ fn why(status: ExitStatus) -> (u8, Reason) {
 }
 
 /// The CPU clock of a process (clock_getcpuclockid(3)).
-fn cpu_ns(process: u32) -> Option<u64> {
+pub(super) fn cpu_ns(process: u32) -> Option<u64> {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: both calls write to values on our own stack.
     unsafe {

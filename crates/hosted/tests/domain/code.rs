@@ -5,7 +5,15 @@ use std::path::Path;
 
 /// Machine code of a function that takes the boot information and answers with a status.
 #[derive(Clone, Debug, Default)]
-pub struct Code(Vec<u8>);
+pub struct Code {
+    instructions: Vec<u8>,
+    data: Vec<u8>,
+}
+
+/// Where the executable lies; its instructions follow the headers, its data lie in the second half of the page.
+const BASE: u64 = 0x1000_0000;
+const HEADERS: u64 = 64 + 56;
+const DATA: u64 = BASE + abi::PAGE_SIZE / 2;
 
 /// A general register by the number that instructions know it by (Intel SDM vol. 2, 3.1.1.1).
 #[derive(Clone, Copy)]
@@ -24,6 +32,14 @@ impl Code {
     /// None yet.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The address of this text, with a zero behind it.
+    pub fn text(&mut self, text: &std::path::Path) -> u64 {
+        let address = DATA + self.data.len() as u64;
+        self.data.extend_from_slice(text.as_os_str().as_encoded_bytes());
+        self.data.push(0);
+        address
     }
 
     /// Answers with this status.
@@ -53,6 +69,19 @@ impl Code {
         self.add(&[0xeb, 0xfe])
     }
 
+    /// Writes to a page after the other, from where the last system call said, `count` of them.
+    pub fn touch_pages(self, count: u64) -> Self {
+        // 1: mov byte [rax], 1; add rax, 4096; dec rdx; jnz 1b
+        let go = [0xc6, 0x00, 0x01, 0x48, 0x05, 0x00, 0x10, 0x00, 0x00, 0x48, 0xff, 0xca, 0x75, 0xf2];
+        self.set(Register::Rdx, count).add(&go)
+    }
+
+    /// Makes a system call as 32-bit programs do.
+    pub fn call_32(self, number: u32) -> Self {
+        // int 0x80
+        self.set(Register::Rax, number.into()).add(&[0xcd, 0x80])
+    }
+
     fn set(self, register: Register, value: u64) -> Self {
         // REX.W, with B for the upper eight registers; mov r64, imm64
         let number = register as u8;
@@ -60,16 +89,16 @@ impl Code {
     }
 
     fn add(mut self, bytes: &[u8]) -> Self {
-        self.0.extend_from_slice(bytes);
+        self.instructions.extend_from_slice(bytes);
         self
     }
 
     /// Writes a static executable whose only segment is the whole file, at an address of the library OS's (ELF-64, System V
     /// ABI).
     pub fn write(&self, path: &Path) -> std::io::Result<()> {
-        const BASE: u64 = 0x1000_0000;
-        const HEADERS: u64 = 64 + 56;
-        let length = HEADERS + self.0.len() as u64;
+        let instructions = (DATA - BASE - HEADERS) as usize;
+        assert!(self.instructions.len() <= instructions && self.data.len() <= instructions);
+        let length = DATA - BASE + self.data.len() as u64;
         let mut file = std::fs::File::create(path)?;
         let mut put = |bytes: &[u8]| file.write_all(bytes);
         put(b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0")?;
@@ -88,6 +117,8 @@ impl Code {
         for word in [0, BASE, BASE, length, length, abi::PAGE_SIZE] {
             put(&word.to_le_bytes())?;
         }
-        put(&self.0)
+        put(&self.instructions)?;
+        put(&vec![0; instructions - self.instructions.len()])?;
+        put(&self.data)
     }
 }

@@ -3,7 +3,10 @@
 
 mod code;
 mod life;
+mod moments;
+mod quotas;
 mod scene;
+mod walls;
 
 use libtest_mimic::{Arguments, Trial};
 use std::process::ExitCode;
@@ -12,8 +15,9 @@ fn main() -> ExitCode {
     match std::env::args().nth(1).as_deref() {
         Some(scene::DOMAIN) => scene::be_domain(),
         Some(scene::PARENT) => scene::be_parent(),
+        Some(scene::PARENTS) => scene::be_busy_parent(),
         _ => {
-            let trials = life::TESTS.iter();
+            let trials = [life::TESTS, walls::TESTS, quotas::TESTS, moments::TESTS].into_iter().flatten();
             let trials = trials.map(|(name, test)| {
                 Trial::test(*name, || {
                     test();

@@ -3,7 +3,7 @@
 use crate::code::Code;
 use bundle::{Console, Plan};
 use hosted::Runtime;
-use hosted::domain::{Confinement, Domain, End, Quotas, Running};
+use hosted::domain::{Confinement, Domain, End, Quotas, Running, Share};
 use std::io::{Read, Write};
 use std::process::{Command, ExitCode, Stdio};
 use tempfile::TempDir;
@@ -12,10 +12,15 @@ use tempfile::TempDir;
 pub const DOMAIN: &str = "be-domain";
 /// What makes it a parent that starts a domain for ever.
 pub const PARENT: &str = "be-parent";
+/// What makes it a parent that starts one domain after the other; a word follows that tells its processes from others.
+pub const PARENTS: &str = "be-busy-parent";
 
 /// What a domain gets that is not about quotas.
-pub const QUOTAS: Quotas =
-    Quotas { memory_bytes: 64 << 20, cpu_share: 100, cpu_budget_permille: None, cpus: 1 };
+pub const QUOTAS: Quotas = Quotas {
+    memory_bytes: 64 << 20,
+    cpu_share: Share { weight: 100, heaviest: 100 },
+    cpu_budget_permille: None,
+};
 
 /// A domain whose library OS is this code.
 pub fn domain(code: &Code) -> Domain {
@@ -83,5 +88,17 @@ pub fn be_parent() -> ExitCode {
     println!("{}", running.id());
     loop {
         std::thread::park();
+    }
+}
+
+/// Starts domains that run for ever, each with that word, until it is killed.
+pub fn be_busy_parent() -> ExitCode {
+    let domain = domain(&Code::new().spin());
+    let mut running = Vec::new();
+    loop {
+        running.push(domain.start(command().args(std::env::args().skip(2))).unwrap());
+        if running.len() > 4 {
+            running.remove(0);
+        }
     }
 }

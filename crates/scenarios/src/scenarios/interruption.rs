@@ -1,12 +1,12 @@
 //! Programs that do not end by themselves: time limits, Ctrl-C, readers that go away.
 
+use crate::processes::{children, ends_within, only_child, pidfd};
 use crate::runner::{On, Platform, Scenario};
-use crate::selkis::{Context, Input, Run, Running};
-use crate::verdict::{Failed, Verdict, check, check_eq};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use crate::selkis::{Context, Input, Run};
+use crate::verdict::{Verdict, check, check_eq};
+use rustix::process::{Signal, pidfd_send_signal};
 use std::fs;
 use std::io::Write;
-use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 pub const SCENARIOS: &[Scenario] = &[
@@ -188,31 +188,6 @@ fn machine_dies(context: &Context) -> Verdict {
     pidfd_send_signal(&qemu, Signal::KILL)?;
     running.finish()?.exits(125)?.says(&["the machine stopped before the program ended", "SIGKILL"])?;
     Ok(())
-}
-
-/// QEMU.
-/// The processes that the command's first thread has started and not waited for.
-fn children(running: &Running) -> Verdict<Vec<i32>> {
-    let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", running.pid()))?;
-    Ok(children.split_whitespace().map(str::parse).collect::<Result<_, _>>()?)
-}
-
-fn only_child(running: &Running) -> Verdict<(i32, OwnedFd)> {
-    match children(running)?[..] {
-        [number] => Ok((number, pidfd(number)?)),
-        ref others => Err(Failed(format!("children: {others:?}"))),
-    }
-}
-
-fn pidfd(number: i32) -> Verdict<OwnedFd> {
-    let pid = Pid::from_raw(number).ok_or_else(|| Failed("no child".into()))?;
-    Ok(pidfd_open(pid, PidfdFlags::empty())?)
-}
-
-fn ends_within(process: &OwnedFd, seconds: i64) -> Verdict<bool> {
-    let mut poll = [rustix::event::PollFd::new(process, rustix::event::PollFlags::IN)];
-    let limit = rustix::event::Timespec { tv_sec: seconds, tv_nsec: 0 };
-    Ok(rustix::event::poll(&mut poll, Some(&limit))? == 1)
 }
 
 /// Killed with no chance to clean up, the command takes QEMU with it.

@@ -7,6 +7,7 @@ mod grants;
 mod image;
 mod interruption;
 mod real;
+mod systems;
 
 use crate::runner::Scenario;
 
@@ -20,6 +21,7 @@ pub fn all() -> Vec<Scenario> {
         grants::SCENARIOS,
         image::SCENARIOS,
         interruption::SCENARIOS,
+        systems::SCENARIOS,
     ]
     .concat()
 }

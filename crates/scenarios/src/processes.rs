@@ -1,0 +1,35 @@
+//! Processes that a command has started.
+
+use crate::selkis::Running;
+use crate::verdict::{Failed, Verdict};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use std::fs;
+use std::os::fd::OwnedFd;
+
+/// The processes that the command's first thread has started and not waited for.
+pub fn children(running: &Running) -> Verdict<Vec<i32>> {
+    let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", running.pid()))?;
+    Ok(children.split_whitespace().map(str::parse).collect::<Result<_, _>>()?)
+}
+
+/// The one that it has.
+pub fn only_child(running: &Running) -> Verdict<(i32, OwnedFd)> {
+    match children(running)?[..] {
+        [number] => Ok((number, pidfd(number)?)),
+        ref others => Err(Failed(format!("children: {others:?}"))),
+    }
+}
+
+/// A name of the process that stays its own.
+pub fn pidfd(number: i32) -> Verdict<OwnedFd> {
+    let pid = Pid::from_raw(number).ok_or_else(|| Failed("no child".into()))?;
+    Ok(pidfd_open(pid, PidfdFlags::empty())?)
+}
+
+/// Whether it ends in this time.
+pub fn ends_within(process: &OwnedFd, seconds: i64) -> Verdict<bool> {
+    let mut entries = [PollFd::new(process, PollFlags::IN)];
+    let limit = Timespec { tv_sec: seconds, tv_nsec: 0 };
+    Ok(poll(&mut entries, Some(&limit))? == 1)
+}
