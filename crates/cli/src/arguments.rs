@@ -1,5 +1,6 @@
 //! The command line.
 
+use crate::client::arguments as client;
 use crate::environment::Variable;
 use crate::exit;
 use crate::grants::Grant;
@@ -66,6 +67,18 @@ pub enum Command {
     #[command(after_help = IMAGE_EXAMPLES)]
     #[command(override_usage = "selkis image [OPTIONS] <PROGRAM> -o <FILE> [OPTIONS] [-- <ARGS>...]")]
     Image(ImageArguments),
+    /// Show what runs in a system, and what it uses
+    #[command(after_help = client::PS_EXAMPLES)]
+    Ps(client::PsArguments),
+    /// Show what the domains of a system use, live, the busiest first
+    #[command(after_help = client::TOP_EXAMPLES)]
+    Top(client::TopArguments),
+    /// Show what programs of a system have written
+    #[command(after_help = client::LOG_EXAMPLES)]
+    Log(client::LogArguments),
+    /// End programs of a system, for good, or all of it
+    #[command(after_help = client::KILL_EXAMPLES)]
+    Kill(client::KillArguments),
     /// List the programs that can be run by name alone
     #[command(after_help = "Example:\n  selkis programs && selkis run quickjs.wasm -- -e 'console.log(6*7)'")]
     Programs(ListArguments),

@@ -2,6 +2,8 @@
 
 /// The program's own exit status is passed on (0 to 255). These are for the other ends; `--help` lists them.
 pub mod status {
+    /// There is no such system or program to look at, or none that answers.
+    pub const NO_ANSWER: u8 = 1;
     /// Selkis could not run the program, as `env(1)` and `docker run` have it.
     pub const FAILED: u8 = 125;
     /// Of the programs of a system some failed.

@@ -1,6 +1,7 @@
 //! Why a command of this executable failed: one enum over those of its parts.
 
 use crate::catalogue::CatalogueError;
+use crate::client::ClientError;
 use crate::compiled::CompileError;
 use crate::environment::EnvironmentError;
 use crate::exit::status;
@@ -15,6 +16,9 @@ use std::path::PathBuf;
 /// Each message's first line says what failed, on what; further lines are the way out.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
+    /// A running system.
+    #[error(transparent)]
+    Client(#[from] ClientError),
     /// No such program.
     #[error(transparent)]
     Catalogue(#[from] CatalogueError),
@@ -91,6 +95,7 @@ impl Failure {
     pub fn status(&self) -> u8 {
         match self {
             Self::Vm(VmError::Killed | VmError::Unread) => status::INTERRUPTED,
+            Self::Client(_) => status::NO_ANSWER,
             _ => status::FAILED,
         }
     }

@@ -88,13 +88,14 @@ fn prune_cache(store: &Store, arguments: &ListArguments) -> Result<(), Failure> 
     print(&format!("removed {} compiled programs, {}\n", removed.files, ByteCount(removed.bytes)))
 }
 
-fn print_json(value: &impl Serialize) -> Result<(), Failure> {
+/// Prints a value for a script.
+pub fn print_json(value: &impl Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(value).expect("a list can be written to memory");
     print(&(text + "\n"))
 }
 
 /// Prints text. That nobody reads it is no failure.
-fn print(text: &str) -> Result<(), Failure> {
+pub fn print(text: &str) -> Result<(), Failure> {
     match io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::Output(error)),
         _ => Ok(()),

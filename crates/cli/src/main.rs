@@ -6,6 +6,7 @@
 mod arguments;
 mod bundle_file;
 mod catalogue;
+mod client;
 mod compiled;
 mod environment;
 mod executable;
@@ -34,6 +35,10 @@ fn main() -> ExitCode {
         Command::Run(arguments) => run::run(&arguments),
         Command::Up(arguments) => up::up(&arguments),
         Command::Image(arguments) => image::image(&arguments).map(|()| 0),
+        Command::Ps(arguments) => client::ps(&arguments).map(|()| 0),
+        Command::Top(arguments) => client::top(&arguments).map(|()| 0),
+        Command::Log(arguments) => client::log(&arguments).map(|()| 0),
+        Command::Kill(arguments) => client::kill(&arguments).map(|()| 0),
         Command::Programs(arguments) => lists::programs(&arguments).map(|()| 0),
         Command::Cache(arguments) => lists::cache(&arguments).map(|()| 0),
         Command::Domain => hosted::domain::serve().map_err(failure::Failure::from),

@@ -7,7 +7,7 @@ use std::env;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 const SOCKET: &str = "sock";
@@ -22,6 +22,9 @@ pub enum SocketError {
         path = .0.display(), error = .1
     )]
     Folder(PathBuf, io::Error),
+    /// What is in the folder.
+    #[error("cannot look into `{path}`, where running systems listen: {error}", path = .0.display(), error = .1)]
+    Look(PathBuf, io::Error),
     /// The folder is somebody else's, or open to others.
     #[error(
         "`{path}`, where running systems listen, must be a folder that only you can enter\nremove it, or set XDG_RUNTIME_DIR to a folder of yours",
@@ -51,6 +54,26 @@ pub fn folder() -> PathBuf {
 /// Where the system of this name listens, if it runs.
 pub fn path_of(name: &Name) -> PathBuf {
     folder().join(name.as_str()).with_extension(SOCKET)
+}
+
+/// The names of all systems that listen now. One that has died may have left its socket.
+pub fn running() -> Result<Vec<Name>, SocketError> {
+    let folder = folder();
+    let entries = match fs::read_dir(&folder) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(|error| SocketError::Look(folder.clone(), error))?,
+    };
+    check_owner(&folder)?;
+    let names = entries.filter_map(|entry| system_of(&entry.ok()?.path()));
+    let mut names: Vec<Name> = names.filter(|name| UnixStream::connect(path_of(name)).is_ok()).collect();
+    names.sort();
+    Ok(names)
+}
+
+/// The system that has its socket there.
+fn system_of(path: &Path) -> Option<Name> {
+    path.extension().filter(|extension| *extension == SOCKET)?;
+    path.file_stem()?.to_str()?.parse().ok()
 }
 
 /// A system's name, which nobody else has until this is dropped.

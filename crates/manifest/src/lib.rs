@@ -40,6 +40,7 @@ pub use check::Machine;
 pub use mistake::{Mistake, Mistakes, Position, ReadError, Wrong};
 pub use name::{Name, NameError};
 pub use read::{CPU_SHARE_MAX, CPUS_MAX, PROCESSES_MAX, TEXT_BYTES_MAX};
+pub use table::nearest;
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -430,7 +430,7 @@ impl<'t> Reader<'t> {
             let wrong = Wrong::Choice {
                 key: key.to_owned(),
                 text: text.to_owned(),
-                nearest: nearest(text, &known),
+                nearest: nearest(text, known.iter().copied()),
                 known,
             };
             self.wrong(value.span().start, wrong);

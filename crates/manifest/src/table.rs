@@ -92,7 +92,7 @@ impl<'t> Reader<'t> {
     ) -> Table<'v, 't> {
         for key in entries.keys().filter(|key| !known.contains(&key.get_ref().as_ref())) {
             let text = key.get_ref().to_string();
-            let nearest = nearest(&text, known);
+            let nearest = nearest(&text, known.iter().copied());
             self.wrong(key.span().start, Wrong::UnknownKey { key: text, of: of.clone(), nearest, known });
         }
         Table { entries, start, of }
@@ -130,7 +130,7 @@ impl<'v, 't> Table<'v, 't> {
 }
 
 /// The known word that `text` is nearest to, if it is near at all.
-pub fn nearest(text: &str, known: &[&'static str]) -> Option<&'static str> {
+pub fn nearest<'a>(text: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     /// Of 1: below this it takes goodwill to see what was meant.
     const LIKENESS_MIN: f64 = 0.8;
     /// Longer than any word that we know: not worth the time to compare.
@@ -139,9 +139,9 @@ pub fn nearest(text: &str, known: &[&'static str]) -> Option<&'static str> {
         return None;
     }
     let text = text.to_lowercase().replace('_', "-");
-    let likeness = |word: &&'static str| strsim::jaro_winkler(&text, word);
-    let best = known.iter().copied().max_by(|one, other| likeness(one).total_cmp(&likeness(other)))?;
-    (likeness(&best) >= LIKENESS_MIN).then_some(best)
+    let rated = known.map(|word| (strsim::jaro_winkler(&text, word), word));
+    let (likeness, best) = rated.max_by(|(one, _), (other, _)| one.total_cmp(other))?;
+    (likeness >= LIKENESS_MIN).then_some(best)
 }
 
 #[cfg(test)]
@@ -169,8 +169,8 @@ mod tests {
             ("colour", None),
             ("", None),
         ] {
-            assert_eq!(nearest(text, &known), word, "{text}");
+            assert_eq!(nearest(text, known.into_iter()), word, "{text}");
         }
-        assert_eq!(nearest("x", &[]), None);
+        assert_eq!(nearest("x", [].into_iter()), None);
     }
 }

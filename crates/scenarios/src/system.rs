@@ -94,6 +94,16 @@ impl Up {
         }
     }
 
+    /// Waits until each of the domains has ended, in any order.
+    pub fn until_ended(&mut self, domains: &[&str]) -> Verdict {
+        let mut left = domains.to_vec();
+        while !left.is_empty() {
+            let next = self.next()?;
+            left.retain(|domain| next["domain"] != *domain || next["event"] != "ended");
+        }
+        Ok(())
+    }
+
     /// Where it listens.
     pub fn socket(&self) -> PathBuf {
         self.folder.join("selkis").join(&self.name).with_extension("sock")
@@ -127,6 +137,22 @@ impl Up {
         let Reply::List(system) = self.ask(&Request::List)? else { return Err(Failed("no list".into())) };
         let found = system.domains.into_iter().find(|found| found.name == domain);
         found.map(|mut found| found.programs.remove(0)).ok_or_else(|| Failed(format!("no domain {domain}")))
+    }
+
+    /// Waits until the domain's program has written something to standard output.
+    pub fn until_written(&self, domain: &str) -> Verdict {
+        let mut client = self.client()?;
+        let which = Selector::Named(domain.into());
+        client.ask(&Request::Log { which, from: From::Start, follow: Follow::Yes })?;
+        loop {
+            match client.reply()? {
+                Reply::Log(piece) if piece.lines.iter().any(|line| line.stream == Stream::Output) => {
+                    return Ok(());
+                }
+                Reply::Log(_) => {}
+                other => return Err(Failed(format!("{domain} has written nothing: {other:?}"))),
+            }
+        }
     }
 
     /// What the domain's program wrote to standard output, as far as it is kept.

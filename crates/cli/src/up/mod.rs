@@ -30,6 +30,7 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use server::Server;
 use signals::Signals;
+use std::io;
 use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 use supervisor::Outcome;
@@ -50,7 +51,7 @@ pub fn up(arguments: &UpArguments) -> Result<u8, Failure> {
     let mut root = Root {
         signals: Signals::catch().map_err(Failure::Signals)?,
         server: Server::new(claim.listen()?),
-        output: Output::new(arguments.report()),
+        output: Output::new(arguments.report(), io::stdout()),
         system: System::new(&manifest, domains),
     };
     root.run()
@@ -110,7 +111,7 @@ impl Root {
         }
         self.system.advance(ready);
         self.server.advance(ready, &mut self.system);
-        self.output.advance(ready, &mut self.system);
+        self.output.advance(self.system.take_news());
     }
 
     /// Nothing happens any more, but what has happened may not have been read.

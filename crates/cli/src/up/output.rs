@@ -1,13 +1,13 @@
 //! What `up` prints: what happens to programs.
 
-use super::ready::Ready;
-use super::system::{News, System};
+use super::system::News;
 use control::{End, How};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, write};
 use serde::Serialize;
 use std::collections::VecDeque;
-use std::io::{Stdout, stdout};
+use std::io::Stdout;
+use std::os::fd::AsFd;
 use supervisor::{Next, Notice};
 
 /// What a pipe that `poll` calls writable takes without blocking (pipe(7): PIPE_BUF).
@@ -28,16 +28,18 @@ pub enum Report {
 
 /// Standard output, which need not be read for the system to go on.
 #[derive(Debug)]
-pub struct Output {
+pub struct Output<To = Stdout> {
     report: Report,
-    stdout: Stdout,
+    to: To,
     waiting: VecDeque<u8>,
+    /// How many lines have found no room since one has.
+    left_out: u64,
 }
 
-impl Output {
+impl<To: AsFd> Output<To> {
     /// Nothing told yet.
-    pub fn new(report: Report) -> Self {
-        Self { report, stdout: stdout(), waiting: VecDeque::new() }
+    pub fn new(report: Report, to: To) -> Self {
+        Self { report, to, waiting: VecDeque::new(), left_out: 0 }
     }
 
     /// Waits something to be read?
@@ -48,40 +50,52 @@ impl Output {
     /// What to wait for.
     pub fn wait_for<'a>(&'a self, entries: &mut Vec<PollFd<'a>>) {
         if self.is_busy() {
-            entries.push(PollFd::new(&self.stdout, PollFlags::OUT));
+            entries.push(PollFd::new(&self.to, PollFlags::OUT));
         }
     }
 
     /// Tells what has happened, as far as somebody reads.
-    pub fn advance(&mut self, ready: &Ready, system: &mut System) {
-        for news in system.take_news() {
+    pub fn advance(&mut self, news: Vec<News>) {
+        for news in news {
             match self.report {
                 Report::Nothing => {}
                 Report::Lines => lines(&news).for_each(|line| self.put(&line)),
                 Report::Json => self.put(&json(&news)),
             }
         }
-        // What has just come is tried at once; what waits, when there is room.
-        if self.is_busy() && (ready.has(&self.stdout) || self.is_writable()) {
+        while self.is_busy() && self.is_writable() {
             self.write();
         }
     }
 
     fn put(&mut self, line: &str) {
-        if self.waiting.len() + line.len() < WAITING_BYTES_MAX {
-            self.waiting.extend(line.bytes());
-            self.waiting.push_back(b'\n');
+        // Room for saying how many were left out is kept.
+        if self.waiting.len() + line.len() + PIECE_BYTES > WAITING_BYTES_MAX {
+            self.left_out += 1;
+            return;
         }
+        let left_out = std::mem::take(&mut self.left_out);
+        match self.report {
+            _ if left_out == 0 => {}
+            Report::Json => self.extend(&format!("{{\"event\":\"left-out\",\"lines\":{left_out}}}")),
+            _ => self.extend(&format!("({left_out} lines were left out: nobody read them)")),
+        }
+        self.extend(line);
+    }
+
+    fn extend(&mut self, line: &str) {
+        self.waiting.extend(line.bytes());
+        self.waiting.push_back(b'\n');
     }
 
     fn is_writable(&self) -> bool {
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        poll(&mut [PollFd::new(&self.stdout, PollFlags::OUT)], Some(&now)).is_ok_and(|count| count > 0)
+        poll(&mut [PollFd::new(&self.to, PollFlags::OUT)], Some(&now)).is_ok_and(|count| count > 0)
     }
 
     fn write(&mut self) {
         let (piece, _) = self.waiting.as_slices();
-        match write(&self.stdout, &piece[..piece.len().min(PIECE_BYTES)]) {
+        match write(&self.to, &piece[..piece.len().min(PIECE_BYTES)]) {
             Ok(count) => drop(self.waiting.drain(..count)),
             Err(Errno::AGAIN | Errno::INTR) => {}
             // Nobody will ever read it; the system goes on.
@@ -165,10 +179,58 @@ fn json(News { at_ns, name, notice, .. }: &News) -> String {
 mod tests {
     use super::*;
     use control::ProgramName;
+    use std::io::Read;
 
     fn news(notice: Notice) -> News {
         let name = ProgramName { domain: "alice".into(), program: "web".into() };
         News { at_ns: 7, name, notice, last_words: vec![b"no \x1b[2Jfile\xff".to_vec()] }
+    }
+
+    /// More than there is room for, while nobody reads; then all that is there.
+    #[test]
+    fn what_is_not_read_is_left_out_and_counted() {
+        let (reader, writer) = rustix::pipe::pipe().unwrap();
+        let mut output = Output::new(Report::Lines, writer);
+        let started = || news(Notice::Cancelled);
+        let mut told = 0;
+        while output.left_out < 1000 {
+            output.advance(vec![started()]);
+            told += 1;
+        }
+        assert!(output.is_busy() && output.waiting.len() < WAITING_BYTES_MAX);
+        let left_out = output.left_out as usize;
+        let mut text = Vec::new();
+        let mut read = |output: &mut Output<_>| {
+            let mut buffer = [0; 4096];
+            while output.is_busy() {
+                let count = rustix::io::read(&reader, &mut buffer).unwrap();
+                text.extend_from_slice(&buffer[..count]);
+                output.advance(Vec::new());
+            }
+        };
+        read(&mut output);
+        output.advance(vec![started()]);
+        read(&mut output);
+        drop(output);
+        std::fs::File::from(reader).read_to_end(&mut text).unwrap();
+        let text = String::from_utf8(text).unwrap();
+        let note = format!("({left_out} lines were left out: nobody read them)");
+        let lines: Vec<&str> = text.lines().collect();
+        // Each is told in two lines: what happened, and the last words.
+        assert_eq!(lines.len(), 2 * told - left_out + 1 + 2);
+        assert_eq!(lines.iter().filter(|line| **line == note).count(), 1);
+        assert_eq!(lines[lines.len() - 3..], [&*note, lines[0], lines[1]]);
+    }
+
+    #[test]
+    fn nobody_to_read_is_no_failure() {
+        let (reader, writer) = rustix::pipe::pipe().unwrap();
+        drop(reader);
+        let mut output = Output::new(Report::Json, writer);
+        output.advance(vec![news(Notice::Overdue)]);
+        assert!(!output.is_busy());
+        output.advance(vec![news(Notice::Overdue)]);
+        assert!(!output.is_busy());
     }
 
     #[test]

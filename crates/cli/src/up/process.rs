@@ -1,10 +1,12 @@
 //! A domain as a process of this one: its pipes, its end, what it uses.
 
 use super::ready::Ready;
+use crate::exit::status;
 use control::{Counters, End, How, Memory, Stream, Usage};
 use hosted::domain::{Domain, Reason, Running};
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use signal_hook::consts::SIGTERM;
 use signal_hook::low_level::signal_name;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read};
@@ -28,6 +30,14 @@ pub struct Process {
 struct Run {
     running: Running,
     pipes: Vec<Pipe>,
+    told: Told,
+}
+
+/// Whether it was told to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    NotYet,
+    Yes,
 }
 
 /// The end of a standard stream that is read.
@@ -64,13 +74,14 @@ impl Process {
         let streams = streams.into_iter().filter_map(|(stream, pipe)| Some((stream, pipe?)));
         let pipes = streams.map(|(stream, pipe)| Pipe::new(stream, pipe)).collect::<io::Result<_>>()?;
         let id = running.id();
-        self.run = Some(Run { running, pipes });
+        self.run = Some(Run { running, pipes, told: Told::NotYet });
         Ok(id)
     }
 
     /// Ends it, if it runs.
-    pub fn end(&self, how: How) {
-        let Some(run) = &self.run else { return };
+    pub fn end(&mut self, how: How) {
+        let Some(run) = &mut self.run else { return };
+        run.told = Told::Yes;
         // It may have ended just now.
         let _ = match how {
             How::Gracefully => run.running.cancel(),
@@ -106,11 +117,12 @@ impl Process {
         for pipe in &mut run.pipes {
             pipe.read(REST_BYTES, take);
         }
+        let told = run.told;
         self.run = None;
         Some(match end {
             Ok(end) => {
                 let usage = Usage { cpu_ns: end.usage.cpu_ns, counters, ..Usage::default() };
-                (how(end.reason, end.status), usage)
+                (how(end.reason, end.status, told), usage)
             }
             Err(error) => (End::Broken { how: error.to_string() }, Usage::default()),
         })
@@ -128,9 +140,11 @@ impl Process {
     }
 }
 
-fn how(reason: Reason, status: u8) -> End {
+fn how(reason: Reason, code: u8, told: Told) -> End {
     match reason {
-        Reason::Exited => End::Exited { status },
+        Reason::Exited => End::Exited { status: code },
+        // It was told before it listened: where it does, it ends with this status.
+        Reason::Signal(SIGTERM) if told == Told::Yes => End::Exited { status: status::INTERRUPTED },
         Reason::Signal(number) => End::Broken { how: signal_name(number).unwrap_or("a signal").to_owned() },
         other => End::Broken { how: other.to_string() },
     }

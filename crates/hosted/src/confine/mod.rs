@@ -24,11 +24,16 @@ const LANDLOCK: ABI = ABI::V7;
 /// The first version of Landlock with which a file can be renamed to another directory.
 const LANDLOCK_MIN: i64 = 2;
 
+/// The first version that knows of truncation (landlock(7)).
+const LANDLOCK_TRUNCATE: i64 = 3;
+
 /// Something of Linux's that this machine does not have, or does not let this process use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Missing {
     /// Files outside of the granted directories can be opened.
     Landlock,
+    /// Files that were granted to be read can be emptied.
+    Truncate,
     /// All system calls can be made.
     Seccomp,
 }
@@ -39,6 +44,9 @@ impl std::fmt::Display for Missing {
             Self::Landlock => {
                 "this Linux has no Landlock: only the library OS keeps a domain from files that it was not granted"
             }
+            Self::Truncate => {
+                "this Linux's Landlock is older than 6.2: only the library OS keeps a domain from emptying files that it may read"
+            }
             Self::Seccomp => "this Linux has no seccomp filters: a domain's process can make any system call",
         })
     }
@@ -46,7 +54,11 @@ impl std::fmt::Display for Missing {
 
 /// What a confined process here would keep for want of means to give it up.
 pub fn missing() -> Vec<Missing> {
-    let landlock = (landlock_version() < LANDLOCK_MIN).then_some(Missing::Landlock);
+    let landlock = match landlock_version() {
+        ..LANDLOCK_MIN => Some(Missing::Landlock),
+        LANDLOCK_MIN..LANDLOCK_TRUNCATE => Some(Missing::Truncate),
+        LANDLOCK_TRUNCATE.. => None,
+    };
     let seccomp = (!filter::is_available()).then_some(Missing::Seccomp);
     landlock.into_iter().chain(seccomp).collect()
 }

@@ -187,7 +187,8 @@ pub(super) fn cpu_ns(process: u32) -> Option<u64> {
     Some(time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
 }
 
-/// The pages of a process that are no file's (proc(5), `statm`: resident, less the shared ones).
+/// The pages of a process that are no file's (proc(5), `statm`: resident, less the shared ones). Linux counts them in
+/// batches: it may be some dozens behind.
 fn memory_bytes(process: u32) -> Option<u64> {
     let text = std::fs::read_to_string(format!("/proc/{process}/statm")).ok()?;
     let mut pages = text.split(' ').skip(1).map(|word| word.parse::<u64>().ok());

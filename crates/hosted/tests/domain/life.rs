@@ -85,7 +85,7 @@ fn what_it_uses_can_be_seen() {
         assert!(Instant::now() < deadline);
         std::thread::yield_now();
     }
-    assert!((100_000..64 << 20).contains(&running.usage().memory_bytes));
+    assert!(running.usage().memory_bytes < 64 << 20);
     running.kill().unwrap();
     assert!(running.wait().unwrap().usage.cpu_ns >= 20_000_000);
 }

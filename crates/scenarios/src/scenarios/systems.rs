@@ -2,7 +2,7 @@
 
 use crate::fetch::fetch;
 use crate::guests;
-use crate::processes::{children, ends_within, only_child, pidfd};
+use crate::processes::{children, ends_within, only_child, pidfd, stop};
 use crate::runner::{On, Platform, Scenario};
 use crate::selkis::{Context, Output};
 use crate::system::{Guest, Up, manifest, runtime_folder};
@@ -54,29 +54,32 @@ fn name(domain: &str, program: &str) -> ProgramName {
     ProgramName { domain: domain.into(), program: program.into() }
 }
 
-/// Three domains, one of them with a real program: all end, and then the system does.
+/// Three domains, one of them with a real program: when all have ended for good, the system does.
 fn to_the_end(context: &Context) -> Verdict {
     let quickjs = fetch("quickjs.wasm")?;
     let lines = format!("arguments = [\"-e\", \"console.log(6*7)\"]\nname = \"js\"\nfile = {quickjs:?}");
     let text = format!(
         "name = \"three\"\n[domains.real]\nmemory = \"128MiB\"\n[[domains.real.programs]]\n{lines}\n\
          [domains.early]\nmemory = \"64MiB\"\n[[domains.early.programs]]\nfile = \"exit.wat\"\n\
-         [domains.late]\nmemory = \"64MiB\"\n[[domains.late.programs]]\nfile = \"sleep.wat\"\n"
+         [domains.late]\nmemory = \"64MiB\"\n[[domains.late.programs]]\nfile = \"ready-spin.wat\"\n"
     );
-    for guest in ["exit", "sleep"] {
+    for guest in ["exit", "ready-spin"] {
         context.file(&format!("{guest}.wat"), guests::text(guest)?)?;
     }
     let mut up = Up::start_manifest(context, context.file("file.toml", text)?, "three")?;
-    up.until("real", "ended")?;
+    up.until_ended(&["real", "early"])?;
     let real = up.program("real")?;
     check_eq("the end of the real one", real.last_end, Some(End::Exited { status: 0 }))?;
     check_eq("its state", real.state, State::Ended)?;
     check_eq("what it wrote", up.output("real")?, "42\n")?;
-    let late = up.until("late", "ended")?;
-    check_eq("the last end", &late["status"], &Value::from(0))?;
+    check_eq("the late one's state", up.program("late")?.state, State::Running)?;
+    up.ask(&Request::Kill { which: named("late"), how: How::Gracefully })?;
     let socket = up.socket();
     up.finish()?.exits(0)?.ends_well()?;
-    check(!socket.exists(), || "the socket is left".into())
+    check(!socket.exists(), || "the socket is left".into())?;
+    let good = manifest(context, "good", &[Guest::new("a", "exit"), Guest::new("b", "sleep")])?;
+    up_once(context, good, &["--quiet"])?.exits(0)?.writes("")?.ends_well()?;
+    Ok(())
 }
 
 fn fails(context: &Context) -> Verdict {
@@ -87,12 +90,7 @@ fn fails(context: &Context) -> Verdict {
         Guest::with("worse", "traps", "arguments = [\"d\"]"),
     ];
     let manifest = manifest(context, "lines", &guests)?;
-    let output = context
-        .command()
-        .options(["up"])
-        .options([manifest])
-        .variable("XDG_RUNTIME_DIR", runtime_folder(context)?)
-        .run()?;
+    let output = up_once(context, manifest, &[])?;
     output.exits(1)?.ends_well()?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     for line in [
@@ -237,8 +235,9 @@ fn kill(context: &Context) -> Verdict {
 fn kill_what_does_not_listen(context: &Context) -> Verdict {
     let mut up = Up::start(context, &[spinning("deaf")])?;
     up.until("deaf", "started")?;
-    let (_, process) = only_child(up.process())?;
-    pidfd_send_signal(&process, Signal::STOP)?;
+    up.until_written("deaf")?;
+    let (number, process) = only_child(up.process())?;
+    stop(number, &process)?;
     let started = Instant::now();
     let reply = up.ask(&Request::Kill { which: Selector::All, how: How::Gracefully })?;
     check_eq("reply", reply, Reply::Killed(vec![name("deaf", "ready-spin")]))?;
@@ -269,14 +268,14 @@ fn log(context: &Context) -> Verdict {
     let guests = [
         Guest::with("args", "arguments", "arguments = [\"x\\ny\"]"),
         Guest::with("loud", "traps", "arguments = [\"d\"]"),
-        Guest::new("late", "sleep"),
+        spinning("late"),
     ];
     let mut up = Up::start(context, &guests)?;
-    up.until("args", "ended")?;
+    up.until_ended(&["args", "loud"])?;
+    up.until_written("late")?;
     let mut follower = up.client()?;
     follower.ask(&Request::Log { which: named("late"), from: From::Start, follow: Follow::Yes })?;
     check_eq("output", up.output("args")?, "arguments.wat\0x\ny\0\n")?;
-    up.until("loud", "ended")?;
     let mut client = up.client()?;
     let request = |count| Request::Log { which: named("loud"), from: From::Last(count), follow: Follow::No };
     for count in [0, 1, 2, 1000] {
@@ -295,11 +294,16 @@ fn log(context: &Context) -> Verdict {
             check(streams.contains(&Stream::Error), || format!("no error in {lines:?}"))?;
         }
     }
+    up.ask(&Request::Kill { which: named("late"), how: How::Gracefully })?;
     let (pieces, end) = follower.log()?;
     check_eq("the follower's end", end, LogEnd::Ended)?;
     let lines: Vec<_> = pieces.into_iter().flat_map(|piece| piece.lines).collect();
-    let output = lines.iter().filter(|line| line.stream == Stream::Output);
-    check_eq("lines of the late one", output.count() > 0, true)?;
+    check_eq(
+        "its first line",
+        lines.first().map(|line| (line.stream, &line.bytes[..])),
+        Some((Stream::Event, &b"started"[..])),
+    )?;
+    check(lines.iter().any(|line| line.bytes == b"ready"), || format!("not what it wrote: {lines:?}"))?;
     up.finish()?.exits(1)?;
     Ok(())
 }

@@ -1,0 +1,108 @@
+//! The command lines.
+
+use clap::{ArgGroup, Args};
+use manifest::Name;
+use manifest::units::parse_duration;
+use std::time::Duration;
+
+/// For `--help`.
+pub const PS_EXAMPLES: &str = "\
+Examples:
+  selkis ps
+  selkis ps alice                                       one domain, or alice/clock: one program
+  selkis ps --json | jq -r '.domains[] | select(.cpu_ns > 60e9) | .name'";
+
+/// For `--help`.
+pub const TOP_EXAMPLES: &str = "\
+Examples:
+  selkis top                                            q or Ctrl-C ends it
+  selkis top --json --interval 5s                       what was used in five seconds, for a script";
+
+/// For `--help`.
+pub const LOG_EXAMPLES: &str = "\
+Examples:
+  selkis log alice                                      all that is kept of what its programs wrote
+  selkis log alice/clock -f -n 10                       the last ten lines, and what comes
+  selkis log bob > out.txt 2> err.txt                   streams apart, bytes as they were written
+  selkis log -f --json | jq -r 'select(.stream == \"error\") | .text'";
+
+/// For `--help`.
+pub const KILL_EXAMPLES: &str = "\
+Examples:
+  selkis kill bob                                       ends Bob's programs; they are not started again
+  selkis kill alice/clock --now                         without asking it first
+  selkis kill --all                                     ends the whole system";
+
+/// Which system is meant, and for whom the answer is.
+#[derive(Args, Debug)]
+pub struct Target {
+    /// The system's name; needed only if several are running
+    #[arg(long, value_name = "NAME")]
+    pub system: Option<Name>,
+
+    /// Write JSON, for a script
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `selkis ps`
+#[derive(Args, Debug)]
+pub struct PsArguments {
+    /// A domain, a program, or a program of a domain: DOMAIN/PROGRAM [default: all]
+    pub name: Option<String>,
+
+    #[command(flatten)]
+    pub target: Target,
+}
+
+/// `selkis top`
+#[derive(Args, Debug)]
+pub struct TopArguments {
+    /// How long to look before each figure: 500ms, 2s
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "1s")]
+    pub interval: Duration,
+
+    #[command(flatten)]
+    pub target: Target,
+}
+
+/// `selkis log`
+#[derive(Args, Debug)]
+pub struct LogArguments {
+    /// A domain, a program, or a program of a domain: DOMAIN/PROGRAM [default: all]
+    pub name: Option<String>,
+
+    /// Stay, and write what comes, until the programs have ended for good
+    #[arg(short, long)]
+    pub follow: bool,
+
+    /// Only so many lines before now [default: all that are kept]
+    #[arg(short = 'n', long, value_name = "LINES")]
+    pub lines: Option<u64>,
+
+    /// Begin each line with the time when it was written, in UTC
+    #[arg(short, long)]
+    pub time: bool,
+
+    #[command(flatten)]
+    pub target: Target,
+}
+
+/// `selkis kill`
+#[derive(Args, Debug)]
+#[command(group = ArgGroup::new("which").required(true).args(["name", "all"]))]
+pub struct KillArguments {
+    /// A domain, a program, or a program of a domain: DOMAIN/PROGRAM
+    pub name: Option<String>,
+
+    /// Everything, and the system itself
+    #[arg(long)]
+    pub all: bool,
+
+    /// At once, instead of asking first and waiting a while
+    #[arg(long)]
+    pub now: bool,
+
+    #[command(flatten)]
+    pub target: Target,
+}
