@@ -167,6 +167,12 @@ impl Capabilities {
         self.slots.get_mut(slot as usize)?.held.as_mut()
     }
 
+    /// The handle of what is in a slot.
+    #[cfg(test)]
+    pub fn handle(&self, slot: u32) -> Handle {
+        Handle::new(slot, self.slots[slot as usize].generation)
+    }
+
     /// Takes a capability out. Handles made before stay stale for ever: a slot's generation only goes up, and a slot whose
     /// generations are used up is not used again.
     pub fn remove(&mut self, slot: u32) -> Option<Capability> {

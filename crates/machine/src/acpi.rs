@@ -30,7 +30,7 @@ const TABLE_BYTES_MAX: u32 = 4 << 20;
 const HEADER_BYTES: usize = 36;
 
 /// The IOAPICs that the tables under `rsdp` list (section 5.2.12).
-pub fn io_apics(mapper: &mut Mapper<'_>, rsdp: u64) -> Vec<IoApicRecord> {
+pub fn io_apics(mapper: &mut Mapper, rsdp: u64) -> Vec<IoApicRecord> {
     const ENTRIES_AT: usize = 44;
     const KIND_IO_APIC: u8 = 1;
     let mut found = Vec::new();
@@ -48,7 +48,7 @@ pub fn io_apics(mapper: &mut Mapper<'_>, rsdp: u64) -> Vec<IoApicRecord> {
 }
 
 /// How to enter S5 (section 7.4.2.5).
-pub fn soft_off(mapper: &mut Mapper<'_>, rsdp: u64) -> Option<SoftOff> {
+pub fn soft_off(mapper: &mut Mapper, rsdp: u64) -> Option<SoftOff> {
     const DSDT_AT: usize = 40;
     const X_DSDT_AT: usize = 140;
     const COMMAND_PORT_AT: usize = 48;
@@ -93,7 +93,7 @@ fn sleep_types(dsdt: &[u8]) -> Option<[u16; 2]> {
 }
 
 /// The table with this signature.
-fn find(mapper: &mut Mapper<'_>, rsdp: u64, signature: [u8; 4]) -> Option<&'static [u8]> {
+fn find(mapper: &mut Mapper, rsdp: u64, signature: [u8; 4]) -> Option<&'static [u8]> {
     const RSDP_BYTES: usize = 20;
     const RSDP_BYTES_2: usize = 36;
     let root = mapper.bytes(rsdp, RSDP_BYTES)?;
@@ -119,7 +119,7 @@ fn find(mapper: &mut Mapper<'_>, rsdp: u64, signature: [u8; 4]) -> Option<&'stat
 }
 
 /// A table as long as its header says, if its sum is right.
-fn table(mapper: &mut Mapper<'_>, address: u64) -> Option<&'static [u8]> {
+fn table(mapper: &mut Mapper, address: u64) -> Option<&'static [u8]> {
     let length = word(mapper.bytes(address, HEADER_BYTES)?, 4)?;
     if length < HEADER_BYTES as u32 || length > TABLE_BYTES_MAX {
         return None;

@@ -3,17 +3,15 @@
 use crate::apic::{LocalApic, Timer};
 use crate::cpu::{cpuid, in8, out8, time_stamp};
 use crate::dispatch;
+use crate::percpu;
 use abi::boot::ClockParameters;
 
-/// Nanoseconds since the kernel began, and the alarm.
+/// Nanoseconds since the kernel began, and the alarms.
 pub struct Clock {
-    /// For the domain as well.
+    /// For the domains as well.
     pub parameters: ClockParameters,
-    apic: LocalApic,
-    /// Rate of the local APIC's timer, for [`Timer::OneShot`].
+    /// Rate of the local APICs' timers, for [`Timer::OneShot`].
     timer_hz: u64,
-    /// What the timer is set to, so that setting it to the same again costs nothing.
-    alarm_ns: u64,
 }
 
 /// Why there is no clock.
@@ -57,7 +55,7 @@ impl Clock {
         };
         apic.select_timer(apic.timer);
         let parameters = ClockParameters::new(rates.tsc, begin_tsc, 0);
-        Ok(Self { parameters, apic, timer_hz: rates.timer, alarm_ns: u64::MAX })
+        Ok(Self { parameters, timer_hz: rates.timer })
     }
 
     /// Nanoseconds since the kernel began.
@@ -66,29 +64,25 @@ impl Clock {
     }
 
     /// See [`kernel::Machine::set_alarm`].
-    pub fn set_alarm(&mut self, deadline_ns: u64) {
-        if deadline_ns == self.alarm_ns {
+    pub fn set_alarm(&self, deadline_ns: u64) {
+        let cpu = percpu::this();
+        // Setting it to the same again costs nothing.
+        if cpu.alarm_ns.replace(deadline_ns) == deadline_ns {
             return;
         }
-        self.alarm_ns = deadline_ns;
-        let off = deadline_ns == u64::MAX;
-        match self.apic.timer {
-            Timer::TscDeadline if off => self.apic.set_deadline(0),
-            Timer::TscDeadline => self.apic.set_deadline(self.parameters.ticks(deadline_ns)),
-            Timer::OneShot if off => self.apic.set_count(0),
+        let (apic, off) = (cpu.apic.get(), deadline_ns == u64::MAX);
+        match apic.timer {
+            Timer::TscDeadline if off => apic.set_deadline(0),
+            Timer::TscDeadline => apic.set_deadline(self.parameters.ticks(deadline_ns)),
+            Timer::OneShot if off => apic.set_count(0),
             Timer::OneShot => {
                 let ahead_ns = deadline_ns.saturating_sub(self.now_ns());
                 let count = u128::from(ahead_ns) * u128::from(self.timer_hz) / 1_000_000_000;
                 // Too far for one shot: it comes early, and is set again.
                 let count = count.clamp(u128::from(COUNT_MIN), u128::from(u32::MAX));
-                self.apic.set_count(count as u32);
+                apic.set_count(count as u32);
             }
         }
-    }
-
-    /// The alarm came: the timer is off now.
-    pub fn alarm_came(&mut self) {
-        self.alarm_ns = u64::MAX;
     }
 }
 

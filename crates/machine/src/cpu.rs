@@ -84,6 +84,20 @@ pub fn cpuid(leaf: u32, subleaf: u32) -> CpuidResult {
     __cpuid_count(leaf, subleaf)
 }
 
+/// One past the last physical address that this CPU has.
+pub fn physical_end() -> u64 {
+    const BITS_MIN: u32 = 36;
+    1 << (cpuid(0x8000_0008, 0).eax & 0xff).clamp(BITS_MIN, 52)
+}
+
+/// Stops this CPU: only a non-maskable interrupt wakes it, and it stops again.
+pub fn halt() -> ! {
+    loop {
+        // SAFETY: interrupts are off, and nothing is done afterwards.
+        unsafe { asm!("cli", "hlt", options(nomem, nostack)) }
+    }
+}
+
 /// Sleeps until an interrupt has been handled. Interrupts are off before and after.
 pub fn wait_for_interrupt() {
     // SAFETY: the interrupt handlers keep all registers; `sti` takes effect after `hlt` has begun, so none is missed.

@@ -1,6 +1,7 @@
-//! Segments, the task state and the interrupt table of one CPU (Intel SDM volume 3, chapters 3, 6 and 8).
+//! Segments and the task state of each CPU, and the interrupt table of all (Intel SDM volume 3, chapters 3, 6 and 8).
 
 use core::arch::asm;
+use core::cell::UnsafeCell;
 use core::mem::size_of;
 
 /// Ring 0 code and data, ring 3 data and code: in the order that `syscall` and `sysret` want (SDM volume 2, SYSRET).
@@ -21,6 +22,15 @@ const VECTORS: usize = 256;
 /// Bytes of the I/O permission bitmap: ports up to 0x7f, and the byte of ones that must follow.
 const PORT_BYTES: usize = 16 + 1;
 
+/// A CPU's stacks, by their ends.
+#[derive(Clone, Copy, Debug)]
+pub struct Stacks {
+    /// For all that comes from ring 3.
+    pub main: u64,
+    /// Those of [`OWN_STACKS`].
+    pub own: [u64; OWN_STACKS.len()],
+}
+
 #[repr(C, packed(4))]
 struct TaskState {
     reserved0: u32,
@@ -37,10 +47,18 @@ struct TaskState {
 /// The tables of one CPU. They stay where they are once loaded.
 #[repr(C, align(16))]
 pub struct Descriptors {
-    interrupts: [[u64; 2]; VECTORS],
     segments: [u64; 7],
     task: TaskState,
 }
+
+/// Where each vector goes, on every CPU.
+#[repr(C, align(16))]
+struct Interrupts(UnsafeCell<[[u64; 2]; VECTORS]>);
+
+// SAFETY: filled in by the first CPU before there are others; after that CPUs only read it, on their own.
+unsafe impl Sync for Interrupts {}
+
+static INTERRUPTS: Interrupts = Interrupts(UnsafeCell::new([[0; 2]; VECTORS]));
 
 #[repr(C, packed)]
 struct Pointer {
@@ -65,25 +83,22 @@ impl Descriptors {
             ports_at: 0,
             ports: [0; PORT_BYTES],
         };
-        Self { interrupts: [[0; 2]; VECTORS], segments: [0; 7], task }
+        Self { segments: [0; 7], task }
     }
 
-    /// Fills the tables in and loads them. `stack` and `own_stacks` are the ends of stacks.
-    pub fn load(&'static mut self, stack: u64, own_stacks: [u64; OWN_STACKS.len()]) {
-        self.task.stacks[0] = stack;
-        for ((_, slot), end) in OWN_STACKS.into_iter().zip(own_stacks) {
+    /// Fills the tables in and loads them, with the interrupt table. The stacks are given by their ends.
+    pub fn load(&'static mut self, stacks: &Stacks) {
+        self.task.stacks[0] = stacks.main;
+        for ((_, slot), end) in OWN_STACKS.into_iter().zip(stacks.own) {
             self.task.own_stacks[slot - 1] = end;
         }
         self.task.ports_at = core::mem::offset_of!(TaskState, ports) as u16;
         self.task.ports = [0xff; PORT_BYTES];
         self.fill_segments();
-        self.fill_interrupts();
         let segments =
             Pointer { limit: size_of::<[u64; 7]>() as u16 - 1, base: self.segments.as_ptr() as u64 };
-        let interrupts = Pointer {
-            limit: size_of::<[[u64; 2]; VECTORS]>() as u16 - 1,
-            base: self.interrupts.as_ptr() as u64,
-        };
+        let interrupts =
+            Pointer { limit: size_of::<[[u64; 2]; VECTORS]>() as u16 - 1, base: INTERRUPTS.0.get() as u64 };
         // SAFETY: 1. the tables are whole and live for ever; 2. the new code segment is like the old one, and the far
         // return goes on behind it; 3. the data segments are not used in long mode, but must not be stale.
         unsafe {
@@ -112,10 +127,11 @@ impl Descriptors {
         }
     }
 
-    /// Lets ring 3 use a port below 0x80.
-    pub fn open_port(&mut self, port: u8) {
+    /// Lets ring 3 use the ports below 0x80 whose bits are 1, and no others.
+    pub fn open_ports(&mut self, ports: [u64; 2]) {
         // The field is bytes, so its packed place is no matter.
-        self.task.ports[usize::from(port / 8)] &= !(1 << (port % 8));
+        self.task.ports[..8].copy_from_slice(&(!ports[0]).to_le_bytes());
+        self.task.ports[8..16].copy_from_slice(&(!ports[1]).to_le_bytes());
     }
 
     fn fill_segments(&mut self) {
@@ -128,23 +144,26 @@ impl Descriptors {
         let low = limit | (base & 0xff_ffff) << 16 | TASK_AVAILABLE | (base >> 24 & 0xff) << 56;
         self.segments = [0, CODE, DATA, DATA | RING_3, CODE | RING_3, low, base >> 32];
     }
+}
 
-    fn fill_interrupts(&mut self) {
-        const INTERRUPT_GATE: u64 = 0x8e << 40;
-        const RING_3: u64 = 3 << 45;
-        let entries = &raw const trap_entries as u64;
-        for (vector, gate) in self.interrupts.iter_mut().enumerate() {
-            let entry = entries + 16 * vector as u64;
-            let ring = if vector == BREAKPOINT { RING_3 } else { 0 };
-            let low = entry & 0xffff
-                | u64::from(KERNEL_CODE) << 16
-                | INTERRUPT_GATE
-                | ring
-                | (entry >> 16 & 0xffff) << 48;
-            *gate = [low, entry >> 32];
-        }
-        for (vector, slot) in OWN_STACKS {
-            self.interrupts[usize::from(vector)][0] |= (slot as u64) << 32;
-        }
+/// Fills the interrupt table in. To be called once, before any [`Descriptors::load`].
+pub fn fill_interrupts() {
+    const INTERRUPT_GATE: u64 = 0x8e << 40;
+    const RING_3: u64 = 3 << 45;
+    let entries = &raw const trap_entries as u64;
+    // SAFETY: no CPU uses the table yet, and there is one that runs.
+    let interrupts = unsafe { &mut *INTERRUPTS.0.get() };
+    for (vector, gate) in interrupts.iter_mut().enumerate() {
+        let entry = entries + 16 * vector as u64;
+        let ring = if vector == BREAKPOINT { RING_3 } else { 0 };
+        let low = entry & 0xffff
+            | u64::from(KERNEL_CODE) << 16
+            | INTERRUPT_GATE
+            | ring
+            | (entry >> 16 & 0xffff) << 48;
+        *gate = [low, entry >> 32];
+    }
+    for (vector, slot) in OWN_STACKS {
+        interrupts[usize::from(vector)][0] |= (slot as u64) << 32;
     }
 }

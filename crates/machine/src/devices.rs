@@ -1,7 +1,7 @@
 //! The devices that the domain gets: virtio behind PCI and behind memory-mapped registers, and the real-time clock.
 
 use crate::boot::Boot;
-use crate::cpu::{in8, out8};
+use crate::cpu::{in8, out8, physical_end};
 use crate::pci;
 use crate::x86::{Hardware, X86};
 use abi::Span;
@@ -12,7 +12,7 @@ use kernel::Device;
 /// Finds them. Their places are noted in `machine`.
 pub fn find(machine: &mut X86, boot: &Boot) -> Vec<Device> {
     let mut devices = Vec::with_capacity(DEVICES_MAX);
-    for function in pci::functions(&mut machine.mapper()) {
+    for function in pci::functions(machine.mapper.get_mut()) {
         let hardware = Hardware::Pci(function.address, function.table);
         let device =
             Device { number: 0, record: function.record, locked: function.locked, sealed: function.sealed };
@@ -57,7 +57,7 @@ fn virtio_mmio(argument: &str) -> Option<(Span, u32)> {
     };
     let memory = Span::new(number(place.next()?)?, number(digits)?.checked_mul(unit)?);
     let interrupt = u32::try_from(number(place.next()?)?).ok()?;
-    memory.end().filter(|&end| end <= 1 << 46 && memory.length > 0).map(|_| (memory, interrupt))
+    memory.end().filter(|&end| end <= physical_end() && memory.length > 0).map(|_| (memory, interrupt))
 }
 
 fn number(text: &str) -> Option<u64> {
@@ -71,7 +71,9 @@ fn number(text: &str) -> Option<u64> {
 fn is_present(machine: &mut X86, memory: Span) -> bool {
     const MAGIC: (usize, u32) = (0x00, 0x7472_6976);
     const DEVICE_ID: usize = 0x08;
-    let Some(registers) = machine.mapper().registers(memory.base, memory.length) else { return false };
+    let Some(registers) = machine.mapper.get_mut().registers(memory.base, memory.length) else {
+        return false;
+    };
     registers.read(MAGIC.0) == MAGIC.1 && registers.read(DEVICE_ID) != 0
 }
 

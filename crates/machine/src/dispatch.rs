@@ -1,18 +1,23 @@
 //! From the entries to the kernel, and what it decides carried out.
 
-use crate::apic::{DEVICE_VECTORS, TIMER_VECTOR};
+use crate::apic::{DEVICE_VECTORS, KICK_VECTOR, SHOOTDOWN_VECTOR, TIMER_VECTOR};
 use crate::cpu::{fault_address, wait_for_interrupt};
+use crate::panic;
 use crate::percpu;
 use crate::power;
+use crate::tlb;
+use crate::trap;
 use crate::x86::X86;
 use abi::Context;
 use kernel::{Fault, Interrupt, Kernel, Next, PAGE_FAULT};
 
 /// Vectors below this are exceptions.
 const EXCEPTIONS_END: u64 = 32;
-/// Non-maskable interrupt, double fault, machine check: nobody's fault in ring 3.
-const MACHINE_TROUBLE: [u8; 3] = [2, 8, 18];
-/// One past the addresses that `sysret` may return to: the lower half, less its last page.
+const NMI: u8 = 2;
+/// Double fault, machine check: nobody's fault in ring 3.
+const MACHINE_TROUBLE: [u8; 2] = [8, 18];
+/// One past the addresses that `sysret` may return to: the lower half, less its last page. It would fault in ring 0 with ring 3's
+/// stack for one that is not canonical (SDM volume 2, SYSRET).
 const RETURN_END: u64 = (1 << 47) - 4096;
 
 /// How the entry of system calls goes back.
@@ -25,11 +30,21 @@ pub enum Leave {
     Sysret = 1,
 }
 
+/// A CPU begins to run what the kernel gives it.
+pub fn begin() -> ! {
+    let mut context = Context::default();
+    let (kernel, cpu) = entered();
+    let next = kernel.awake(cpu, &mut context);
+    finish(kernel, cpu, next, &mut context);
+    // SAFETY: the stack that `enter_ring_3` begins anew holds nothing that is needed.
+    unsafe { trap::enter_ring_3(&context, percpu::this().kernel_stack) }
+}
+
 /// A `syscall` in ring 3.
 pub extern "C" fn on_system_call(context: &mut Context) -> Leave {
-    let kernel = kernel();
-    let next = kernel.system_call(context);
-    match finish(kernel, next, context) {
+    let (kernel, cpu) = entered();
+    let next = kernel.system_call(cpu, context);
+    match finish(kernel, cpu, next, context) {
         Next::Return if context.rip < RETURN_END => Leave::Sysret,
         _ => Leave::Iret,
     }
@@ -39,67 +54,85 @@ pub extern "C" fn on_system_call(context: &mut Context) -> Leave {
 pub extern "C" fn on_trap(context: &mut Context) {
     let (vector, error) = (context.vector, context.error);
     (context.vector, context.error) = (0, 0);
-    let kernel = kernel();
+    let (kernel, cpu) = entered();
     let next = if vector < EXCEPTIONS_END {
         let vector = vector as u8;
+        if vector == NMI {
+            return panic::on_nmi();
+        }
         if MACHINE_TROUBLE.contains(&vector) {
             panic!("exception {vector} (error {error:#x}) in ring 3 at {:#x}", context.rip);
         }
         let address = if vector == PAGE_FAULT { fault_address() } else { 0 };
-        kernel.fault(Fault { vector, error, address }, context)
+        kernel.fault(cpu, Fault { vector, error, address }, context)
     } else {
-        let next = match interrupt_of(kernel, vector as u8) {
-            Some(interrupt) => kernel.interrupt(interrupt, context),
+        let vector = vector as u8;
+        let next = match interrupt_of(kernel, vector) {
+            Some(interrupt) => kernel.interrupt(cpu, interrupt, context),
             None => Next::Enter,
         };
-        acknowledge(kernel, vector as u8);
+        acknowledge(vector);
         next
     };
-    finish(kernel, next, context);
+    finish(kernel, cpu, next, context);
 }
 
 /// An exception in the kernel, which is the end, or an interrupt while it sleeps.
 pub extern "C" fn on_kernel_trap(context: &mut Context) {
     if context.vector < EXCEPTIONS_END {
-        crate::panic::on_exception(context);
+        panic::on_exception(context);
     }
-    // SAFETY: interrupts come in ring 0 only during the sleep, when nobody uses the field.
-    unsafe {
-        let arrived = &raw mut (*percpu::this()).arrived[(context.vector / 64) as usize];
-        arrived.write(arrived.read() | 1 << (context.vector % 64));
+    if context.vector == u64::from(SHOOTDOWN_VECTOR) {
+        tlb::serve();
+        return acknowledge(SHOOTDOWN_VECTOR);
     }
+    // Interrupts come in ring 0 only during the sleep, when nobody uses the field.
+    let cpu = percpu::this();
+    let mut arrived = cpu.arrived.get();
+    arrived[(context.vector / 64) as usize] |= 1 << (context.vector % 64);
+    cpu.arrived.set(arrived);
+}
+
+/// In ring 0 an exception that has a stack of its own.
+pub extern "C" fn on_own_stack_trap(context: &mut Context) {
+    if context.vector == u64::from(NMI) {
+        return panic::on_nmi();
+    }
+    panic::on_exception(context)
 }
 
 /// Sleeps until interrupts came, and answers with their vectors as bits.
 pub fn sleep() -> [u64; 4] {
-    wait_for_interrupt();
-    // SAFETY: interrupts are off again, so nothing else touches the field.
-    unsafe { core::ptr::replace(&raw mut (*percpu::this()).arrived, [0; 4]) }
+    loop {
+        wait_for_interrupt();
+        let arrived = percpu::this().arrived.replace([0; 4]);
+        if arrived != [0; 4] {
+            return arrived;
+        }
+    }
 }
 
 /// Carries out what the kernel decided, until ring 3 can run.
-fn finish(kernel: &mut Kernel<X86>, mut next: Next, context: &mut Context) -> Next {
+fn finish(kernel: &Kernel<X86>, cpu: &mut kernel::Cpu, mut next: Next, context: &mut Context) -> Next {
     loop {
         match next {
-            Next::Return | Next::Enter => {
-                kernel.machine.flush();
-                return next;
-            }
+            Next::Return | Next::Enter => return next,
             Next::Sleep => {
                 let arrived = sleep();
                 let came = |vector: &u8| arrived[usize::from(vector / 64)] >> (vector % 64) & 1 != 0;
                 // An acknowledgement is for the highest that is in service, so a device's is masked before it only in this order.
                 for vector in (0..=u8::MAX).rev().filter(came) {
                     if let Some(interrupt) = interrupt_of(kernel, vector) {
-                        kernel.note(interrupt);
+                        kernel.note(cpu, interrupt);
                     }
-                    acknowledge(kernel, vector);
+                    acknowledge(vector);
                 }
-                next = kernel.awake(context);
+                next = kernel.awake(cpu, context);
             }
             Next::Stop(status) => {
-                if kernel.machine.self_test
-                    && let Err(wrong) = kernel.machine.check_tables()
+                panic::stop_others();
+                if let Some(test) = &kernel.machine.self_test
+                    && let Err(wrong) = test.check_tables()
                 {
                     panic!("the page tables are wrong: {wrong}");
                 }
@@ -109,24 +142,36 @@ fn finish(kernel: &mut Kernel<X86>, mut next: Next, context: &mut Context) -> Ne
     }
 }
 
-fn interrupt_of(kernel: &mut Kernel<X86>, vector: u8) -> Option<Interrupt> {
-    if vector == TIMER_VECTOR {
-        kernel.machine.clock.alarm_came();
-        return Some(Interrupt::Alarm);
+fn interrupt_of(kernel: &Kernel<X86>, vector: u8) -> Option<Interrupt> {
+    match vector {
+        TIMER_VECTOR => {
+            // The timer is off now.
+            percpu::this().alarm_ns.set(u64::MAX);
+            Some(Interrupt::Alarm)
+        }
+        KICK_VECTOR => Some(Interrupt::Kick),
+        SHOOTDOWN_VECTOR => {
+            tlb::serve();
+            None
+        }
+        _ => {
+            let (number, line) = kernel.machine.route(vector)?;
+            Some(Interrupt::Device { number, line })
+        }
     }
-    let (number, line) = kernel.machine.route(vector)?;
-    Some(Interrupt::Device { number, line })
 }
 
 /// Tells the local APIC that an interrupt was handled. A device's is masked by now, so it does not come at once again.
-fn acknowledge(kernel: &Kernel<X86>, vector: u8) {
-    if vector == TIMER_VECTOR || DEVICE_VECTORS.contains(&vector) {
-        kernel.machine.apic.acknowledge();
+fn acknowledge(vector: u8) {
+    if matches!(vector, TIMER_VECTOR | KICK_VECTOR | SHOOTDOWN_VECTOR) || DEVICE_VECTORS.contains(&vector) {
+        percpu::this().apic.get().acknowledge();
     }
 }
 
-fn kernel() -> &'static mut Kernel<X86> {
-    // SAFETY: 1. `start` set the pointer before ring 3 ran; 2. the entries do not nest and interrupts are off, so this is
-    // the only reference that lives.
-    unsafe { &mut *(*percpu::this()).kernel }
+/// The kernel, and its state of this CPU.
+fn entered() -> (&'static Kernel<X86>, &'static mut kernel::Cpu) {
+    let cpu = percpu::this();
+    // SAFETY: 1. the kernel lives for ever, and the pointer was set before this CPU enters it; 2. the entries do not nest, interrupts are off,
+    // so one reference lives.
+    unsafe { (&*cpu.kernel.get(), &mut *cpu.kernel_cpu.get()) }
 }

@@ -1,48 +1,72 @@
-//! The kernel's heap: a piece of memory that is taken once. The kernel allocates only while it starts, so nothing is ever
-//! given back, and when the piece is used up an allocation fails.
+//! The kernel's heap. What is large comes out of frames of its own, and they go back with it; what is small is made while
+//! the kernel starts and stays, so it is cut off one piece of memory and never given back.
 
+use crate::memory;
+use crate::paging::DIRECT;
+use abi::PAGE_SIZE;
 use core::alloc::{GlobalAlloc, Layout};
+use core::cell::UnsafeCell;
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicUsize, Ordering};
+use kernel::Frame;
 
-/// How much there is: the region table (16,384 entries of 48 bytes), and room for the lists of devices.
-pub const BYTES: u64 = 1 << 20;
+/// Room for what is small: the lists of devices and CPUs.
+const SMALL_BYTES: usize = 64 << 10;
+/// From this size on an allocation has frames of its own.
+const LARGE: usize = PAGE_SIZE as usize / 2;
 
 /// The allocator.
 pub struct Heap {
     next: AtomicUsize,
-    end: AtomicUsize,
+    small: Small,
 }
+
+#[repr(align(4096))]
+struct Small(UnsafeCell<[u8; SMALL_BYTES]>);
+
+// SAFETY: nobody looks into `small` but the owners of its pieces.
+unsafe impl Sync for Heap {}
 
 impl Heap {
-    /// Nothing to allocate yet.
+    /// Nothing allocated yet.
     pub const fn new() -> Self {
-        Self { next: AtomicUsize::new(0), end: AtomicUsize::new(0) }
+        Self { next: AtomicUsize::new(0), small: Small(UnsafeCell::new([0; SMALL_BYTES])) }
     }
 
-    /// Takes the memory `start..start + BYTES`.
-    ///
-    /// # Safety
-    /// It must be mapped, writable and nobody else's, for ever. To be called once, before anything is allocated.
-    pub unsafe fn give(&self, start: u64) {
-        self.end.store((start + BYTES) as usize, Ordering::Relaxed);
-        self.next.store(start as usize, Ordering::Relaxed);
-    }
-}
-
-// SAFETY: each allocation is a piece that no other has, as the compare-and-exchange below sees to, inside of the memory that
-// `give` was promised is ours.
-unsafe impl GlobalAlloc for Heap {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+    fn allocate_small(&self, layout: Layout) -> *mut u8 {
         let take = |next: usize| {
             let end = next.checked_next_multiple_of(layout.align())?.checked_add(layout.size())?;
-            (end <= self.end.load(Ordering::Relaxed)).then_some(end)
+            (end <= SMALL_BYTES).then_some(end)
         };
         match self.next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take) {
-            Ok(next) => next.next_multiple_of(layout.align()) as *mut u8,
+            Ok(next) => self.small.0.get().cast::<u8>().wrapping_add(next.next_multiple_of(layout.align())),
             Err(_) => null_mut(),
         }
     }
+}
 
-    unsafe fn dealloc(&self, _: *mut u8, _: Layout) {}
+fn pages(layout: Layout) -> u64 {
+    (layout.size() as u64).div_ceil(PAGE_SIZE)
+}
+
+// SAFETY: each allocation is memory that no other has: a piece of `small`, as the compare-and-exchange sees to, or frames, which
+// are mapped at `DIRECT` for ever. An alignment above a page's is refused; a piece of `small` is at a multiple of what is asked for,
+// counted from a page's beginning.
+unsafe impl GlobalAlloc for Heap {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if layout.align() > PAGE_SIZE as usize {
+            return null_mut();
+        }
+        if layout.size() < LARGE {
+            return self.allocate_small(layout);
+        }
+        let frames = memory::allocate_run(pages(layout));
+        frames.map_or(null_mut(), |first| (DIRECT + first.address()) as *mut u8)
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        if layout.size() >= LARGE {
+            memory::free_run(Frame::containing(at as u64 - DIRECT), pages(layout));
+        }
+    }
 }

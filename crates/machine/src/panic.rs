@@ -1,12 +1,15 @@
 //! The kernel's own end: cause, registers, and who called whom.
 
+use crate::cpu;
+use crate::percpu;
 use crate::power;
 use crate::report;
+use crate::serial;
 use crate::symbols;
 use abi::Context;
 use abi::boot::status;
 use core::arch::asm;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// The most frames that are printed.
 const FRAMES_MAX: usize = 32;
@@ -57,12 +60,56 @@ pub fn on_exception(context: &Context) -> ! {
     end()
 }
 
-/// A panic while a panic is reported ends at once.
+/// One CPU reports, and the others stop. A panic while a panic is reported ends at once.
 fn begin() {
-    static PANICKING: AtomicBool = AtomicBool::new(false);
-    if PANICKING.swap(true, Ordering::Relaxed) {
-        end()
+    const NOBODY: usize = usize::MAX;
+    static REPORTS: AtomicUsize = AtomicUsize::new(NOBODY);
+    // Before there are several CPUs there is none with a number.
+    let me = if percpu::count() > 0 { percpu::this().number } else { 0 };
+    match REPORTS.compare_exchange(NOBODY, me, Ordering::AcqRel, Ordering::Acquire) {
+        Ok(_) => stop_others(),
+        Err(reports) if reports == me => end(),
+        Err(_) => cpu::halt(),
     }
+    serial::seize();
+    if percpu::count() > 1 {
+        report!("kernel: CPU {me} stops");
+    }
+}
+
+static STOPPING: AtomicBool = AtomicBool::new(false);
+static STOPPED: AtomicUsize = AtomicUsize::new(0);
+
+/// Stops all CPUs but this one, which gives them a moment to.
+pub fn stop_others() {
+    const POLLS_MAX: u32 = 10_000_000;
+    let others = percpu::count().saturating_sub(1);
+    if others == 0 || STOPPING.swap(true, Ordering::AcqRel) {
+        return;
+    }
+    let cpu = percpu::this();
+    for (_, other) in percpu::all().filter(|&(number, _)| number != cpu.number) {
+        cpu.apic.get().send_nmi(other.apic_id());
+    }
+    for _ in 0..POLLS_MAX {
+        if STOPPED.load(Ordering::Acquire) >= others {
+            return;
+        }
+        core::hint::spin_loop();
+    }
+}
+
+/// A non-maskable interrupt: this CPU is to stop, or the chipset reports an error, or it means nothing that is known.
+pub fn on_nmi() {
+    /// NMI status: system error and channel check; all ones where there is no such register (Intel ICH9, section 13.7.1).
+    const STATUS: u16 = 0x61;
+    const ERRORS: u8 = 0xc0;
+    if STOPPING.load(Ordering::Acquire) {
+        STOPPED.fetch_add(1, Ordering::AcqRel);
+        cpu::halt()
+    }
+    let status = cpu::in8(STATUS);
+    assert!(status == u8::MAX || status & ERRORS == 0, "the chipset reports an error (status {status:#x})");
 }
 
 fn end() -> ! {

@@ -1,12 +1,14 @@
 //! PCI functions, through the configuration ports (PCI Local Bus 3.0, section 3.2.2.3.2 and chapter 6).
 
-use crate::cpu::{in32, out32};
+use crate::cpu::{in32, out32, physical_end};
 use crate::mapper::Mapper;
 use crate::registers::Registers;
+use crate::tlb::Relax;
 use abi::boot::{DEVICES_MAX, DeviceKind, DeviceRecord};
 use abi::{PAGE_SIZE, Span};
 use alloc::vec::Vec;
 use kernel::ByteRange;
+use spin::mutex::TicketMutex;
 
 const ADDRESS_PORT: u16 = 0xcf8;
 const DATA_PORT: u16 = 0xcfc;
@@ -24,15 +26,17 @@ const BARS: u8 = 0x10;
 const BAR_COUNT: usize = 6;
 const BUS_NUMBERS: u8 = 0x18;
 const CAPABILITIES: u8 = 0x34;
-const CAPABILITY_MSI: u32 = 0x05;
-const CAPABILITY_VENDOR: u32 = 0x09;
+/// Where capabilities lie: behind the header.
+const CAPABILITIES_FIRST: u8 = 0x40;
+const CAPABILITIES_BYTES: u8 = 192;
 const CAPABILITY_MSI_X: u32 = 0x11;
-/// A virtio capability through which any BAR can be read and written (virtio 1.2, section 4.1.4.9).
-const VIRTIO_CONFIG_ACCESS: u32 = 5;
 /// There are no more capabilities than fit behind the header: a longer list is a loop.
 const CAPABILITIES_MAX: usize = 48;
 /// Buses are numbered below this; a bridge that names another was not set up.
 const BUSES_MAX: u32 = 256;
+
+/// Held between the writing of an address and the access to what is there.
+static PORTS: TicketMutex<(), Relax> = TicketMutex::new(());
 
 /// The place of a function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,12 +59,14 @@ pub struct Function {
 impl Address {
     /// Reads 4 bytes of the configuration space at a multiple of 4.
     pub fn read(self, offset: u8) -> u32 {
+        let _ports = PORTS.lock();
         out32(ADDRESS_PORT, self.0 | u32::from(offset));
         in32(DATA_PORT)
     }
 
     /// Writes 4 bytes of the configuration space at a multiple of 4.
     pub fn write(self, offset: u8, value: u32) {
+        let _ports = PORTS.lock();
         out32(ADDRESS_PORT, self.0 | u32::from(offset));
         out32(DATA_PORT, value);
     }
@@ -71,7 +77,7 @@ impl Address {
 }
 
 /// The virtio functions of the machine.
-pub fn functions(mapper: &mut Mapper<'_>) -> Vec<Function> {
+pub fn functions(mapper: &mut Mapper) -> Vec<Function> {
     let mut found = Vec::new();
     out32(ADDRESS_PORT, ADDRESS_ENABLE);
     if in32(ADDRESS_PORT) == ADDRESS_ENABLE {
@@ -81,12 +87,7 @@ pub fn functions(mapper: &mut Mapper<'_>) -> Vec<Function> {
     found
 }
 
-fn scan_bus(
-    mapper: &mut Mapper<'_>,
-    bus: u32,
-    seen: &mut [bool; BUSES_MAX as usize],
-    found: &mut Vec<Function>,
-) {
+fn scan_bus(mapper: &mut Mapper, bus: u32, seen: &mut [bool; BUSES_MAX as usize], found: &mut Vec<Function>) {
     if core::mem::replace(&mut seen[bus as usize], true) {
         return;
     }
@@ -109,7 +110,7 @@ fn scan_bus(
     }
 }
 
-fn describe(mapper: &mut Mapper<'_>, address: Address, identity: u32) -> Function {
+fn describe(mapper: &mut Mapper, address: Address, identity: u32) -> Function {
     // Firmware may have driven the device, which still knows addresses of memory that is somebody else's now.
     let command = address.read(COMMAND) & 0xffff;
     address.write(COMMAND, command & !COMMAND_BUS_MASTER);
@@ -117,19 +118,17 @@ fn describe(mapper: &mut Mapper<'_>, address: Address, identity: u32) -> Functio
     let class = address.read(CLASS);
     let record = DeviceRecord { kind: DeviceKind::Pci, identity, class, windows, ..DeviceRecord::default() };
     let mut function = Function { address, record, locked: Vec::new(), sealed: None, table: None };
+    // A driver writes to none of the capabilities. Some are ways to interrupts (MSI) or to any BAR (virtio 1.2, section 4.1.4.9), and nobody
+    // knows what one that is not listed may be.
+    function.locked.push(ByteRange { first: CAPABILITIES_FIRST, count: CAPABILITIES_BYTES });
     let mut at = address.read(CAPABILITIES) as u8 & 0xfc;
     for _ in 0..CAPABILITIES_MAX {
-        if at < 0x40 {
+        if at < CAPABILITIES_FIRST {
             break;
         }
         let header = address.read(at);
-        match header & 0xff {
-            CAPABILITY_MSI => function.locked.push(ByteRange { first: at, count: 24 }),
-            CAPABILITY_VENDOR if header >> 24 == VIRTIO_CONFIG_ACCESS => {
-                function.locked.push(ByteRange { first: at, count: 20 });
-            }
-            CAPABILITY_MSI_X => take_msi_x(mapper, &mut function, at, header),
-            _ => (),
+        if header & 0xff == CAPABILITY_MSI_X {
+            take_msi_x(mapper, &mut function, at, header);
         }
         at = (header >> 8) as u8 & 0xfc;
     }
@@ -161,7 +160,9 @@ fn windows(address: Address) -> [Span; BAR_COUNT] {
         let base = (u64::from(high) << 32 | u64::from(low)) & !FLAGS;
         let length = (mask & !FLAGS).wrapping_neg();
         if low & IS_PORTS == 0 && base != 0 && mask as u32 & !(FLAGS as u32) != 0 || wide && base != 0 {
-            windows[index] = Span::new(base, length);
+            let window = Span::new(base, length);
+            let is_reachable = window.end().is_some_and(|end| end <= physical_end());
+            windows[index] = if is_reachable { window } else { Span::default() };
         }
         index += if wide { 2 } else { 1 };
     }
@@ -170,10 +171,9 @@ fn windows(address: Address) -> [Span; BAR_COUNT] {
 }
 
 /// Maps the MSI-X table for the kernel, masks all vectors and turns MSI-X on (section 6.8.2).
-fn take_msi_x(mapper: &mut Mapper<'_>, function: &mut Function, at: u8, header: u32) {
+fn take_msi_x(mapper: &mut Mapper, function: &mut Function, at: u8, header: u32) {
     const ENABLE: u32 = 1 << 31;
     const MASK_ALL: u32 = 1 << 30;
-    function.locked.push(ByteRange { first: at, count: 12 });
     let count = (header >> 16 & 0x7ff) + 1;
     let place = function.address.read(at + 4);
     let window = function.record.windows.get((place & 7) as usize).copied().unwrap_or_default();

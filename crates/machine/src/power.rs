@@ -50,6 +50,8 @@ fn enter_soft_off(soft_off: &SoftOff) {
     if soft_off.port_b != 0 {
         out16(soft_off.port_b, soft_off.types[1] << TYPE_SHIFT | SLEEP);
     }
+    // It may take a while: a read takes about a microsecond.
+    (0..POLLS_MAX).for_each(|_| _ = in16(soft_off.port_a));
 }
 
 /// Where nothing powers off, a reset ends a virtual machine: the keyboard controller's, then the chipset's, then the

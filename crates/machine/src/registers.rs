@@ -6,6 +6,8 @@ pub struct Registers(*mut u32);
 
 // SAFETY: a device does not care which CPU talks to it; who may is decided by who holds the value.
 unsafe impl Send for Registers {}
+// SAFETY: as above; each access is one that the device takes whole.
+unsafe impl Sync for Registers {}
 
 impl Registers {
     /// Registers at a virtual address.

@@ -1,8 +1,10 @@
 //! The kernel's own words: a 16550 UART at the first PC port (National Semiconductor PC16550D).
 
 use crate::cpu::{in8, out8};
-use core::fmt;
+use crate::tlb::Relax;
+use core::fmt::{self, Write as _};
 use core::sync::atomic::{AtomicBool, Ordering};
+use spin::mutex::TicketMutex;
 
 const PORT: u16 = 0x3f8;
 const LINE_STATUS: u16 = PORT + 5;
@@ -11,14 +13,18 @@ const TRANSMITTER_EMPTY: u8 = 1 << 5;
 const POLLS_MAX: u32 = 100_000;
 
 static CHATTY: AtomicBool = AtomicBool::new(false);
-static DEAD: AtomicBool = AtomicBool::new(false);
+static PORT_LOCK: TicketMutex<Port, Relax> = TicketMutex::new(Port { dead: false });
+/// The other CPUs have stopped, one of them perhaps while it wrote.
+static SEIZED: AtomicBool = AtomicBool::new(false);
 
 /// The log.
-pub struct Serial;
+struct Port {
+    dead: bool,
+}
 
-impl fmt::Write for Serial {
+impl fmt::Write for Port {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        write(text.as_bytes());
+        self.write(text.as_bytes());
         Ok(())
     }
 }
@@ -41,33 +47,57 @@ pub fn is_chatty() -> bool {
     CHATTY.load(Ordering::Relaxed)
 }
 
+/// This CPU is the only one that still runs: it waits for no other's text.
+pub fn seize() {
+    SEIZED.store(true, Ordering::Relaxed);
+}
+
 /// Writes text, a carriage return before each line feed.
 pub fn write(text: &[u8]) {
-    for &byte in text {
-        if byte == b'\n' {
-            write_byte(b'\r');
-        }
-        write_byte(byte);
+    with_port(|port| port.write(text));
+}
+
+/// Writes a line.
+pub fn write_line(text: fmt::Arguments<'_>) {
+    // Writing to the port does not fail.
+    with_port(|port| _ = writeln!(port, "{text}"));
+}
+
+fn with_port(write: impl FnOnce(&mut Port)) {
+    if SEIZED.load(Ordering::Relaxed) {
+        write(&mut Port { dead: false });
+    } else {
+        write(&mut PORT_LOCK.lock());
     }
 }
 
-fn write_byte(byte: u8) {
-    // One that was given up is asked once for each byte, should it come back.
-    let polls = if DEAD.load(Ordering::Relaxed) { 1 } else { POLLS_MAX };
-    let has_room = (0..polls).any(|_| in8(LINE_STATUS) & TRANSMITTER_EMPTY != 0);
-    if has_room {
-        out8(PORT, byte);
+impl Port {
+    fn write(&mut self, text: &[u8]) {
+        for &byte in text {
+            if byte == b'\n' {
+                self.write_byte(b'\r');
+            }
+            self.write_byte(byte);
+        }
     }
-    DEAD.store(!has_room, Ordering::Relaxed);
+
+    fn write_byte(&mut self, byte: u8) {
+        // One that was given up is asked once for each byte, should it come back.
+        let polls = if self.dead { 1 } else { POLLS_MAX };
+        let has_room = (0..polls).any(|_| in8(LINE_STATUS) & TRANSMITTER_EMPTY != 0);
+        if has_room {
+            out8(PORT, byte);
+        }
+        self.dead = !has_room;
+    }
 }
 
 /// One line that says what goes wrong.
 #[macro_export]
 macro_rules! report {
-    ($($text:tt)*) => {{
-        use core::fmt::Write as _;
-        let _ = writeln!($crate::serial::Serial, $($text)*);
-    }};
+    ($($text:tt)*) => {
+        $crate::serial::write_line(format_args!($($text)*))
+    };
 }
 
 /// One line on the normal path, if it was asked for.

@@ -4,18 +4,24 @@ use crate::acpi;
 use crate::apic::{self, IoApic, LocalApic};
 use crate::boot::Boot;
 use crate::clock::Clock;
-use crate::cpu::{cpuid, read_msr, time_stamp, write_msr};
-use crate::descriptors::{Descriptors, KERNEL_CODE, KERNEL_DATA, OWN_STACKS};
+use crate::cpu::{physical_end, time_stamp};
+use crate::descriptors::{self, Stacks};
 use crate::devices;
-use crate::frames::Frames;
-use crate::heap;
-use crate::mapper::{self, Mapper};
-use crate::paging::{DIRECT, PageSizes, STACKS, Tables, bits};
-use crate::percpu::Cpu;
+use crate::dispatch;
+use crate::features;
+use crate::frames;
+use crate::mapper::Mapper;
+use crate::memory;
+use crate::mitigations::Mitigations;
+use crate::paging::{DIRECT, KernelTables, PageSizes, Window, bits};
+use crate::percpu::{self, Cpu};
 use crate::power;
-use crate::ranges::RangeKind;
+use crate::ranges::{RangeKind, Ranges};
+use crate::selftest::{self, SelfTest};
+use crate::separate;
 use crate::symbols;
-use crate::trap;
+use crate::tlb;
+use crate::vectors::Vectors;
 use crate::x86::X86;
 use crate::{log, report, serial};
 use abi::PAGE_SIZE;
@@ -24,28 +30,47 @@ use core::arch::asm;
 use core::ptr::addr_of_mut;
 use kernel::{BootModule, Kernel, Machine as _};
 
-/// Pages of the kernel's stack, and of each stack for exceptions that need their own.
-const STACK_PAGES: u64 = 16;
-const OWN_STACK_PAGES: u64 = 4;
-
 /// What is carried from the loader's tables to the kernel's own.
 struct Start {
-    boot: &'static Boot,
+    boot: &'static mut Boot,
     begin_tsc: u64,
-    frames: Frames,
-    tables: Tables,
-    stack: u64,
-    own_stacks: [u64; OWN_STACKS.len()],
+    early: Early,
+    mapper: Mapper,
+    stacks: Stacks,
+}
+
+/// Memory for what there must be before frames are counted: from the beginning of the largest range that is within reach of 32-bit
+/// code, as the other CPUs start in.
+struct Early {
+    base: u64,
+    next: u64,
+    end: u64,
+}
+
+impl Early {
+    const END: u64 = 1 << 32;
+
+    fn new(ranges: &Ranges) -> Self {
+        let free = ranges.as_slice().iter().filter(|range| range.kind == RangeKind::Free);
+        let within = free.map(|range| (range.base, range.end.min(Self::END)));
+        let largest = within.max_by_key(|(base, end)| end.saturating_sub(*base));
+        let (base, end) = largest.unwrap_or((0, 0));
+        Self { base, next: base, end }
+    }
+
+    fn take(&mut self, count: u64) -> Option<u64> {
+        let first = self.next;
+        self.next = first.checked_add(count.checked_mul(PAGE_SIZE)?).filter(|&next| next <= self.end)?;
+        Some(first)
+    }
 }
 
 /// Builds the kernel's tables and goes on under them.
-pub fn on_loader_tables(boot: &'static Boot) -> ! {
+pub fn on_loader_tables(boot: &'static mut Boot) -> ! {
     let begin_tsc = time_stamp();
-    let mut frames = Frames::new(boot.offset);
-    let free = boot.ranges.as_slice().iter().filter(|range| range.kind == RangeKind::Free);
-    free.for_each(|range| frames.add(range));
-    enable_protections();
-    let Some(start) = build(boot, begin_tsc, frames) else {
+    features::turn_on();
+    boot.ranges.exclude(physical_end(), u64::MAX);
+    let Some(start) = build(boot, begin_tsc) else {
         report!("kernel: there is too little memory for the kernel's page tables");
         power::stop_at_once(status::START_FAILED)
     };
@@ -61,8 +86,8 @@ pub fn on_loader_tables(boot: &'static Boot) -> ! {
             "mov rsp, {stack}",
             "xor ebp, ebp",
             "call {next}",
-            tables = in(reg) start.tables.root(),
-            stack = in(reg) start.stack,
+            tables = in(reg) start.mapper.tables.root(),
+            stack = in(reg) start.stacks.main,
             in("rdi") place,
             next = sym on_own_tables,
             options(noreturn)
@@ -70,119 +95,82 @@ pub fn on_loader_tables(boot: &'static Boot) -> ! {
     }
 }
 
-/// Turns on what the tables need and what guards the kernel from itself.
-fn enable_protections() {
-    const EFER: u32 = 0xc000_0080;
-    const EFER_SYSTEM_CALL: u64 = 1;
-    const EFER_NO_EXECUTE: u64 = 1 << 11;
-    const CR0_MONITOR: u64 = 1 << 1;
-    const CR0_EMULATE: u64 = 1 << 2;
-    const CR0_TASK_SWITCHED: u64 = 1 << 3;
-    const CR0_NUMERIC_ERROR: u64 = 1 << 5;
-    const CR0_WRITE_PROTECT: u64 = 1 << 16;
-    // Physical address extension, machine checks, global pages, FXSAVE, and SIMD exceptions.
-    const CR4_ALWAYS: u64 = 1 << 5 | 1 << 6 | 1 << 7 | 1 << 9 | 1 << 10;
-    // SAFETY: the bits are those of SDM volume 3, section 2.5: none of them changes what mapped code means. The protections
-    // concern ring 3's pages, of which there are none yet.
-    unsafe {
-        write_msr(EFER, read_msr(EFER) | EFER_NO_EXECUTE | EFER_SYSTEM_CALL);
-        asm!(
-            "mov {scratch}, cr0",
-            "and {scratch}, {clear}",
-            "or {scratch}, {set}",
-            "mov cr0, {scratch}",
-            "mov cr4, {cr4}",
-            scratch = out(reg) _,
-            clear = in(reg) !(CR0_EMULATE | CR0_TASK_SWITCHED),
-            set = in(reg) CR0_MONITOR | CR0_NUMERIC_ERROR | CR0_WRITE_PROTECT,
-            cr4 = in(reg) CR4_ALWAYS | optional_protections(),
-            options(nostack)
-        );
-    }
-}
-
-/// Bits of CR4 for what this CPU has: SMEP, SMAP, UMIP, XSAVE.
-fn optional_protections() -> u64 {
-    let (features, more) = (cpuid(1, 0), cpuid(7, 0));
-    let bit = |register: u32, from: u32, to: u32| u64::from(register >> from & 1) << to;
-    bit(more.ebx, 7, 20) | bit(more.ebx, 20, 21) | bit(more.ecx, 2, 11) | bit(features.ecx, 26, 18)
-}
-
 /// Builds the tables: RAM, the image with one protection for each part, and stacks with a hole below each.
-fn build(boot: &'static Boot, begin_tsc: u64, mut frames: Frames) -> Option<Start> {
+fn build(boot: &'static mut Boot, begin_tsc: u64) -> Option<Start> {
     const DATA: u64 = bits::WRITE | bits::NO_EXECUTE;
     const HUGE_PAGES: u32 = 1 << 26;
-    let mut tables = Tables::new(&mut frames, boot.offset)?;
-    let sizes = if cpuid(0x8000_0001, 0).edx & HUGE_PAGES != 0 { PageSizes::Huge } else { PageSizes::Large };
-    for range in boot.ranges.as_slice() {
-        tables.map_kernel(&mut frames, DIRECT + range.base, range.base..range.end, DATA, sizes)?;
+    let mut early = Early::new(&boot.ranges);
+    let take = &mut |count| early.take(count);
+    let mut tables = KernelTables::new(take, Window(boot.offset))?;
+    let has_huge = crate::cpu::cpuid(0x8000_0001, 0).edx & HUGE_PAGES != 0;
+    let sizes = if has_huge { PageSizes::Huge } else { PageSizes::Large };
+    // Ranges that touch are mapped together: their pages are larger.
+    for ranges in boot.ranges.as_slice().chunk_by(|one, next| one.end == next.base) {
+        if let [first, ..] = ranges
+            && let [.., last] = ranges
+        {
+            tables.map(take, DIRECT + first.base, first.base..last.end, DATA, sizes)?;
+        }
     }
     let image = symbols::image();
     let delta = image.text.start - boot.kernel;
     for (part, flags) in [(image.text, 0), (image.rodata, bits::NO_EXECUTE), (image.data, DATA)] {
         let physical = part.start - delta..part.end - delta;
-        tables.map_kernel(&mut frames, part.start, physical, flags, PageSizes::Small)?;
+        tables.map(take, part.start, physical, flags, PageSizes::Small)?;
     }
-    let mut next = STACKS;
-    let mut stack = |pages: u64| {
-        let first = frames.allocate_run(pages)?.address();
-        let base = next + PAGE_SIZE;
-        next = base + pages * PAGE_SIZE;
-        tables.map_kernel(&mut frames, base, first..first + pages * PAGE_SIZE, DATA, PageSizes::Small)?;
-        Some(next)
-    };
-    let main = stack(STACK_PAGES)?;
-    let mut own_stacks = [0; OWN_STACKS.len()];
-    for end in &mut own_stacks {
-        *end = stack(OWN_STACK_PAGES)?;
-    }
-    Some(Start { boot, begin_tsc, frames, tables, stack: main, own_stacks })
+    let mut mapper = Mapper::new(tables, take)?;
+    let stacks = mapper.stacks(take)?;
+    Some(Start { boot, begin_tsc, early, mapper, stacks })
 }
 
 extern "C" fn on_own_tables(start: &'static mut Option<Start>) -> ! {
     let Some(start) = start.take() else { unreachable!() };
-    let Start { boot, begin_tsc, mut frames, mut tables, stack, own_stacks } = start;
-    frames.set_offset(DIRECT);
-    tables.set_offset(DIRECT);
-    let loaders = boot.ranges.as_slice().iter().filter(|range| range.kind == RangeKind::Loader);
-    loaders.for_each(|range| frames.add(range));
+    let Start { boot, begin_tsc, early, mut mapper, stacks } = start;
+    mapper.tables.set_window(Window::OWN);
     read_options(boot);
-
-    static mut CPU: Cpu = Cpu::new();
-    static mut DESCRIPTORS: Descriptors = Descriptors::new();
-    // SAFETY: this runs once, on one CPU. The two references to the descriptors are used one after the other: the CPU reads the tables
-    // on its own, and the only later change is to the bytes of the port bitmap.
-    let (cpu, descriptors) = unsafe {
-        (*addr_of_mut!(DESCRIPTORS)).load(stack, own_stacks);
-        (&mut *addr_of_mut!(CPU), &mut *addr_of_mut!(DESCRIPTORS))
-    };
-    cpu.kernel_stack = stack;
-    cpu.has_smap = u8::from(optional_protections() >> 21 & 1 != 0);
-    cpu.install();
-    start_system_calls();
+    tlb::start(mapper.tables.root(), features::has_identifiers());
+    descriptors::fill_interrupts();
+    static mut FIRST: Cpu = Cpu::new(0);
+    // SAFETY: this runs once, on one CPU.
+    unsafe { (*addr_of_mut!(FIRST)).install(&stacks) }
+    features::turn_on_rest();
     apic::mask_pics();
-    if frames.allocate_run(heap::BYTES / PAGE_SIZE).map(|first| give_heap(first.address())).is_none() {
-        stop_with("there is too little memory for the kernel's heap");
+    if count_frames(boot, early).is_none() {
+        stop_with("there is too little memory to count it");
     }
-    start_vectors(&mut frames);
-
-    let mut mapper_next = mapper::FIRST;
-    let mut mapper = Mapper { tables: &mut tables, frames: &mut frames, next: &mut mapper_next };
+    let vectors = Vectors::start();
+    let wants_mitigations = boot.arguments().all(|argument| argument != "mitigations=off");
+    let mitigations = if wants_mitigations { separate::find() } else { Mitigations::default() };
     let Some(apic) = LocalApic::start(|address| mapper.registers(address, PAGE_SIZE)) else {
         stop_with("there is too little memory to map the interrupt controller");
     };
+    percpu::this().set_apic(apic);
     let Ok(clock) = Clock::start(apic, begin_tsc) else {
         stop_with("there is no clock: neither CPUID tells the counter's rate, nor does the PIT answer");
     };
-    let mut machine = X86::new(frames, tables, clock, apic, descriptors);
-    machine.mapper_next = mapper_next;
+    let mut machine = X86::new(clock, mapper, mitigations, vectors);
     machine.rsdp = boot.rsdp;
-    machine.self_test = boot.arguments().any(|argument| argument == "selftest");
+    if boot.arguments().any(|argument| argument == "selftest") {
+        machine.self_test = Some(SelfTest::default());
+    }
     start_io_apics(&mut machine);
     run(machine, boot)
 }
 
-/// Starts the domain and enters it.
+/// Gives the free memory to [`memory::POOL`], which keeps its own account in a piece of it.
+fn count_frames(boot: &mut Boot, mut early: Early) -> Option<()> {
+    let count = frames::words_needed(boot.ranges.as_slice());
+    let storage = early.take((count as u64 * 8).div_ceil(PAGE_SIZE))?;
+    // SAFETY: taken out of free memory, which is mapped at `DIRECT`, for ever; whole words that nobody else refers to.
+    let storage = unsafe { core::slice::from_raw_parts_mut((DIRECT + storage) as *mut u64, count) };
+    boot.ranges.exclude(early.base, early.next);
+    let mut pool = memory::POOL.lock();
+    pool.begin(storage, boot.ranges.as_slice());
+    pool.release();
+    Some(())
+}
+
+/// Starts the first domain and enters it.
 #[inline(never)]
 fn run(mut machine: X86, boot: &'static Boot) -> ! {
     let devices = devices::find(&mut machine, boot);
@@ -199,37 +187,27 @@ fn run(mut machine: X86, boot: &'static Boot) -> ! {
         BootModule { address: module.base, bytes }
     });
     let clock = machine.clock.parameters;
-    let (kernel, context) = match kernel::start(machine, module, devices, clock) {
-        Ok(started) => started,
+    let kernel = match kernel::start(machine, module, devices, clock) {
+        Ok(kernel) => kernel,
         Err(error) => stop_with(error),
     };
     static mut KERNEL: Option<Kernel<X86>> = None;
-    // SAFETY: 1. this runs once, on one CPU; 2. the entries take the pointer only after ring 3 was entered, when the
-    // reference here is not used any more; 3. the stack that `enter_ring_3` begins anew holds nothing that is needed.
-    unsafe {
-        let place = addr_of_mut!(KERNEL);
-        place.write(Some(kernel));
-        let Some(kernel) = (*place).as_mut() else { unreachable!() };
-        if kernel.machine.self_test {
-            let this = run as *const () as u64;
-            if symbols::name_of(this)
-                .is_none_or(|(name, offset)| name != "machine::start::run" || offset != 0)
-            {
-                stop_with(format_args!("the names of functions are wrong: {:?}", symbols::name_of(this)));
-            }
-            match kernel.machine.check_tables() {
-                Ok(pages) => log!("kernel: {pages} pages are mapped as they should be"),
-                Err(wrong) => stop_with(format_args!("the page tables are wrong: {wrong}")),
-            }
+    // SAFETY: this runs once, on one CPU, and nothing else names it.
+    let kernel = unsafe { &*(*addr_of_mut!(KERNEL)).insert(kernel) };
+    if let Some(test) = &kernel.machine.self_test {
+        if !selftest::check_names(run as *const () as u64, "machine::start::run") {
+            stop_with("the names of functions are wrong");
         }
-        if boot.arguments().any(|argument| argument == "selftest=panic") {
-            panic!("asked for by the command line");
+        match test.check_tables() {
+            Ok(pages) => log!("kernel: {pages} pages are mapped as they should be"),
+            Err(wrong) => stop_with(format_args!("the page tables are wrong: {wrong}")),
         }
-        kernel.machine.flush();
-        let cpu = crate::percpu::this();
-        (*cpu).kernel = kernel;
-        trap::enter_ring_3(&context, (*cpu).kernel_stack)
     }
+    if boot.arguments().any(|argument| argument == "selftest=panic") {
+        panic!("asked for by the command line");
+    }
+    percpu::this().kernel.set(kernel);
+    dispatch::begin()
 }
 
 fn stop_with(reason: impl core::fmt::Display) -> ! {
@@ -247,66 +225,15 @@ fn read_options(boot: &Boot) {
     }
 }
 
-fn give_heap(physical: u64) {
-    // SAFETY: the frames were just allocated, are mapped at `DIRECT`, and are never given back.
-    unsafe { crate::HEAP.give(DIRECT + physical) }
-}
-
-/// SDM volume 3, section 5.8.8.
-fn start_system_calls() {
-    const STAR: u32 = 0xc000_0081;
-    const LONG_STAR: u32 = 0xc000_0082;
-    const FLAG_MASK: u32 = 0xc000_0084;
-    /// Trap, interrupt, direction, I/O privilege, nested task, alignment check: off in the kernel.
-    const FLAGS_OFF: u64 = 1 << 8 | 1 << 9 | 1 << 10 | 3 << 12 | 1 << 14 | 1 << 18;
-    // SAFETY: the segments are those of `Descriptors`, and the entry is the one that is made for it.
-    unsafe {
-        write_msr(STAR, u64::from(KERNEL_DATA) << 48 | u64::from(KERNEL_CODE) << 32);
-        write_msr(LONG_STAR, trap::system_call_entry as *const () as u64);
-        write_msr(FLAG_MASK, FLAGS_OFF);
-    }
-}
-
-/// Gives ring 3 the vector state that the CPU has, in its initial configuration: nothing that firmware left in it.
-fn start_vectors(frames: &mut Frames) {
-    const XSAVE: u32 = 1 << 26;
-    const X87_SSE: u64 = 0b11;
-    const AVX: u64 = 1 << 2;
-    const AVX_512: u64 = 0b111 << 5;
-    // FXSAVE layout (SDM volume 1, table 10-2): control words as after a reset; no part of the extended state is present, so
-    // all of it is initialised.
-    const CONTROL: (usize, u16) = (0, 0x037f);
-    const MXCSR: (usize, u32) = (24, 0x1f80);
-    let Some(area) = frames.allocate() else { stop_with("there is too little memory for the vector state") };
-    let at = (DIRECT + area.address()) as *mut u8;
-    // SAFETY: the frame is ours and larger than the legacy area and the header, which is all that is read as nothing else is present. XCR0 gets
-    // only parts that CPUID lists, in combinations that are allowed.
-    unsafe {
-        at.write_bytes(0, PAGE_SIZE as usize);
-        at.add(CONTROL.0).cast::<u16>().write(CONTROL.1);
-        at.add(MXCSR.0).cast::<u32>().write(MXCSR.1);
-        if cpuid(1, 0).ecx & XSAVE != 0 {
-            let has = u64::from(cpuid(0xd, 0).eax);
-            let avx_512 = if has & (AVX | AVX_512) == AVX | AVX_512 { AVX_512 } else { 0 };
-            let enabled = X87_SSE | has & AVX | avx_512;
-            asm!("xsetbv", in("ecx") 0, in("eax") enabled as u32, in("edx") 0, options(nostack, nomem));
-            asm!("xrstor64 [{}]", in(reg) at, in("eax") u32::MAX, in("edx") u32::MAX, options(nostack));
-        } else {
-            asm!("fxrstor64 [{}]", in(reg) at, options(nostack));
-        }
-    }
-    frames.free_run(area, 1);
-}
-
 fn start_io_apics(machine: &mut X86) {
     let rsdp = machine.rsdp;
-    let mut records =
-        if rsdp == 0 { alloc::vec::Vec::new() } else { acpi::io_apics(&mut machine.mapper(), rsdp) };
+    let mapper = machine.mapper.get_mut();
+    let mut records = if rsdp == 0 { alloc::vec::Vec::new() } else { acpi::io_apics(mapper, rsdp) };
     if records.is_empty() {
         records.push(acpi::IoApicRecord { address: apic::IO_DEFAULT, first_interrupt: 0 });
     }
     for record in records {
-        let registers = machine.mapper().registers(record.address, PAGE_SIZE);
+        let registers = mapper.registers(record.address, PAGE_SIZE);
         let found = registers.and_then(|registers| IoApic::start(registers, record.first_interrupt));
         machine.io_apics.extend(found);
     }

@@ -5,7 +5,10 @@
 //! are written down and looked at when it returns. Any exception in ring 0 is the kernel's own bug and ends in a panic.
 //!
 //! `gs` belongs to ring 3 there and to [`crate::percpu::Cpu`] here: `swapgs` on the way in from ring 3 and on the way out.
-//! Ring 3 cannot change the base of `gs` (CR4.FSGSBASE is off).
+//! Ring 3 cannot change the base of `gs` (CR4.FSGSBASE is off). Exceptions that can come at any instruction, also beside a `swapgs`,
+//! have stacks of their own; from ring 0 they look at the base to know whose it is.
+//!
+//! An `iret` to ring 3 that faults does so in ring 0, after `swapgs`: that is made to look like the fault of what it would have entered.
 
 use crate::descriptors::{USER_CODE, USER_DATA};
 use crate::percpu;
@@ -65,6 +68,28 @@ global_asm!(r#"
     pop r15
 .endm
 
+// The rest of a context, from what an entry and the CPU pushed:
+// [vector] [error] [rip] [cs] [rflags] [rsp] [ss], and a word that aligns the stack for the call.
+.macro push_context
+    push 0
+    // The context, last field first.
+    push 0                      // out_of_memory
+    push 0                      // address
+    push qword ptr [rsp + 32]   // error
+    push qword ptr [rsp + 32]   // vector
+    push qword ptr [rsp + 72]   // rflags
+    push qword ptr [rsp + 64]   // rip
+    push_general [rsp + 160]
+    mov rdi, rsp
+.endm
+
+// Back from an interrupt in ring 0.
+.macro pop_context
+    pop_general
+    add rsp, 72                 // rip, rflags, vector, error, address, out_of_memory, alignment; vector, error
+    iretq
+.endm
+
 // One entry for each vector: error code or 0, vector.
 .global trap_entries
 .balign 16
@@ -77,39 +102,84 @@ trap_entries:
     push 0
     .endif
     push vector
+    .if vector == 1 || vector == 2 || vector == 8 || vector == 18
+    jmp trap_on_own_stack
+    .else
     jmp trap_common
+    .endif
     .set vector, vector + 1
     .endr
 
-// [vector] [error] [rip] [cs] [rflags] [rsp] [ss], and a word that aligns the stack for the call.
 .balign 16
 trap_common:
+    cld
+    test byte ptr [rsp + 24], 3 // cs
+    jz trap_from_ring_0
+    swapgs
+trap_from_ring_3:
+    cmp byte ptr gs:[{HAS_SMAP}], 0
+    je 1f
+    clac
+1:  push_context
+    xor ebp, ebp                // ring 3 is no frame of the kernel's
+    call {on_trap}
+    jmp return_by_iret
+
+trap_from_ring_0:
+    cmp qword ptr [rsp + 16], offset iret_to_ring_3
+    je iret_has_faulted
+    push_context
+    call {on_kernel_trap}
+    pop_context
+
+// What the iret was to load lies where rsp was then: it takes the place of what the CPU pushed.
+iret_has_faulted:
+    swapgs
+    push rax
+    mov rax, [rsp + 48]
+    push qword ptr [rax]
+    pop qword ptr [rsp + 24]    // rip
+    push qword ptr [rax + 8]
+    pop qword ptr [rsp + 32]    // cs
+    push qword ptr [rax + 16]
+    pop qword ptr [rsp + 40]    // rflags
+    push qword ptr [rax + 24]
+    push qword ptr [rax + 32]
+    pop qword ptr [rsp + 64]    // ss
+    pop qword ptr [rsp + 48]    // rsp
+    pop rax
+    jmp trap_from_ring_3
+
+// From ring 3, as if there were no stack of its own; the kernel may sleep on the stack.
+trap_on_own_stack:
     cld
     test byte ptr [rsp + 24], 3
     jz 1f
     swapgs
-    cmp byte ptr gs:[{HAS_SMAP}], 0
-    je 1f
-    clac
-1:  push 0
-    // The context, last field first.
-    push 0                      // out_of_memory
-    push 0                      // address
-    push qword ptr [rsp + 32]   // error
-    push qword ptr [rsp + 32]   // vector
-    push qword ptr [rsp + 72]   // rflags
-    push qword ptr [rsp + 64]   // rip
-    push_general [rsp + 160]
-    mov rdi, rsp
-    test byte ptr [rsp + 208], 3 // cs
-    jz 2f
-    xor ebp, ebp                // ring 3 is no frame of the kernel's
-    call {on_trap}
-    jmp return_by_iret
-2:  call {on_kernel_trap}
-    pop_general
-    add rsp, 72                 // rip, rflags, vector, error, address, out_of_memory, alignment; vector, error
-    iretq
+    push rax
+    mov rax, rsp
+    mov rsp, gs:[{KERNEL_STACK}]
+    push qword ptr [rax + 56]
+    push qword ptr [rax + 48]
+    push qword ptr [rax + 40]
+    push qword ptr [rax + 32]
+    push qword ptr [rax + 24]
+    push qword ptr [rax + 16]
+    push qword ptr [rax + 8]
+    mov rax, [rax]
+    jmp trap_from_ring_3
+1:  push_context
+    mov ecx, {GS_BASE}
+    rdmsr
+    mov ebx, edx                // the kernel's is in the upper half
+    test ebx, ebx
+    js 2f
+    swapgs
+2:  call {on_own_stack_trap}
+    test ebx, ebx
+    js 3f
+    swapgs
+3:  pop_context
 
 .global system_call_entry
 .balign 16
@@ -158,6 +228,7 @@ return_by_iret:
     mov qword ptr [rsp + 160], {USER_DATA}
     pop_general
     swapgs
+iret_to_ring_3:
     iretq
 
 // rdi: a context. rsi: the end of the kernel's stack.
@@ -173,7 +244,10 @@ enter_ring_3:
 
 .purgem push_general
 .purgem pop_general
+.purgem push_context
+.purgem pop_context
 "#,
+    GS_BASE = const percpu::GS_BASE,
     HAS_SMAP = const percpu::HAS_SMAP,
     USER_STACK = const percpu::USER_STACK,
     KERNEL_STACK = const percpu::KERNEL_STACK,
@@ -181,6 +255,7 @@ enter_ring_3:
     USER_DATA = const USER_DATA,
     on_trap = sym crate::dispatch::on_trap,
     on_kernel_trap = sym crate::dispatch::on_kernel_trap,
+    on_own_stack_trap = sym crate::dispatch::on_own_stack_trap,
     on_system_call = sym crate::dispatch::on_system_call,
 );
 

@@ -1,29 +1,31 @@
 //! The machine under the kernel: [`kernel::Machine`] on real frames, tables, clocks and controllers.
 
 use crate::acpi::{self, SoftOff};
-use crate::apic::{DEVICE_VECTORS, IoApic, LocalApic};
+use crate::apic::{DEVICE_VECTORS, IoApic, KICK_VECTOR};
 use crate::clock::Clock;
-use crate::descriptors::Descriptors;
-use crate::frames::Frames;
 use crate::mapper::Mapper;
-use crate::paging::{DIRECT, Tables, bits};
+use crate::memory;
+use crate::mitigations::Mitigations;
+use crate::paging::DIRECT;
 use crate::pci::{self, Masked};
+use crate::percpu;
 use crate::registers::Registers;
+use crate::selftest::SelfTest;
 use crate::serial;
-use crate::symbols;
+use crate::space::Space;
+use crate::tlb::{self, Relax};
+use crate::vectors::Vectors;
 use abi::boot::{BootInfo, DeviceKind};
 use abi::{Error, PAGE_SIZE, Protection};
-use alloc::vec;
 use alloc::vec::Vec;
 use core::arch::asm;
-use core::fmt;
+use core::sync::atomic::{AtomicU64, Ordering};
 use kernel::{Cache, Device, Frame, Machine, Mapping, Page};
+use spin::mutex::TicketMutex;
 
-/// Pages that are forgotten one by one before all are.
-const STALE_MAX: usize = 16;
 const VECTORS: usize = (DEVICE_VECTORS.end - DEVICE_VECTORS.start) as usize;
 
-/// How the machine reaches a device that the domain has.
+/// How the machine reaches a device that a domain has.
 pub enum Hardware {
     /// A PCI function and its MSI-X table.
     Pci(pci::Address, Option<Registers>),
@@ -33,158 +35,75 @@ pub enum Hardware {
     Ports(u8, u8),
 }
 
-/// The whole machine, one CPU of it.
+/// The whole machine.
 pub struct X86 {
-    /// Free memory.
-    pub frames: Frames,
-    /// The one set of tables.
-    pub tables: Tables,
-    /// The next free address for [`Mapper`].
-    pub mapper_next: u64,
     /// Time.
     pub clock: Clock,
-    /// This CPU's interrupt controller.
-    pub apic: LocalApic,
-    /// The others.
+    /// For what is not RAM.
+    pub mapper: TicketMutex<Mapper, Relax>,
+    /// The interrupt controllers besides the CPUs' own.
     pub io_apics: Vec<IoApic>,
     /// The devices, by [`Device::number`].
     pub hardware: Vec<Hardware>,
-    /// Where each device vector comes from.
-    pub routes: Vec<Option<(usize, u32)>>,
-    /// This CPU's tables.
-    pub descriptors: &'static mut Descriptors,
     /// The root of the ACPI tables, or 0.
     pub rsdp: u64,
-    /// Whether the command line asked to check the page tables.
-    pub self_test: bool,
-    stale: Stale,
+    /// What is done between domains.
+    pub mitigations: Mitigations,
+    /// Ring 3's vector registers.
+    pub vectors: Vectors,
+    /// Checks of all tables, if the command line asks for them.
+    pub self_test: Option<SelfTest>,
+    routes: Routes,
 }
 
-/// Pages whose entries changed since ring 3 ran.
-#[derive(Default)]
-struct Stale {
-    pages: [u64; STALE_MAX],
-    count: usize,
-}
+/// Where each device vector comes from: the device in the upper half and its line, plus 1, in the lower; 0: from nowhere.
+struct Routes([AtomicU64; VECTORS]);
 
-/// A mapping that must not be.
-#[derive(Clone, Copy)]
-pub struct WrongMapping {
-    /// Where.
-    pub address: u64,
-    /// What holds for it ([`bits`]).
-    pub flags: u64,
-    /// Which rule it breaks.
-    pub rule: &'static str,
-}
+impl Routes {
+    /// The slot of a route, which is made if there is none.
+    fn find_or_add(&self, device: usize, line: u32) -> Option<usize> {
+        let route = (device as u64) << 32 | u64::from(line) + 1;
+        let take = |slot: &AtomicU64| {
+            let before = slot.compare_exchange(0, route, Ordering::AcqRel, Ordering::Acquire);
+            before.is_ok() || before == Err(route)
+        };
+        self.0.iter().position(take)
+    }
 
-impl fmt::Display for WrongMapping {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "at {:#x} (flags {:#x}): {}", self.address, self.flags, self.rule)
+    fn get(&self, slot: usize) -> Option<(usize, u32)> {
+        let route = self.0.get(slot)?.load(Ordering::Acquire);
+        (route != 0).then_some(((route >> 32) as usize, route as u32 - 1))
     }
 }
 
 impl X86 {
     /// A machine without devices yet.
-    pub fn new(
-        frames: Frames,
-        tables: Tables,
-        clock: Clock,
-        apic: LocalApic,
-        descriptors: &'static mut Descriptors,
-    ) -> Self {
+    pub fn new(clock: Clock, mapper: Mapper, mitigations: Mitigations, vectors: Vectors) -> Self {
         Self {
-            frames,
-            tables,
-            mapper_next: 0,
             clock,
-            apic,
+            mapper: TicketMutex::new(mapper),
             io_apics: Vec::new(),
             hardware: Vec::new(),
-            routes: vec![None; VECTORS],
-            descriptors,
             rsdp: 0,
-            self_test: false,
-            stale: Stale::default(),
+            mitigations,
+            vectors,
+            self_test: None,
+            routes: Routes([const { AtomicU64::new(0) }; VECTORS]),
         }
-    }
-
-    /// Maps what is not RAM.
-    pub fn mapper(&mut self) -> Mapper<'_> {
-        Mapper { tables: &mut self.tables, frames: &mut self.frames, next: &mut self.mapper_next }
     }
 
     /// Which device's interrupt a vector is.
     pub fn route(&self, vector: u8) -> Option<(usize, u32)> {
-        *self.routes.get(usize::from(vector.checked_sub(DEVICE_VECTORS.start)?))?
+        self.routes.get(usize::from(vector.checked_sub(DEVICE_VECTORS.start)?))
     }
 
     /// How ACPI powers this machine off, if it does.
-    pub fn soft_off(&mut self) -> Option<SoftOff> {
-        let rsdp = self.rsdp;
-        if rsdp == 0 { None } else { acpi::soft_off(&mut self.mapper(), rsdp) }
-    }
-
-    /// Makes the CPU forget the entries that changed.
-    pub fn flush(&mut self) {
-        let Stale { pages, count } = &mut self.stale;
-        // SAFETY: forgetting what the TLB holds makes the CPU read the tables again, and changes nothing else. The kernel's
-        // own mappings, which are global, do not change here.
-        unsafe {
-            if *count > STALE_MAX {
-                asm!("mov cr3, {}", in(reg) self.tables.root(), options(nostack, preserves_flags));
-            } else {
-                for page in &pages[..*count] {
-                    asm!("invlpg [{}]", in(reg) *page, options(nostack, preserves_flags));
-                }
-            }
-        }
-        *count = 0;
-    }
-
-    /// Walks the live page tables: nothing writable is executable, ring 3 reaches nothing of the upper half and the
-    /// kernel maps nothing for itself in the lower, only the image's code is executable for the kernel and it is not writable by any
-    /// address. Answers how many pages there are.
-    pub fn check_tables(&self) -> Result<usize, WrongMapping> {
-        let image = symbols::image();
-        let (mut count, mut wrong) = (0, None);
-        self.tables.visit(&mut |address, length, flags| {
-            let (writable, user) = (flags & bits::WRITE != 0, flags & bits::USER != 0);
-            let executable = flags & bits::NO_EXECUTE == 0;
-            let upper = address >= DIRECT;
-            let code = image.text.contains(&address);
-            let constant = image.rodata.contains(&address);
-            let rules = [
-                (writable && executable, "writable and executable"),
-                (upper && user, "the kernel's half is open to ring 3"),
-                (!upper && !user, "the kernel has a page in the domain's half"),
-                (upper && executable && !code, "executable, and not the kernel's code"),
-                (writable && (code || constant), "the kernel's code or constants are writable"),
-                ((code || constant) && length != PAGE_SIZE, "the kernel's image in a large page"),
-            ];
-            count += 1;
-            for (broken, rule) in rules {
-                if broken {
-                    wrong = Some(WrongMapping { address, flags, rule });
-                }
-            }
-        });
-        match wrong {
-            Some(wrong) => Err(wrong),
-            None => Ok(count),
-        }
+    pub fn soft_off(&self) -> Option<SoftOff> {
+        if self.rsdp == 0 { None } else { acpi::soft_off(&mut self.mapper.lock(), self.rsdp) }
     }
 
     fn address_of(&self, frame: Frame) -> *mut u8 {
         (DIRECT + frame.address()) as *mut u8
-    }
-
-    fn forget(&mut self, page: Page) {
-        let Stale { pages, count } = &mut self.stale;
-        if let Some(slot) = pages.get_mut(*count) {
-            *slot = page.address();
-        }
-        *count = (*count + 1).min(STALE_MAX + 1);
     }
 
     fn set_masked(&self, device: &Device, line: u32, masked: Masked) {
@@ -206,32 +125,53 @@ impl X86 {
 
 // Frames that the kernel names are RAM that it allocated, or the boot module's: mapped at `DIRECT` for ever, and no Rust
 // object lies in them (but the module's bytes, which are never written). So all accesses below are to memory that
-// only the domain and its devices use besides; volatile or byte-wise copies are all that is done with it.
+// only the domains and their devices use besides; volatile or byte-wise copies are all that is done with it.
 impl Machine for X86 {
-    fn allocate(&mut self) -> Option<Frame> {
-        self.frames.allocate()
+    type Relax = Relax;
+    type Space = Space;
+
+    fn cpu_count(&self) -> usize {
+        percpu::count()
     }
 
-    fn allocate_run(&mut self, count: u64) -> Option<Frame> {
-        self.frames.allocate_run(count)
+    fn kick(&self, cpu: usize) {
+        if let Some(cpu) = percpu::shared(cpu) {
+            percpu::this().apic.get().send(cpu.apic_id(), KICK_VECTOR);
+        }
     }
 
-    fn free_run(&mut self, first: Frame, count: u64) {
-        self.frames.free_run(first, count);
+    fn shootdowns(&self, cpu: usize) -> u64 {
+        percpu::shared(cpu).map_or(0, |cpu| cpu.mailbox.answered())
+    }
+
+    fn separate(&self) {
+        self.mitigations.separate();
+    }
+
+    fn allocate(&self) -> Option<Frame> {
+        memory::allocate()
+    }
+
+    fn allocate_run(&self, count: u64) -> Option<Frame> {
+        memory::allocate_run(count)
+    }
+
+    fn free_run(&self, first: Frame, count: u64) {
+        memory::free_run(first, count);
     }
 
     fn free_count(&self) -> u64 {
-        self.frames.free_count()
+        memory::free_count()
     }
 
-    fn zero(&mut self, frame: Frame) {
+    fn zero(&self, frame: Frame) {
         // SAFETY: see above. By words: a machine that counts instructions counts each store.
         unsafe {
             asm!("rep stosq", inout("rdi") self.address_of(frame) => _, inout("rcx") PAGE_SIZE / 8 => _, in("rax") 0u64, options(nostack, preserves_flags))
         }
     }
 
-    fn copy(&mut self, from: Frame, to: Frame) {
+    fn copy(&self, from: Frame, to: Frame) {
         // SAFETY: see above; two frames do not overlap.
         unsafe {
             asm!("rep movsq", inout("rsi") self.address_of(from) => _, inout("rdi") self.address_of(to) => _, inout("rcx") PAGE_SIZE / 8 => _, options(nostack, preserves_flags))
@@ -246,7 +186,7 @@ impl Machine for X86 {
         }
     }
 
-    fn write(&mut self, frame: Frame, offset: usize, bytes: &[u8]) {
+    fn write(&self, frame: Frame, offset: usize, bytes: &[u8]) {
         assert!(offset + bytes.len() <= PAGE_SIZE as usize);
         // SAFETY: see above; the bytes lie in the frame.
         unsafe { self.address_of(frame).add(offset).copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) }
@@ -260,7 +200,7 @@ impl Machine for X86 {
         }
     }
 
-    fn write_words(&mut self, frame: Frame, index: usize, words: &[u64]) {
+    fn write_words(&self, frame: Frame, index: usize, words: &[u64]) {
         assert!(index + words.len() <= PAGE_SIZE as usize / 8);
         for (at, &word) in words.iter().enumerate() {
             // SAFETY: see above; the word lies in the frame.
@@ -268,110 +208,143 @@ impl Machine for X86 {
         }
     }
 
-    fn publish(&mut self, frame: Frame, info: &BootInfo) {
+    fn publish(&self, frame: Frame, info: &BootInfo) {
         const { assert!(size_of::<BootInfo>() <= PAGE_SIZE as usize) }
         // SAFETY: see above; it fits, and a frame is aligned enough.
         unsafe { self.address_of(frame).cast::<BootInfo>().write(*info) }
     }
 
-    fn missing_tables(&self, page: Page) -> u64 {
-        self.tables.missing_tables(page)
-    }
-
-    fn add_table(&mut self, page: Page, frame: Frame) {
-        self.tables.add_table(page, frame);
-    }
-
-    fn remove_tables(&mut self, first: Page, end: Page) -> u64 {
-        let removed = self.tables.remove_tables(&mut self.frames, first, end);
-        if removed > 0 {
-            // The CPU also remembers tables, under whatever address it walked through them.
-            self.stale.count = STALE_MAX + 1;
-            self.flush();
+    fn create_space(&self) -> Option<Space> {
+        let space = Space::new(tlb::kernel_root())?;
+        if let Some(test) = &self.self_test {
+            test.add(space.root);
         }
-        removed
+        Some(space)
     }
 
-    fn map(&mut self, page: Page, mapping: Mapping, cache: Cache) {
-        let is_new = self.tables.mapping(page).is_none();
-        self.tables.map(page, mapping, cache);
-        if !is_new {
-            self.forget(page);
+    fn destroy_space(&self, mut space: Space) {
+        tlb::leave_everywhere(&mut space);
+        if let Some(test) = &self.self_test {
+            test.remove(space.root);
+        }
+        memory::free_run(Frame::containing(space.root), 1);
+    }
+
+    fn activate(&self, space: &mut Space) {
+        tlb::activate(space);
+    }
+
+    fn missing_tables(&self, space: &Space, page: Page) -> u64 {
+        space.missing_tables(page)
+    }
+
+    fn add_table(&self, space: &mut Space, page: Page, frame: Frame) {
+        space.add_table(page, frame);
+    }
+
+    fn remove_tables(&self, space: &mut Space, first: Page, end: Page) -> u64 {
+        space.remove_tables(first, end)
+    }
+
+    fn map(&self, space: &mut Space, page: Page, mapping: Mapping, cache: Cache) {
+        space.map(page, mapping, cache);
+    }
+
+    fn mapping(&self, space: &Space, page: Page) -> Option<Mapping> {
+        space.mapping(page)
+    }
+
+    fn next_mapping(&self, space: &Space, from: Page, end: Page) -> Option<(Page, Mapping)> {
+        space.next_mapping(from, end)
+    }
+
+    fn protect(&self, space: &mut Space, page: Page, protection: Protection) {
+        space.protect(page, protection);
+    }
+
+    fn unmap(&self, space: &mut Space, page: Page) {
+        space.unmap(page);
+    }
+
+    fn flush(&self, space: &mut Space) {
+        tlb::flush(space);
+    }
+
+    fn open_ports(&self, space: &mut Space, device: &Device) {
+        debug_assert!(device.record.kind == DeviceKind::RealTimeClock);
+        if let Hardware::Ports(first, last) = self.hardware[device.number] {
+            space.open_ports(first..=last);
+            tlb::flush(space);
         }
     }
 
-    fn mapping(&self, page: Page) -> Option<Mapping> {
-        self.tables.mapping(page)
+    fn fresh_vectors(&self, area: Frame) {
+        // SAFETY: a frame that the kernel keeps for this.
+        unsafe { self.vectors.fresh(self.address_of(area)) }
     }
 
-    fn next_mapping(&self, from: Page, end: Page) -> Option<(Page, Mapping)> {
-        self.tables.next_mapping(from, end)
+    fn save_vectors(&self, area: Frame) {
+        // SAFETY: a frame that the kernel keeps for this; it saves what it loaded, in the same place.
+        unsafe { self.vectors.save(self.address_of(area)) }
     }
 
-    fn protect(&mut self, page: Page, protection: Protection) {
-        self.tables.protect(page, protection);
-        self.forget(page);
-    }
-
-    fn unmap(&mut self, page: Page) {
-        self.tables.unmap(page);
-        self.forget(page);
+    fn load_vectors(&self, area: Frame) {
+        // SAFETY: a frame that the kernel keeps for this, fresh or saved.
+        unsafe { self.vectors.load(self.address_of(area)) }
     }
 
     fn now_ns(&self) -> u64 {
         self.clock.now_ns()
     }
 
-    fn set_alarm(&mut self, deadline_ns: u64) {
+    fn set_alarm(&self, deadline_ns: u64) {
         self.clock.set_alarm(deadline_ns);
     }
 
-    fn connect(&mut self, device: &Device, line: u32) -> Result<(), Error> {
-        let slot = self.routes.iter().position(Option::is_none).ok_or(Error::TableFull)?;
-        let vector = DEVICE_VECTORS.start + slot as u8;
+    fn connect(&self, device: &Device, line: u32) -> Result<(), Error> {
+        // Interrupts of devices are addressed by 8 bits: a CPU beyond leaves them to the first.
+        let here = percpu::this().apic.get().id();
+        let target = u8::try_from(here).ok().or_else(|| u8::try_from(percpu::shared(0)?.apic_id()).ok());
+        let target = target.ok_or(Error::Unsupported)?;
+        let vector = || {
+            let slot = self.routes.find_or_add(device.number, line).ok_or(Error::TableFull)?;
+            Ok(DEVICE_VECTORS.start + slot as u8)
+        };
         match self.hardware[device.number] {
-            Hardware::Pci(_, Some(table)) => pci::route(table, line, vector, self.apic.id()),
+            Hardware::Pci(_, Some(table)) => pci::route(table, line, vector()?, target),
             Hardware::Line(interrupt) => {
                 let mut inputs = self.io_apics.iter().filter_map(|apic| Some((apic, apic.input(interrupt)?)));
                 let (apic, input) = inputs.next().ok_or(Error::Unsupported)?;
-                apic.route(input, vector, self.apic.id());
+                apic.route(input, vector()?, target);
             }
             Hardware::Pci(_, None) | Hardware::Ports(..) => return Err(Error::Unsupported),
         }
-        self.routes[slot] = Some((device.number, line));
         self.set_masked(device, line, Masked::No);
         Ok(())
     }
 
-    fn mask(&mut self, device: &Device, line: u32) {
+    fn mask(&self, device: &Device, line: u32) {
         self.set_masked(device, line, Masked::Yes);
     }
 
-    fn unmask(&mut self, device: &Device, line: u32) {
+    fn unmask(&self, device: &Device, line: u32) {
         self.set_masked(device, line, Masked::No);
     }
 
-    fn read_config(&mut self, device: &Device, offset: u8) -> u32 {
+    fn read_config(&self, device: &Device, offset: u8) -> u32 {
         match self.hardware[device.number] {
             Hardware::Pci(address, _) => address.read(offset),
             _ => u32::MAX,
         }
     }
 
-    fn write_config(&mut self, device: &Device, offset: u8, value: u32) {
+    fn write_config(&self, device: &Device, offset: u8, value: u32) {
         if let Hardware::Pci(address, _) = self.hardware[device.number] {
             address.write(offset, value);
         }
     }
 
-    fn open_ports(&mut self, device: &Device) {
-        debug_assert!(device.record.kind == DeviceKind::RealTimeClock);
-        if let Hardware::Ports(first, last) = self.hardware[device.number] {
-            (first..=last).for_each(|port| self.descriptors.open_port(port));
-        }
-    }
-
-    fn print(&mut self, text: &[u8]) {
+    fn print(&self, text: &[u8]) {
         serial::write(text);
     }
 }

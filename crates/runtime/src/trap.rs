@@ -183,7 +183,7 @@ pub(crate) fn take_frames() -> Vec<u64> {
 pub fn upcall(kind: Kind, context: &mut Context) -> Verdict {
     match kind {
         Kind::Fault => fault(context),
-        Kind::Tick | Kind::Event => {
+        Kind::Tick | Kind::Event | Kind::Revocation => {
             interrupt(context);
             Verdict::Resume
         }
@@ -194,7 +194,7 @@ pub fn upcall(kind: Kind, context: &mut Context) -> Verdict {
 pub const fn area(kind: Kind) -> Area {
     match kind {
         Kind::Fault => Area::Fault,
-        Kind::Tick | Kind::Event => Area::Tick,
+        Kind::Tick | Kind::Event | Kind::Revocation => Area::Tick,
     }
 }
 

@@ -116,7 +116,8 @@ fn refusals(probe: &Probe, record: &DeviceRecord) {
         let wrong = if window < 6 { Error::BadRange } else { Error::Malformed };
         let beyond = length.next_multiple_of(PAGE_SIZE) + 2 * PAGE_SIZE;
         probe.refused(map(beyond, Protection::ReadWrite), wrong);
-        probe.refused(map(PAGE_SIZE, Protection::ReadExecute), Error::Protection);
+        let wrong = if length > 0 { Error::Protection } else { wrong };
+        probe.refused(map(PAGE_SIZE, Protection::ReadExecute), wrong);
     }
 }
 

@@ -4,6 +4,7 @@ use crate::{abuse, devices, faults, memory, time, upcalls};
 use abi::{BootInfo, Error, Registers, Request, Span};
 use core::arch::{asm, global_asm};
 use core::fmt::{self, Write};
+use core::sync::atomic::{AtomicPtr, Ordering};
 
 global_asm!(
     ".global probe_entry",
@@ -23,8 +24,12 @@ pub struct Probe {
     pub info: &'static BootInfo,
 }
 
+/// What the kernel told, for [`fail`].
+static INFO: AtomicPtr<BootInfo> = AtomicPtr::new(core::ptr::null_mut());
+
 extern "C" fn main(info: &'static BootInfo) -> ! {
     let probe = Probe { info };
+    INFO.store((&raw const *info).cast_mut(), Ordering::Relaxed);
     check(info.magic == BootInfo::MAGIC && info.version == BootInfo::VERSION, "boot info");
     check(info.gate == 0 && info.services == 0, "bare metal has no gate");
     // SAFETY: the module is mapped where the boot info says, and is longer than its header and this word.
@@ -121,8 +126,8 @@ pub fn fail(what: fmt::Arguments<'_>) -> ! {
     let place = core::panic::Location::caller();
     let mut text = Text { bytes: [0; 512], length: 0 };
     let _ = writeln!(text, "probe: {place}: {what}");
-    // The handles of a first domain: fixed by the order in which the kernel makes them.
-    let (space, machine) = (abi::Handle::new(0, 1), abi::Handle::new(2, 1));
+    // SAFETY: set before anything is checked, and the page stays.
+    let BootInfo { space, machine, .. } = unsafe { *INFO.load(Ordering::Relaxed) };
     let span = Span::new(text.bytes.as_ptr() as u64, text.length as u64);
     for request in [Request::Print { space, text: span }, Request::Stop { machine, status: 1 }] {
         let _ = raw_call(request.encode());

@@ -106,7 +106,7 @@ extern "C" fn entry_hosted(kind: u64, context: &mut Context) -> u64 {
 }
 
 fn kind_of(code: u64) -> Option<Kind> {
-    [Kind::Tick, Kind::Event, Kind::Fault].into_iter().find(|kind| *kind as u64 == code)
+    [Kind::Tick, Kind::Event, Kind::Fault, Kind::Revocation].into_iter().find(|kind| *kind as u64 == code)
 }
 
 fn fatal(context: &Context) -> ! {

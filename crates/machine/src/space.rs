@@ -1,0 +1,240 @@
+//! The address space of a domain: the lower half of its tables. Which CPUs may remember it is [`crate::tlb`]'s matter.
+
+use crate::memory;
+use crate::paging::bits::*;
+use crate::paging::{ENTRIES, TABLE, TOP, Window, index, span};
+use crate::tlb;
+use abi::{PAGE_SIZE, Protection};
+use core::sync::atomic::{AtomicU64, Ordering};
+use kernel::{Cache, Frame, Mapping, Owner, Page};
+
+/// Pages that are forgotten one by one before all are.
+pub const STALE_MAX: usize = 16;
+/// The slots of a root that are the kernel's.
+const KERNEL_SLOTS: core::ops::Range<u64> = ENTRIES / 2..ENTRIES;
+
+/// Tables of one domain.
+#[derive(Debug)]
+pub struct Space {
+    /// Physical address of the root.
+    pub root: u64,
+    /// Names the space; never used again.
+    pub number: u64,
+    /// Goes up with each change that a CPU must not remember.
+    pub generation: u64,
+    /// The CPUs that may run it, as bits; more than do.
+    pub cpus: u64,
+    /// The ports that the domain may use, as bits.
+    pub ports: [u64; 2],
+    /// What changed since the last flush.
+    pub stale: Stale,
+}
+
+/// Pages whose entries changed.
+#[derive(Debug, Default)]
+pub struct Stale {
+    /// Their addresses.
+    pub pages: [u64; STALE_MAX],
+    /// How many; above [`STALE_MAX`]: too many to list.
+    pub count: usize,
+    /// Whether `ports` changed.
+    pub ports: bool,
+}
+
+impl Stale {
+    fn add(&mut self, page: Page) {
+        if let Some(slot) = self.pages.get_mut(self.count) {
+            *slot = page.address();
+        }
+        self.count = (self.count + 1).min(STALE_MAX + 1);
+    }
+}
+
+impl Space {
+    /// A space in which nothing is mapped but the kernel, as under `kernel_root`.
+    pub fn new(kernel_root: u64) -> Option<Self> {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let root = memory::allocate()?.address();
+        Window::OWN.clear(root, KERNEL_SLOTS.start);
+        Window::OWN.copy(kernel_root, root, KERNEL_SLOTS);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        Some(Self { root, number, generation: 0, cpus: 0, ports: [0; 2], stale: Stale::default() })
+    }
+
+    /// See [`kernel::Machine::missing_tables`].
+    pub fn missing_tables(&self, page: Page) -> u64 {
+        (0..TOP).find(|&level| self.table(page, level).is_some()).unwrap_or(TOP)
+    }
+
+    /// See [`kernel::Machine::add_table`].
+    pub fn add_table(&mut self, page: Page, frame: Frame) {
+        let level = self.missing_tables(page);
+        if let Some(table) = self.table(page, level) {
+            Window::OWN.store(table, index(page.address(), level), frame.address() | TABLE | USER);
+        }
+    }
+
+    /// See [`kernel::Machine::remove_tables`].
+    pub fn remove_tables(&mut self, first: Page, end: Page) -> u64 {
+        let mut removed = Removed { first: 0, count: 0 };
+        remove_below(self.root, TOP, first.address(), end.address(), &mut removed);
+        if removed.count > 0 {
+            // CPUs also remember tables, under whatever address they walked through them.
+            self.stale.count = STALE_MAX + 1;
+            tlb::flush(self);
+            removed.free();
+        }
+        removed.count
+    }
+
+    /// See [`kernel::Machine::map`].
+    pub fn map(&mut self, page: Page, mapping: Mapping, cache: Cache) {
+        let Mapping { frame, protection, owner } = mapping;
+        let owned = if owner == Owner::Page { OWNED } else { 0 };
+        let uncached = if cache == Cache::Device { UNCACHED } else { 0 };
+        let entry = frame.address() | owned | uncached | access_bits(protection);
+        self.replace(page, |_| entry);
+    }
+
+    /// See [`kernel::Machine::mapping`].
+    pub fn mapping(&self, page: Page) -> Option<Mapping> {
+        decode(Window::OWN.load(self.table(page, 0)?, index(page.address(), 0)))
+    }
+
+    /// See [`kernel::Machine::protect`].
+    pub fn protect(&mut self, page: Page, protection: Protection) {
+        self.replace(page, |entry| entry & (ADDRESS | OWNED | UNCACHED) | access_bits(protection));
+    }
+
+    /// See [`kernel::Machine::unmap`].
+    pub fn unmap(&mut self, page: Page) {
+        self.replace(page, |_| 0);
+    }
+
+    /// See [`kernel::Machine::next_mapping`].
+    pub fn next_mapping(&self, from: Page, end: Page) -> Option<(Page, Mapping)> {
+        let (mut at, end) = (from.address(), end.address());
+        while at < end {
+            let page = Page::containing(at);
+            let level = self.missing_tables(page);
+            if level > 0 {
+                // Nothing below this entry: on to the next one.
+                at = (at | (span(level) - 1)) + 1;
+                continue;
+            }
+            let table = self.table(page, 0)?;
+            for slot in index(at, 0)..ENTRIES {
+                let address = (at & !(span(1) - 1)) + slot * PAGE_SIZE;
+                if address >= end {
+                    return None;
+                }
+                if let Some(mapping) = decode(Window::OWN.load(table, slot)) {
+                    return Some((Page::containing(address), mapping));
+                }
+            }
+            at = (at | (span(1) - 1)) + 1;
+        }
+        None
+    }
+
+    /// Lets the domain use these ports, below 0x80.
+    pub fn open_ports(&mut self, ports: core::ops::RangeInclusive<u8>) {
+        for port in ports {
+            self.ports[usize::from(port / 64)] |= 1 << (port % 64);
+        }
+        self.stale.ports = true;
+    }
+
+    /// Changes the entry of a page. A CPU remembers none that was not present.
+    fn replace(&mut self, page: Page, change: impl FnOnce(u64) -> u64) {
+        let Some(table) = self.table(page, 0) else { return };
+        let slot = index(page.address(), 0);
+        let before = Window::OWN.load(table, slot);
+        Window::OWN.store(table, slot, change(before));
+        if before & PRESENT != 0 {
+            self.stale.add(page);
+        }
+    }
+
+    /// The table of `level` (0: the one that maps pages of 4 KiB) on the way to `page`.
+    fn table(&self, page: Page, level: u64) -> Option<u64> {
+        let mut table = self.root;
+        for above in (level + 1..=TOP).rev() {
+            let entry = Window::OWN.load(table, index(page.address(), above));
+            if entry & PRESENT == 0 || entry & LARGE != 0 {
+                return None;
+            }
+            table = entry & ADDRESS;
+        }
+        Some(table)
+    }
+}
+
+/// Tables that were taken away but that a CPU may still walk: a list through their first entries, which are not present
+/// as addresses of tables are even.
+struct Removed {
+    first: u64,
+    count: u64,
+}
+
+impl Removed {
+    fn add(&mut self, table: u64) {
+        Window::OWN.store(table, 0, self.first);
+        self.first = table;
+        self.count += 1;
+    }
+
+    fn free(&self) {
+        let mut table = self.first;
+        while table != 0 {
+            let next = Window::OWN.load(table, 0);
+            memory::free_run(Frame::containing(table), 1);
+            table = next;
+        }
+    }
+}
+
+/// Takes away the tables under `table` whose pages all lie in `first..end`. What `table` maps begins at the multiple of
+/// its size that `first` lies in or after.
+fn remove_below(table: u64, level: u64, first: u64, end: u64, removed: &mut Removed) {
+    let bytes = span(level);
+    let mut at = first & !(bytes - 1);
+    for slot in index(first, level)..ENTRIES {
+        if at >= end {
+            break;
+        }
+        let entry = Window::OWN.load(table, slot);
+        if entry & PRESENT != 0 {
+            let below = entry & ADDRESS;
+            if level > 1 {
+                remove_below(below, level - 1, first.max(at), end.min(at + bytes), removed);
+            }
+            if first <= at && at + bytes <= end {
+                Window::OWN.store(table, slot, 0);
+                removed.add(below);
+            }
+        }
+        at += bytes;
+    }
+}
+
+fn access_bits(protection: Protection) -> u64 {
+    match protection {
+        Protection::None => KEPT | NO_EXECUTE,
+        Protection::Read => PRESENT | USER | NO_EXECUTE,
+        Protection::ReadWrite => PRESENT | USER | WRITE | NO_EXECUTE,
+        Protection::ReadExecute => PRESENT | USER,
+    }
+}
+
+fn decode(entry: u64) -> Option<Mapping> {
+    let protection = match entry {
+        entry if entry & (PRESENT | KEPT) == 0 => return None,
+        entry if entry & PRESENT == 0 => Protection::None,
+        entry if entry & WRITE != 0 => Protection::ReadWrite,
+        entry if entry & NO_EXECUTE != 0 => Protection::Read,
+        _ => Protection::ReadExecute,
+    };
+    let owner = if entry & OWNED != 0 { Owner::Page } else { Owner::Elsewhere };
+    Some(Mapping { frame: Frame::containing(entry & ADDRESS), protection, owner })
+}
