@@ -40,8 +40,7 @@ fn start(system: &'static System, boot: &'static BootInfo) -> Result<Report, Rep
         Module::Program(bundle) => bundle,
         Module::System(description) => return root::run(system, boot, description),
     };
-    prepare(system, boot, &bundle)
-        .map_err(|reason| Report::not_started("the machine", reason))?;
+    prepare(system, boot, &bundle).map_err(|reason| Report::not_started("the machine", reason))?;
     let host =
         machine_host(boot, &bundle).map_err(|reason| Report::not_started(&bundle.plan.program, reason))?;
     let idle = |wait: process::Wait| {

@@ -220,7 +220,10 @@ impl Child {
             true => End::Exited { status: record.status as u8 },
             false if record.out_of_memory != 0 => End::Broken { how: String::from("out of memory") },
             false => End::Broken {
-                how: format!("exception {} at {:#x}, address {:#x}", record.vector, record.rip, record.address),
+                how: format!(
+                    "exception {} at {:#x}, address {:#x}",
+                    record.vector, record.rip, record.address
+                ),
             },
         })
     }
