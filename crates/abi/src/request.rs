@@ -234,8 +234,8 @@ pub enum Request {
         /// For its own end: what [`Request::Inspect`] shows.
         status: u64,
     },
-    /// Makes memory: contiguous frames of zeros, which the domain's quota pays for. Answers with its handle. Needs CONTROL on
-    /// the domain, which must be the caller's.
+    /// Makes memory: contiguous frames of zeros, at most [`Request::MEMORY_BYTES_MAX`], which the domain's quota pays for. Answers
+    /// with its handle. Needs CONTROL on the domain, which must be the caller's.
     CreateMemory {
         /// The caller's domain.
         domain: Handle,
@@ -287,6 +287,8 @@ impl Request {
     pub const NEVER: u64 = u64::MAX;
     /// The most that one [`Request::Print`] can say.
     pub const PRINT_BYTES_MAX: u64 = 512;
+    /// The most that one memory, one channel's memory or one region for devices can have: they are made in one step.
+    pub const MEMORY_BYTES_MAX: u64 = 4 << 20;
 
     /// The request in registers.
     pub fn encode(self) -> Registers {

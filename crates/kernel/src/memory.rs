@@ -4,7 +4,7 @@ use crate::capability::Place;
 use crate::machine::{Access, Cache, Frame, Machine, Mapping, Owner, Page};
 use crate::region::{Edit, Region, Regions, Share, Source};
 use crate::vcpu::VCPUS_MAX;
-use abi::{Commit, Error, PAGE_SIZE, Protection, Span};
+use abi::{Commit, Error, PAGE_SIZE, Protection, Request, Span};
 use alloc::vec::Vec;
 
 /// How many pages of an object one touch maps, aligned to as many: they cost no frame, and a touch is seldom alone.
@@ -107,8 +107,11 @@ impl<M: Machine> Space<M> {
         protection: Protection,
         commit: Commit,
     ) -> Result<Frame, Refusal> {
-        self.vacate(machine, first, end, Edit::Replace)?;
         let pages = end.since(first);
+        if pages > Request::MEMORY_BYTES_MAX / PAGE_SIZE {
+            return Err(Error::BadRange.into());
+        }
+        self.vacate(machine, first, end, Edit::Replace)?;
         let mapped = self.allocate_run(machine, pages).and_then(|frame| {
             let region = Region { first, end, source: Source::Dma(frame), protection, commit };
             self.occupy(machine, region).inspect_err(|_| machine.free_run(frame, pages))?;
@@ -235,6 +238,9 @@ impl<M: Machine> Space<M> {
 
     /// Takes and zeroes contiguous frames, uncharged.
     pub fn allocate_run(&self, machine: &M, pages: u64) -> Result<Frame, Error> {
+        if pages > Request::MEMORY_BYTES_MAX / PAGE_SIZE {
+            return Err(Error::BadRange);
+        }
         if pages > self.quota - self.used {
             return Err(Error::NoMemory);
         }

@@ -260,6 +260,9 @@ impl<M: Machine> Kernel<M> {
         if text.length > Request::PRINT_BYTES_MAX {
             return Err(Error::BadRange.into());
         }
+        if text.length == 0 {
+            return Ok(0);
+        }
         // Behind the name of who says it; the first domain needs none.
         const PREFIX_MAX: usize = 34;
         let mut buffer = [0; PREFIX_MAX + Request::PRINT_BYTES_MAX as usize];

@@ -1,16 +1,7 @@
-//! The few facts that the kernel takes from ACPI (ACPI 6.5): the IOAPICs, and how to power off.
+//! The few facts that the kernel takes from ACPI (ACPI 6.5): interrupt controllers and CPUs, and how to power off.
 
+use crate::madt::{adds_up, word};
 use crate::mapper::Mapper;
-use alloc::vec::Vec;
-
-/// Where an IOAPIC is.
-#[derive(Clone, Copy, Debug)]
-pub struct IoApicRecord {
-    /// Physical address of its registers.
-    pub address: u64,
-    /// Its first global system interrupt.
-    pub first_interrupt: u32,
-}
 
 /// What to write to power off.
 #[derive(Clone, Copy, Debug)]
@@ -29,22 +20,9 @@ pub struct SoftOff {
 const TABLE_BYTES_MAX: u32 = 4 << 20;
 const HEADER_BYTES: usize = 36;
 
-/// The IOAPICs that the tables under `rsdp` list (section 5.2.12).
-pub fn io_apics(mapper: &mut Mapper, rsdp: u64) -> Vec<IoApicRecord> {
-    const ENTRIES_AT: usize = 44;
-    const KIND_IO_APIC: u8 = 1;
-    let mut found = Vec::new();
-    let mut rest = find(mapper, rsdp, *b"APIC").and_then(|madt| madt.get(ENTRIES_AT..)).unwrap_or(&[]);
-    while let &[kind, length, ..] = rest {
-        let Some(entry) = rest.get(..usize::from(length)).filter(|entry| entry.len() >= 2) else { break };
-        if kind == KIND_IO_APIC
-            && let (Some(address), Some(first_interrupt)) = (word(entry, 4), word(entry, 8))
-        {
-            found.push(IoApicRecord { address: u64::from(address), first_interrupt });
-        }
-        rest = &rest[entry.len()..];
-    }
-    found
+/// The table of interrupt controllers and CPUs (section 5.2.12).
+pub fn madt(mapper: &mut Mapper, rsdp: u64) -> Option<&'static [u8]> {
+    find(mapper, rsdp, *b"APIC")
 }
 
 /// How to enter S5 (section 7.4.2.5).
@@ -125,12 +103,4 @@ fn table(mapper: &mut Mapper, address: u64) -> Option<&'static [u8]> {
         return None;
     }
     mapper.bytes(address, length as usize).filter(|table| adds_up(table))
-}
-
-fn adds_up(bytes: &[u8]) -> bool {
-    bytes.iter().fold(0u8, |sum, &byte| sum.wrapping_add(byte)) == 0
-}
-
-fn word(bytes: &[u8], at: usize) -> Option<u32> {
-    bytes.get(at..at + 4)?.try_into().ok().map(u32::from_le_bytes)
 }

@@ -2,7 +2,7 @@
 
 use crate::entry::{EARLY_OFFSET, KERNEL_BASE};
 use crate::limine;
-use crate::ranges::{RangeKind, Ranges};
+use crate::ranges::{Range, RangeKind, Ranges};
 use abi::{PAGE_SIZE, Span};
 use core::ptr;
 
@@ -21,6 +21,10 @@ pub struct Boot {
     pub module: Option<Span>,
     /// The root of the ACPI tables, or 0.
     pub rsdp: u64,
+    /// What the Limine loader says of the CPUs: the physical address of its pointers, and how many there are.
+    pub cpus: (u64, u64),
+    /// A page of RAM below 1 MiB that is nobody's: where CPUs can start.
+    pub low_page: Option<u64>,
     command_line: [u8; COMMAND_LINE_MAX],
     command_line_length: usize,
 }
@@ -33,6 +37,8 @@ impl Boot {
             kernel: 0,
             module: None,
             rsdp: 0,
+            cpus: (0, 0),
+            low_page: None,
             command_line: [0; COMMAND_LINE_MAX],
             command_line_length: 0,
         }
@@ -44,6 +50,19 @@ impl Boot {
         line.split(|&byte| byte == b' ')
             .filter_map(|word| core::str::from_utf8(word).ok())
             .filter(|word| !word.is_empty())
+    }
+
+    /// Sets the last free page aside that lies below what firmware uses of the first MiB.
+    fn take_low_page(&mut self) {
+        /// The extended BIOS data area begins here or above.
+        const END: u64 = 0x8_0000;
+        let free = self.ranges.as_slice().iter().filter(|range| range.kind == RangeKind::Free);
+        let last_page =
+            |range: &Range| range.end.min(END).checked_sub(PAGE_SIZE).filter(|&page| page >= range.base);
+        self.low_page = free.filter_map(last_page).filter(|&page| page > 0).last();
+        if let Some(page) = self.low_page {
+            self.ranges.exclude(page, page + PAGE_SIZE);
+        }
     }
 
     /// Keeps the command line that lies at `line`, up to its zero byte.
@@ -133,6 +152,7 @@ pub extern "C" fn pvh_main(info: u64) -> ! {
         }
         boot.rsdp = info.rsdp;
     }
+    boot.take_low_page();
     boot.ranges.exclude(0, LOW_MEMORY_END);
     finish(boot)
 }
@@ -142,6 +162,7 @@ pub extern "C" fn limine_main() -> ! {
     crate::serial::start();
     let boot = record();
     limine::read(boot);
+    boot.take_low_page();
     finish(boot)
 }
 

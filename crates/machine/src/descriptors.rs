@@ -86,8 +86,8 @@ impl Descriptors {
         Self { segments: [0; 7], task }
     }
 
-    /// Fills the tables in and loads them, with the interrupt table. The stacks are given by their ends.
-    pub fn load(&'static mut self, stacks: &Stacks) {
+    /// Fills the tables in.
+    pub fn fill(&mut self, stacks: &Stacks) {
         self.task.stacks[0] = stacks.main;
         for ((_, slot), end) in OWN_STACKS.into_iter().zip(stacks.own) {
             self.task.own_stacks[slot - 1] = end;
@@ -95,6 +95,10 @@ impl Descriptors {
         self.task.ports_at = core::mem::offset_of!(TaskState, ports) as u16;
         self.task.ports = [0xff; PORT_BYTES];
         self.fill_segments();
+    }
+
+    /// Loads them, with the interrupt table. They have been filled in and stay where they are.
+    pub fn load(&'static self) {
         let segments =
             Pointer { limit: size_of::<[u64; 7]>() as u16 - 1, base: self.segments.as_ptr() as u64 };
         let interrupts =

@@ -32,12 +32,18 @@ pub enum Leave {
 
 /// A CPU begins to run what the kernel gives it.
 pub fn begin() -> ! {
+    begin_with(|_| ())
+}
+
+/// The same, of what is given to it changed first.
+pub fn begin_with(change: impl FnOnce(&mut Context)) -> ! {
     let mut context = Context::default();
     let (kernel, cpu) = entered();
     let next = kernel.awake(cpu, &mut context);
     finish(kernel, cpu, next, &mut context);
-    // SAFETY: the stack that `enter_ring_3` begins anew holds nothing that is needed.
-    unsafe { trap::enter_ring_3(&context, percpu::this().kernel_stack) }
+    change(&mut context);
+    // SAFETY: the context is a local of this function, which does not return; `gs` is the kernel's since `Cpu::install`.
+    unsafe { trap::enter_ring_3(&raw mut context) }
 }
 
 /// A `syscall` in ring 3.
@@ -112,6 +118,18 @@ pub fn sleep() -> [u64; 4] {
     }
 }
 
+/// Acknowledges what came while there was no kernel.
+pub fn forget_arrived() {
+    let arrived = percpu::this().arrived.replace([0; 4]);
+    if has_come(&arrived, KICK_VECTOR) {
+        acknowledge(KICK_VECTOR);
+    }
+}
+
+fn has_come(arrived: &[u64; 4], vector: u8) -> bool {
+    arrived[usize::from(vector / 64)] >> (vector % 64) & 1 != 0
+}
+
 /// Carries out what the kernel decided, until ring 3 can run.
 fn finish(kernel: &Kernel<X86>, cpu: &mut kernel::Cpu, mut next: Next, context: &mut Context) -> Next {
     loop {
@@ -119,9 +137,8 @@ fn finish(kernel: &Kernel<X86>, cpu: &mut kernel::Cpu, mut next: Next, context: 
             Next::Return | Next::Enter => return next,
             Next::Sleep => {
                 let arrived = sleep();
-                let came = |vector: &u8| arrived[usize::from(vector / 64)] >> (vector % 64) & 1 != 0;
                 // An acknowledgement is for the highest that is in service, so a device's is masked before it only in this order.
-                for vector in (0..=u8::MAX).rev().filter(came) {
+                for vector in (0..=u8::MAX).rev().filter(|&vector| has_come(&arrived, vector)) {
                     if let Some(interrupt) = interrupt_of(kernel, vector) {
                         kernel.note(cpu, interrupt);
                     }

@@ -5,7 +5,9 @@
 //! the first 4 GiB at 0 and at [`EARLY_OFFSET`], and the first GiB at the kernel's own addresses. Limine enters in long
 //! mode with the kernel mapped.
 
+use crate::percpu;
 use core::arch::global_asm;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 /// What the kernel's addresses are above the physical ones when PVH loads it.
 pub const KERNEL_BASE: u64 = 0xffff_ffff_8000_0000;
@@ -100,6 +102,34 @@ pvh_high:
     call {pvh_main}
     ud2
 
+// Another CPU, from the trampoline. rdi: its state.
+.global cpu_entry
+cpu_entry:
+    mov rax, [rip + {kernel_root}]
+    mov cr3, rax
+    mov rsp, [rdi + {KERNEL_STACK}]
+    xor ebp, ebp
+    call {on_new_cpu}
+    ud2
+
+// The same, from the Limine loader. rdi: a limine_mp_info; its extra argument is the state, or 0 for a CPU that is to stay away.
+.global limine_cpu_entry
+limine_cpu_entry:
+    cli
+    cld
+    mov ecx, 0xc0000080         // EFER
+    rdmsr
+    or eax, 0x800               // no-execute, which the kernel's tables use
+    wrmsr
+    mov rdi, [rdi + 24]
+    test rdi, rdi
+    jnz cpu_entry
+    mov rax, [rip + {kernel_root}]
+    mov cr3, rax
+    lock inc qword ptr [rip + {parked}]
+2:  hlt
+    jmp 2b
+
 .global limine_entry
 limine_entry:
     cld
@@ -109,6 +139,25 @@ limine_entry:
     ud2
 "#,
     base = const KERNEL_BASE,
+    KERNEL_STACK = const percpu::KERNEL_STACK,
+    kernel_root = sym crate::tlb::KERNEL_ROOT,
+    parked = sym PARKED,
+    on_new_cpu = sym crate::smp::on_new_cpu,
     pvh_main = sym crate::boot::pvh_main,
     limine_main = sym crate::boot::limine_main,
 );
+
+unsafe extern "C" {
+    /// Where the trampoline leads. Not to be called.
+    pub fn cpu_entry();
+    /// Where the Limine loader's CPUs are sent. Not to be called.
+    pub fn limine_cpu_entry();
+}
+
+/// The CPUs that stay away, on the kernel's tables.
+static PARKED: AtomicU64 = AtomicU64::new(0);
+
+/// How many of the loader's CPUs have gone where they stay away.
+pub fn parked() -> u64 {
+    PARKED.load(Ordering::Acquire)
+}

@@ -1,17 +1,19 @@
 //! The kernel on x86-64: everything under [`kernel::Machine`], and the ways into the kernel.
 //!
-//! What it does: two boot protocols with one image (PVH and Limine); page tables of its own with W^X, no-execute, and guard
-//! pages under every stack; SMEP, SMAP and UMIP where the CPU has them; system calls, exceptions and interrupts; the local
-//! APIC, IOAPICs, MSI-X; a clock whose rate is told by CPUID or measured; virtio devices on PCI and virtio-mmio; power-off; a
-//! panic that says why, where, and who called.
+//! What it does: two boot protocols with one image (PVH and Limine); up to 64 CPUs; page tables of its own for each domain with W^X,
+//! no-execute, and guard pages under every stack; SMEP, SMAP and UMIP where the CPU has them; process-context identifiers, and
+//! shootdowns between CPUs; system calls, exceptions and interrupts; the local APICs, IOAPICs, MSI-X; a clock whose rate is told by CPUID or
+//! measured; virtio devices on PCI and virtio-mmio; barriers between domains for CPUs that leak; power-off; a panic that says why, where, and
+//! who called.
 //!
-//! What it does not: more than one CPU (the per-CPU state is at `gs`, `trap` has no global stack, but nothing starts the
-//! others); 5-level paging; an IOMMU, so that a domain with a device can reach all memory through it; mitigations for CPUs
-//! that leak across rings (Meltdown and its kin): it maps the kernel while ring 3 runs.
+//! What it does not: 5-level paging; an IOMMU, so that a domain with a device can reach all memory through it; mitigations for CPUs
+//! that leak from ring 0 to ring 3 (Meltdown and its kin): it maps the kernel while ring 3 runs, and says so.
 //!
 //! The order of things at the start is that of `start`. Options on the kernel's command line: `log=info` (say what
-//! happens), `exit=isa-debug` (QEMU's device is there to stop with a status), `selftest` (walk the page tables before ring 3 starts
-//! and before the machine stops, check the table of names), `selftest=panic` (panic), and the `virtio_mmio.device=` that QEMU and Firecracker add.
+//! happens), `exit=isa-debug` (QEMU's device is there to stop with a status), `cpus=N` (use no more), `mitigations=off` (nothing between
+//! domains), `selftest` (walk all page tables before ring 3 starts and before the machine stops, check the table of names),
+//! `selftest=panic` (panic), `selftest=iret` (enter ring 3 at an address that faults), and the `virtio_mmio.device=` that QEMU and
+//! Firecracker add.
 #![no_std]
 #![cfg(target_os = "none")]
 
@@ -21,6 +23,7 @@ mod acpi;
 mod apic;
 mod boot;
 mod clock;
+mod counters;
 mod cpu;
 mod descriptors;
 mod devices;
@@ -30,6 +33,7 @@ mod features;
 mod frames;
 mod heap;
 mod limine;
+mod madt;
 mod mapper;
 mod memory;
 mod mitigations;
@@ -45,11 +49,14 @@ mod separate;
 #[doc(hidden)]
 pub mod serial;
 mod slots;
+mod smp;
 mod space;
 mod start;
 mod symbols;
 mod tlb;
+mod trampoline;
 mod trap;
+mod tsc;
 mod vectors;
 mod x86;
 

@@ -4,9 +4,11 @@
 //! higher-half map. Before revision 3 and from 4 on the RSDP is such an address, in 3 a physical one; both are taken.
 
 use crate::boot::Boot;
+use crate::paging::DIRECT;
 use crate::ranges::RangeKind;
 use abi::Span;
 use core::cell::UnsafeCell;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 /// A request: its fields are the loader's to change, before the kernel runs.
 #[repr(C)]
@@ -22,6 +24,13 @@ unsafe impl Sync for Request {}
 const fn request(first: u64, second: u64) -> Request {
     let id = [0xc7b1_dd30_df4c_8b88, 0x0a82_e883_a194_f07b, first, second];
     Request { id, revision: 0, response: UnsafeCell::new(core::ptr::null()) }
+}
+
+/// The request for CPUs has a field more: which mode of the APIC is wanted; 0: as it is.
+#[repr(C)]
+struct CpusRequest {
+    request: Request,
+    flags: u64,
 }
 
 #[repr(transparent)]
@@ -57,6 +66,10 @@ static MODULES: Request = request(0x3e7e_2797_02be_32af, 0xca1c_4f3b_d128_0cee);
 #[used]
 #[unsafe(link_section = ".limine.requests")]
 static RSDP: Request = request(0xc5e7_7b6b_397e_7b43, 0x2763_7845_accd_cf3c);
+#[used]
+#[unsafe(link_section = ".limine.requests")]
+static CPUS: CpusRequest =
+    CpusRequest { request: request(0x95a6_7b81_9a1b_857e, 0xa0b6_1b72_3b6a_73e0), flags: 0 };
 #[used]
 #[unsafe(link_section = ".limine.end")]
 static END: [u64; 2] = [0xadc0_e053_1bb1_0d03, 0x9572_709f_3176_4c62];
@@ -112,9 +125,43 @@ pub fn read(boot: &mut Boot) {
         if let Some(line) = COMMAND_LINE.response() {
             boot.set_command_line(line.add(1).read() as *const u8);
         }
+        if let Some(cpus) = CPUS.request.response() {
+            // A `limine_mp_response`: revision, flags and the first CPU's number, count, pointers.
+            boot.cpus = (cpus.add(3).read() - offset, cpus.add(2).read());
+        }
         if let Some(rsdp) = RSDP.response() {
             let address = rsdp.add(1).read();
             boot.rsdp = if address >= offset { address - offset } else { address };
         }
     }
+}
+
+/// What the loader says of one CPU: a `limine_mp_info`. All but the first wait until they are told where to go.
+#[derive(Clone, Copy)]
+pub struct CpuInfo(*mut u64);
+
+impl CpuInfo {
+    /// The CPU's number, as interrupts are addressed to it.
+    pub fn apic_id(&self) -> u32 {
+        // SAFETY: see `cpus`. The word is: processor number, APIC number.
+        unsafe { (self.0.read() >> 32) as u32 }
+    }
+
+    /// Sends the CPU to `entry`; `argument` is the last word of what it finds at `rdi`.
+    pub fn go(&self, entry: u64, argument: u64) {
+        // SAFETY: see `cpus`. The fields are: processor, reserved, where to go, argument. The loader reads the third again and again.
+        unsafe {
+            self.0.add(3).write_volatile(argument);
+            AtomicU64::from_ptr(self.0.add(2)).store(entry, Ordering::Release);
+        }
+    }
+}
+
+/// The CPUs that the loader hands over, on the kernel's own tables.
+pub fn cpus(boot: &Boot) -> impl Iterator<Item = CpuInfo> {
+    let (pointers, count) = boot.cpus;
+    let own = |physical: u64| (DIRECT + physical) as *mut u64;
+    // SAFETY: the loader's memory is mapped and nobody else's yet; the response's pointers are into it, as many as it says.
+    let info = move |index: u64| unsafe { own(own(pointers).add(index as usize).read() - boot.offset) };
+    (0..count).map(info).map(CpuInfo)
 }

@@ -39,6 +39,11 @@ impl Mapper {
         Some(unsafe { core::slice::from_raw_parts(address as *const u8, length) })
     }
 
+    /// A page of memory that is nobody's and not part of what is mapped as RAM.
+    pub fn page(&mut self, physical: u64) -> Option<*mut u8> {
+        self.map(physical, PAGE_SIZE, bits::WRITE | bits::NO_EXECUTE).map(|address| address as *mut u8)
+    }
+
     /// The stacks of a CPU.
     pub fn stacks(&mut self, take: Take<'_>) -> Option<Stacks> {
         const MAIN_PAGES: u64 = 16;

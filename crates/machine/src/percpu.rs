@@ -92,21 +92,29 @@ impl Cpu {
         }
     }
 
-    /// Makes this the state of the CPU that runs, on these stacks, and loads its tables.
-    pub fn install(&'static mut self, stacks: &Stacks) {
+    /// Gives the CPU its stacks. The state stays where it is from now on.
+    pub fn prepare(&mut self, stacks: &Stacks) {
+        self.itself = self;
         self.kernel_stack = stacks.main;
         self.has_smap = u8::from(crate::features::has_smap());
-        // SAFETY: the state is not in use yet. Later changes are only to the bytes of the port bitmap, by this CPU.
-        unsafe { (*self.descriptors.get()).load(stacks) }
+        self.descriptors.get_mut().fill(stacks);
+    }
+
+    /// Makes this the state of the CPU that runs, and loads its tables. It has been prepared.
+    pub fn install(&'static self) {
         const KERNEL_GS_BASE: u32 = 0xc000_0102;
-        self.itself = self;
-        let number = self.number;
-        // SAFETY: both registers exist on every x86-64 CPU. Nothing uses `gs` before this.
+        // SAFETY: 1. nobody else uses the descriptors; later changes are only to the bytes of the port bitmap, by this CPU; 2. both registers
+        // exist on every x86-64 CPU, and nothing uses `gs` before this.
         unsafe {
+            (*self.descriptors.get()).load();
             crate::cpu::write_msr(GS_BASE, self.itself as u64);
             crate::cpu::write_msr(KERNEL_GS_BASE, 0);
         }
-        CPUS[number].store(self, Ordering::Release);
+    }
+
+    /// From now on other CPUs know this one.
+    pub fn announce(&'static self) {
+        CPUS[self.number].store((&raw const *self).cast_mut(), Ordering::Release);
         COUNT.fetch_add(1, Ordering::Release);
     }
 

@@ -10,6 +10,7 @@ use crate::devices;
 use crate::dispatch;
 use crate::features;
 use crate::frames;
+use crate::madt;
 use crate::mapper::Mapper;
 use crate::memory;
 use crate::mitigations::Mitigations;
@@ -19,6 +20,7 @@ use crate::power;
 use crate::ranges::{RangeKind, Ranges};
 use crate::selftest::{self, SelfTest};
 use crate::separate;
+use crate::smp::{self, LoaderMemory};
 use crate::symbols;
 use crate::tlb;
 use crate::vectors::Vectors;
@@ -132,7 +134,11 @@ extern "C" fn on_own_tables(start: &'static mut Option<Start>) -> ! {
     descriptors::fill_interrupts();
     static mut FIRST: Cpu = Cpu::new(0);
     // SAFETY: this runs once, on one CPU.
-    unsafe { (*addr_of_mut!(FIRST)).install(&stacks) }
+    let first = unsafe { &mut *addr_of_mut!(FIRST) };
+    first.prepare(&stacks);
+    let first: &'static Cpu = first;
+    first.install();
+    first.announce();
     features::turn_on_rest();
     apic::mask_pics();
     if count_frames(boot, early).is_none() {
@@ -154,6 +160,9 @@ extern "C" fn on_own_tables(start: &'static mut Option<Start>) -> ! {
         machine.self_test = Some(SelfTest::default());
     }
     start_io_apics(&mut machine);
+    if smp::start(&mut machine, boot) == LoaderMemory::Free {
+        memory::POOL.lock().release();
+    }
     run(machine, boot)
 }
 
@@ -166,7 +175,6 @@ fn count_frames(boot: &mut Boot, mut early: Early) -> Option<()> {
     boot.ranges.exclude(early.base, early.next);
     let mut pool = memory::POOL.lock();
     pool.begin(storage, boot.ranges.as_slice());
-    pool.release();
     Some(())
 }
 
@@ -207,6 +215,10 @@ fn run(mut machine: X86, boot: &'static Boot) -> ! {
         panic!("asked for by the command line");
     }
     percpu::this().kernel.set(kernel);
+    smp::let_others_in(kernel);
+    if boot.arguments().any(|argument| argument == "selftest=iret") {
+        dispatch::begin_with(|context| context.rip = 1 << 63);
+    }
     dispatch::begin()
 }
 
@@ -226,13 +238,12 @@ fn read_options(boot: &Boot) {
 }
 
 fn start_io_apics(machine: &mut X86) {
-    let rsdp = machine.rsdp;
     let mapper = machine.mapper.get_mut();
-    let mut records = if rsdp == 0 { alloc::vec::Vec::new() } else { acpi::io_apics(mapper, rsdp) };
-    if records.is_empty() {
-        records.push(acpi::IoApicRecord { address: apic::IO_DEFAULT, first_interrupt: 0 });
-    }
-    for record in records {
+    machine.madt = if machine.rsdp == 0 { None } else { acpi::madt(mapper, machine.rsdp) };
+    let listed = || machine.madt.into_iter().flat_map(madt::io_apics);
+    let default = madt::IoApicRecord { address: apic::IO_DEFAULT, first_interrupt: 0 };
+    let default = listed().next().is_none().then_some(default);
+    for record in listed().chain(default) {
         let registers = mapper.registers(record.address, PAGE_SIZE);
         let found = registers.and_then(|registers| IoApic::start(registers, record.first_interrupt));
         machine.io_apics.extend(found);

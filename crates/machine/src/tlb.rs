@@ -74,7 +74,8 @@ impl Mailbox {
     }
 }
 
-static KERNEL_ROOT: AtomicU64 = AtomicU64::new(0);
+/// The tables that map the kernel alone, for `cr3`.
+pub static KERNEL_ROOT: AtomicU64 = AtomicU64::new(0);
 static HAS_IDENTIFIERS: AtomicBool = AtomicBool::new(false);
 
 /// The tables to run when there is no space, and whether CR4 has turned process-context identifiers on.

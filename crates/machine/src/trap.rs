@@ -231,15 +231,10 @@ return_by_iret:
 iret_to_ring_3:
     iretq
 
-// rdi: a context. rsi: the end of the kernel's stack.
+// rdi: a context.
 .global enter_ring_3
 enter_ring_3:
-    lea rsp, [rsi - 176]
-    mov rsi, rdi
-    mov rdi, rsp
-    mov ecx, 22
-    cld
-    rep movsq
+    mov rsp, rdi
     jmp return_by_iret
 
 .purgem push_general
@@ -260,11 +255,11 @@ enter_ring_3:
 );
 
 unsafe extern "C" {
-    /// Loads `context` and runs ring 3.
+    /// Loads `context`, which is changed on the way, and runs ring 3.
     ///
     /// # Safety
-    /// `stack_end` is the end of this CPU's kernel stack, on which nothing is needed any more, and `gs` is the kernel's.
-    pub fn enter_ring_3(context: *const Context, stack_end: u64) -> !;
+    /// `context` lies on this CPU's kernel stack, on which nothing else is needed any more, and `gs` is the kernel's.
+    pub fn enter_ring_3(context: *mut Context) -> !;
     /// Where `syscall` goes. Not to be called.
     pub fn system_call_entry();
 }

@@ -47,17 +47,20 @@ pub struct X86 {
     pub hardware: Vec<Hardware>,
     /// The root of the ACPI tables, or 0.
     pub rsdp: u64,
+    /// ACPI's table of interrupt controllers and CPUs.
+    pub madt: Option<&'static [u8]>,
     /// What is done between domains.
     pub mitigations: Mitigations,
     /// Ring 3's vector registers.
     pub vectors: Vectors,
     /// Checks of all tables, if the command line asks for them.
     pub self_test: Option<SelfTest>,
-    routes: Routes,
 }
 
 /// Where each device vector comes from: the device in the upper half and its line, plus 1, in the lower; 0: from nowhere.
 struct Routes([AtomicU64; VECTORS]);
+
+static ROUTES: Routes = Routes([const { AtomicU64::new(0) }; VECTORS]);
 
 impl Routes {
     /// The slot of a route, which is made if there is none.
@@ -85,16 +88,16 @@ impl X86 {
             io_apics: Vec::new(),
             hardware: Vec::new(),
             rsdp: 0,
+            madt: None,
             mitigations,
             vectors,
             self_test: None,
-            routes: Routes([const { AtomicU64::new(0) }; VECTORS]),
         }
     }
 
     /// Which device's interrupt a vector is.
     pub fn route(&self, vector: u8) -> Option<(usize, u32)> {
-        self.routes.get(usize::from(vector.checked_sub(DEVICE_VECTORS.start)?))
+        ROUTES.get(usize::from(vector.checked_sub(DEVICE_VECTORS.start)?))
     }
 
     /// How ACPI powers this machine off, if it does.
@@ -307,7 +310,7 @@ impl Machine for X86 {
         let target = u8::try_from(here).ok().or_else(|| u8::try_from(percpu::shared(0)?.apic_id()).ok());
         let target = target.ok_or(Error::Unsupported)?;
         let vector = || {
-            let slot = self.routes.find_or_add(device.number, line).ok_or(Error::TableFull)?;
+            let slot = ROUTES.find_or_add(device.number, line).ok_or(Error::TableFull)?;
             Ok(DEVICE_VECTORS.start + slot as u8)
         };
         match self.hardware[device.number] {

@@ -1,41 +1,40 @@
 //! Random system calls, from a fixed seed.
 
 use crate::probe::{Probe, check, raw_call};
+use crate::random::Random;
 use crate::upcalls;
 use abi::{Context, PAGE_SIZE, Registers, Request};
 
-const CALLS: u32 = 100_000;
+const CALLS: u64 = 100_000;
 const SEED: u64 = 0x5e1f_1c4a_0b5e_55ed;
 
 /// Numbers of requests that need care, as the abi encodes them.
+const MEMORY_FIRST: u64 = 1;
+const MEMORY_LAST: u64 = 4;
 const SET_UPCALL: u64 = 5;
 const RESUME: u64 = 6;
 const SET_TIMER: u64 = 7;
 const WAIT: u64 = 8;
 const PRINT: u64 = 15;
 const STOP: u64 = 16;
+const RELEASE: u64 = 19;
+const REVOKE: u64 = 20;
+const START: u64 = 24;
+const END: u64 = 25;
 
-/// xorshift64* (Vigna 2016).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-}
+/// From here on the window is free.
+const FREE: u64 = 0x3_0000_0000;
 
 /// Makes them, and touches what they mapped.
 pub fn run(probe: &Probe) {
-    let mut random = Random(SEED);
+    calls(probe, CALLS, SEED);
+}
+
+/// Makes so many, and cleans up.
+pub fn calls(probe: &Probe, count: u64, seed: u64) {
+    let mut random = Random::new(seed);
     let (mut served, mut refused) = (0, 0);
-    for _ in 0..CALLS {
+    for _ in 0..count {
         let registers = registers(probe, &mut random);
         let answer = raw_call(registers);
         match answer {
@@ -55,7 +54,7 @@ pub fn run(probe: &Probe) {
     probe.must(Request::SetTimer { vcpu, deadline_ns: Request::NEVER });
     upcalls::set_masked(0);
     while probe.must(Request::Wait { vcpu, deadline_ns: 0 }) != 0 {}
-    probe.must(Request::Unmap { space: probe.info.space, span: abi::Span::new(0x3_0000_0000, 1 << 34) });
+    probe.must(Request::Unmap { space: probe.info.space, span: abi::Span::new(FREE, 1 << 34) });
 }
 
 extern "C" fn read_and_write(address: u64) {
@@ -69,13 +68,13 @@ extern "C" fn read_and_write(address: u64) {
 /// Reads and writes, mapped or not.
 fn touch(address: u64) {
     // Not the upcall page, nor what the probe itself lies in.
-    if address >= 0x3_0000_0000 {
+    if address >= FREE {
         let _: Option<Context> = upcalls::attempt(read_and_write, address);
     }
 }
 
 fn registers(probe: &Probe, random: &mut Random) -> Registers {
-    let number = if random.below(50) == 0 { random.next() } else { random.below(18) };
+    let number = if random.below(50) == 0 { random.next() } else { random.below(33) };
     let mut arguments = [0; 6];
     for argument in &mut arguments {
         *argument = argument_of(probe, random);
@@ -84,17 +83,25 @@ fn registers(probe: &Probe, random: &mut Random) -> Registers {
     if number == 1 && random.below(2) == 0 {
         // A whole mapping that may be served.
         arguments[0] = probe.info.space.raw();
-        arguments[1] = 0x3_0000_0000 + random.below(1 << 13) * PAGE_SIZE;
+        arguments[1] = FREE + random.below(1 << 13) * PAGE_SIZE;
         arguments[2] = (1 + random.below(64)) * PAGE_SIZE;
         arguments[3] = random.below(4) | random.below(4) << 8 | random.below(2) << 16;
         arguments[4] = if random.below(2) == 0 { probe.info.module.base } else { handle(probe, random) };
         arguments[5] = random.below(7);
     }
     match number {
+        // What the probe itself lies on stays.
+        MEMORY_FIRST..=MEMORY_LAST if arguments[1] < FREE => arguments[1] += FREE,
         // These two would end it, or go on elsewhere.
         STOP if arguments[0] == probe.info.machine.raw() => arguments[0] = probe.info.vcpu.raw(),
         RESUME if arguments[0] == probe.info.vcpu.raw() => arguments[0] = probe.info.space.raw(),
         SET_UPCALL => (arguments[2], arguments[3]) = upcalls::entry(),
+        END if arguments[0] == probe.info.space.raw() => arguments[0] = probe.info.vcpu.raw(),
+        // What the probe itself needs stays; what others would have to give back first is not waited for.
+        RELEASE if own(probe).contains(&arguments[0]) => arguments[0] = 0,
+        REVOKE => arguments[1] = 0,
+        // Another virtual CPU at any place would fault, and end it.
+        START => arguments[1] |= 1 << 63,
         // Without end, or endlessly often.
         WAIT => arguments[1] = random.below(1 << 20),
         SET_TIMER => arguments[1] = probe.now() + 1_000_000 + random.below(1 << 30),
@@ -109,11 +116,18 @@ fn handle(probe: &Probe, random: &mut Random) -> u64 {
     let info = probe.info;
     let fixed = [info.space, info.vcpu, info.machine];
     let count = info.device_count as usize;
-    let choice = random.below(6 + count as u64) as usize;
+    let choice = random.below(10 + count as u64) as usize;
     match choice {
         0..6 => fixed[choice % 3].raw(),
-        choice => info.devices[choice - 6].handle.raw(),
+        // Whatever it has made itself of these.
+        6..10 => abi::Handle::new(random.below(40) as u32, 1 + random.below(3) as u32).raw(),
+        choice => info.devices[choice - 10].handle.raw(),
     }
+}
+
+/// What it cannot do without.
+fn own(probe: &Probe) -> [u64; 3] {
+    [probe.info.space.raw(), probe.info.vcpu.raw(), probe.info.parent.raw()]
 }
 
 fn address(random: &mut Random) -> u64 {
@@ -122,7 +136,7 @@ fn address(random: &mut Random) -> u64 {
         1 => 0xffff_8000_0000_0000 + random.below(1 << 32),
         2 => 0xffff_ffff_8020_0000 + random.below(1 << 20),
         3 => 0x7100_0000_0000 + random.below(1 << 16) * PAGE_SIZE,
-        _ => 0x3_0000_0000 + random.below(1 << 13) * PAGE_SIZE,
+        _ => FREE + random.below(1 << 13) * PAGE_SIZE,
     }
 }
 

@@ -7,13 +7,21 @@
 #[cfg(target_os = "none")]
 mod abuse;
 #[cfg(target_os = "none")]
+mod cpus;
+#[cfg(target_os = "none")]
 mod devices;
+#[cfg(target_os = "none")]
+mod domains;
 #[cfg(target_os = "none")]
 mod faults;
 #[cfg(target_os = "none")]
 mod memory;
 #[cfg(target_os = "none")]
 mod probe;
+#[cfg(target_os = "none")]
+mod random;
+#[cfg(target_os = "none")]
+mod roles;
 #[cfg(target_os = "none")]
 mod time;
 #[cfg(target_os = "none")]

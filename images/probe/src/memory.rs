@@ -228,7 +228,7 @@ fn contiguous(memory: &Memory<'_>) {
     }
     probe.refused(memory.map(span(0, 16), dma, Protection::ReadExecute, Commit::Now), Error::Protection);
     let huge = Span::new(BASE, 1 << 40);
-    probe.refused(memory.map(huge, dma, Protection::ReadWrite, Commit::Now), Error::NoMemory);
+    probe.refused(memory.map(huge, dma, Protection::ReadWrite, Commit::Now), Error::BadRange);
     let bad = Backing::Dma { device: probe.info.space };
     probe.refused(memory.map(span(0, 1), bad, Protection::ReadWrite, Commit::Now), Error::WrongKind);
 }
@@ -285,8 +285,15 @@ fn ranges(memory: &Memory<'_>) {
 fn handles(memory: &Memory<'_>) {
     let probe = memory.probe;
     let info = probe.info;
-    let forged =
-        [0, 1, u64::MAX, info.space.raw() ^ 1 << 32, info.space.raw() | 0xffff, 1 << 63, 0xffff_8000_0000_0000];
+    let forged = [
+        0,
+        1,
+        u64::MAX,
+        info.space.raw() ^ 1 << 32,
+        info.space.raw() | 0xffff,
+        1 << 63,
+        0xffff_8000_0000_0000,
+    ];
     for handle in forged.map(Handle::from_raw) {
         let requests = [
             Request::Unmap { space: handle, span: span(0, 1) },

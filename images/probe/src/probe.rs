@@ -1,6 +1,6 @@
 //! The entry, the system call, and the way to fail.
 
-use crate::{abuse, devices, faults, memory, time, upcalls};
+use crate::{abuse, cpus, devices, domains, faults, memory, roles, time, upcalls};
 use abi::{BootInfo, Error, Registers, Request, Span};
 use core::arch::{asm, global_asm};
 use core::fmt::{self, Write};
@@ -32,8 +32,8 @@ extern "C" fn main(info: &'static BootInfo) -> ! {
     INFO.store((&raw const *info).cast_mut(), Ordering::Relaxed);
     check(info.magic == BootInfo::MAGIC && info.version == BootInfo::VERSION, "boot info");
     check(info.gate == 0 && info.services == 0, "bare metal has no gate");
-    // SAFETY: the module is mapped where the boot info says, and is longer than its header and this word.
-    let scenario = unsafe { (info.module.base as *const u64).add(4).read() };
+    // SAFETY: the module is mapped where the boot info says, and is longer than its header and these words.
+    let [scenario, argument, seed] = unsafe { (info.module.base as *const [u64; 3]).byte_add(32).read() };
     match scenario {
         0 => {
             upcalls::start(&probe);
@@ -56,6 +56,12 @@ extern "C" fn main(info: &'static BootInfo) -> ! {
             memory::exhaust(&probe);
         }
         6 => faults::stack_overflow(),
+        7 => domains::run(&probe),
+        8 => domains::kill(&probe, argument, seed),
+        9 => domains::hostile(&probe, argument, seed),
+        10 => probe.stop(cpus::count(&probe) as u8),
+        11 => cpus::changes_hold_everywhere(&probe),
+        role @ 100.. => roles::play(&probe, role, argument),
         _ => check(false, "there is such a scenario"),
     }
     probe.stop(PASSED)
@@ -129,7 +135,9 @@ pub fn fail(what: fmt::Arguments<'_>) -> ! {
     // SAFETY: set before anything is checked, and the page stays.
     let BootInfo { space, machine, .. } = unsafe { *INFO.load(Ordering::Relaxed) };
     let span = Span::new(text.bytes.as_ptr() as u64, text.length as u64);
-    for request in [Request::Print { space, text: span }, Request::Stop { machine, status: 1 }] {
+    // Or of one that it made, which can only end itself.
+    let end = Request::End { domain: space, status: 1 };
+    for request in [Request::Print { space, text: span }, Request::Stop { machine, status: 1 }, end] {
         let _ = raw_call(request.encode());
     }
     loop {

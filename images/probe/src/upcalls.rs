@@ -15,6 +15,7 @@ const STACK_BYTES: u64 = 16 * PAGE_SIZE;
 
 pub static TICKS: AtomicU64 = AtomicU64::new(0);
 pub static EVENTS: AtomicU64 = AtomicU64::new(0);
+pub static REVOCATIONS: AtomicU64 = AtomicU64::new(0);
 static VCPU: AtomicU64 = AtomicU64::new(0);
 
 global_asm!(
@@ -188,6 +189,8 @@ extern "C" fn handle(kind: u64, context: &mut Context, others: u64, stack: u64) 
         TICKS.fetch_add(1, Relaxed);
     } else if kind == Kind::Event as u64 {
         EVENTS.fetch_add(1, Relaxed);
+    } else if kind == Kind::Revocation as u64 {
+        REVOCATIONS.fetch_add(1, Relaxed);
     } else if kind == Kind::Fault as u64 {
         let at = RECOVER_AT.swap(0, Relaxed);
         if at == 0 {

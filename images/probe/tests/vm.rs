@@ -28,6 +28,11 @@ enum Scenario {
     StopAtOnce = 4,
     UseAllMemory = 5,
     StackOverflow = 6,
+    Domains = 7,
+    Kill = 8,
+    Hostile = 9,
+    CountCpus = 10,
+    ChangesHoldEverywhere = 11,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +49,11 @@ fn file(variable: &str) -> PathBuf {
 
 /// A boot module with the probe in it.
 fn module(scenario: Scenario) -> Vec<u8> {
+    module_with(scenario, [0, 0])
+}
+
+/// The same, with what the scenario wants to know besides: how much, and a seed.
+fn module_with(scenario: Scenario, arguments: [u64; 2]) -> Vec<u8> {
     let path = file("SELKIS_PROBE");
     let image = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     // Some pages behind the image, to be mapped.
@@ -55,6 +65,7 @@ fn module(scenario: Scenario) -> Vec<u8> {
     };
     let mut module = header.to_bytes().to_vec();
     module.extend((scenario as u64).to_le_bytes());
+    module.extend(arguments.iter().flat_map(|word| word.to_le_bytes()));
     module.resize(PAGE, 0);
     module.extend(image);
     module.resize(length, 0x5a);
@@ -191,6 +202,94 @@ fn the_status_is_the_domains() {
     }
 }
 
+/// By both ways to name CPUs: ACPI's table, and the older one that a `microvm` without ACPI has.
+#[test]
+fn all_cpus_are_started_that_are_wanted() {
+    let module = Temporary::new("cpus", &module(Scenario::CountCpus));
+    for machine in MACHINES {
+        for (cpus, line, expected) in
+            [("1", "", 1), ("2", "", 2), ("4", "", 4), ("4", "cpus=3", 3), ("4", "cpus=1", 1)]
+        {
+            let mut command = qemu(machine, "64", Some(&module.0), &format!("selftest {line}"));
+            command.args(["-smp", cpus]);
+            assert_eq!(status_of(command), expected, "{machine:?} with {cpus} CPUs, {line}");
+        }
+    }
+}
+
+#[test]
+fn domains_live_and_end() {
+    for machine in MACHINES {
+        for cpus in CPUS {
+            // Time goes by the instructions that are executed: shares are measured.
+            let extra = ["-icount", "shift=2,sleep=off"];
+            boot_with(machine, cpus, "128", Scenario::Domains, [0, 0], &extra);
+        }
+    }
+}
+
+/// Killed at random moments, so often in all.
+#[test]
+fn domains_are_killed_at_any_moment() {
+    let kills = if soaks() { 10_000 } else { 300 };
+    for (seed, cpus) in (1..).zip(CPUS) {
+        boot_with(Machine::MicroVm, cpus, "128", Scenario::Kill, [kills / CPUS.len() as u64, seed], &[]);
+    }
+}
+
+#[test]
+fn a_hostile_domain_is_alone_with_its_requests() {
+    let calls = if soaks() { 1_000_000 } else { 100_000 };
+    for (seed, cpus) in (1..).zip(CPUS) {
+        boot_with(Machine::MicroVm, cpus, "128", Scenario::Hostile, [calls, seed << 32], &[]);
+    }
+}
+
+/// How many CPUs the machine has.
+const CPUS: [u32; 3] = [1, 2, 4];
+
+fn soaks() -> bool {
+    std::env::var_os("SELKIS_SOAK").is_some()
+}
+
+#[track_caller]
+fn boot_with(
+    machine: Machine,
+    cpus: u32,
+    memory: &str,
+    scenario: Scenario,
+    arguments: [u64; 2],
+    extra: &[&str],
+) {
+    let name = format!("{machine:?}-{cpus}-{memory}-{scenario:?}");
+    let module = Temporary::new(&name, &module_with(scenario, arguments));
+    let mut command = qemu(machine, memory, Some(&module.0), "selftest");
+    command.args(["-smp", &cpus.to_string()]).args(extra);
+    assert_eq!(status_of(command), PASSED, "{machine:?} with {cpus} CPUs: {scenario:?}");
+}
+
+#[test]
+fn changes_of_an_address_space_hold_on_all_cpus() {
+    let module = Temporary::new("changes", &module(Scenario::ChangesHoldEverywhere));
+    for machine in MACHINES {
+        for cpus in ["1", "2", "4"] {
+            let mut command = qemu(machine, "64", Some(&module.0), "selftest");
+            command.args(["-smp", cpus]);
+            assert_eq!(status_of(command), PASSED, "{machine:?} with {cpus} CPUs");
+        }
+    }
+}
+
+/// It would load an address that is not canonical: the domain's fault, and it has no upcall for it.
+#[test]
+fn a_return_to_ring_3_that_faults_ends_the_domain() {
+    let module = Temporary::new("iret", &module(Scenario::StopAtOnce));
+    for machine in MACHINES {
+        let got = status_of(qemu(machine, "64", Some(&module.0), "selftest=iret"));
+        assert_eq!(got, status::DOMAIN_ENDED, "{machine:?}");
+    }
+}
+
 /// Without QEMU's debug exit there is no status, but an end: ACPI's, or a reset.
 #[test]
 fn the_machine_ends_without_a_debug_exit() {
@@ -204,7 +303,11 @@ fn the_machine_ends_without_a_debug_exit() {
 #[test]
 fn a_panic_is_told() {
     let module = Temporary::new("panic", &module(Scenario::StopAtOnce));
-    assert_eq!(status_of(qemu(Machine::Q35, "64", Some(&module.0), "selftest=panic")), status::PANIC);
+    for cpus in ["1", "4"] {
+        let mut command = qemu(Machine::Q35, "64", Some(&module.0), "selftest=panic");
+        command.args(["-smp", cpus]);
+        assert_eq!(status_of(command), status::PANIC);
+    }
 }
 
 #[test]

@@ -1,0 +1,254 @@
+//! What domains do that the first one makes.
+
+use crate::domains::CALLS_EACH;
+use crate::probe::{Probe, check, raw_call};
+use crate::{abuse, upcalls};
+use abi::{Backing, Commit, Error, Handle, PAGE_SIZE, Protection, Request, Rights, Sharing, Span};
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// A role, as the first domain writes it where a scenario's number stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+pub enum Role {
+    /// Ends with its argument.
+    Exit = 100,
+    /// Reads at its argument, where nothing is.
+    Fault = 101,
+    /// Runs for ever.
+    Spin = 102,
+    /// Touches memory until there is none.
+    Touch = 103,
+    /// Fills its tables, for ever.
+    Exhaust = 104,
+    /// Fills its tables and ends.
+    ExhaustThenEnd = 105,
+    /// Makes random requests for ever.
+    Random = 106,
+    /// Makes some and ends.
+    RandomThenEnd = 107,
+    /// Rings for ever.
+    Flood = 108,
+    /// Takes its first tick where there is no code.
+    HandlerFaults = 109,
+    /// Takes its first tick and never comes back.
+    HandlerLoops = 110,
+    /// Writes nonsense to its upcall page, and resumes it.
+    Corrupt = 111,
+    /// Counts up a word each time that it is rung, as often as its argument says, and rings back.
+    Echo = 112,
+    /// Maps memory that it is given, and gives it back when it is told.
+    GivesBack = 113,
+    /// The same, but does not.
+    Keeps = 114,
+}
+
+const RING: u64 = 0x6000_0000_0000;
+const GIVEN: u64 = 0x6100_0000_0000;
+const HEAP: u64 = 0x6200_0000_0000;
+const RANG: u32 = 3;
+
+/// Where a domain starts.
+pub fn entry() -> u64 {
+    unsafe extern "C" {
+        fn probe_entry();
+    }
+    probe_entry as *const () as u64
+}
+
+/// Plays it.
+pub fn play(probe: &Probe, number: u64, argument: u64) -> ! {
+    let is = |role: Role| role as u64 == number;
+    if is(Role::Exit) {
+        end(probe, argument)
+    } else if is(Role::Fault) {
+        read(argument)
+    } else if is(Role::Spin) {
+        spin()
+    } else if is(Role::Touch) {
+        touch(probe)
+    } else if is(Role::Exhaust) || is(Role::ExhaustThenEnd) {
+        exhaust(probe);
+        while is(Role::Exhaust) {
+            exhaust(probe);
+        }
+        end(probe, 42)
+    } else if is(Role::Random) || is(Role::RandomThenEnd) {
+        upcalls::start(probe);
+        abuse::calls(probe, CALLS_EACH, argument);
+        while is(Role::Random) {
+            abuse::calls(probe, CALLS_EACH, argument);
+        }
+        end(probe, 42)
+    } else if is(Role::Flood) {
+        loop {
+            probe.must(Request::Signal { target: probe.info.parent });
+        }
+    } else if is(Role::HandlerFaults) {
+        handler(probe, 0x7000)
+    } else if is(Role::HandlerLoops) {
+        handler(probe, spin as *const () as u64)
+    } else if is(Role::Corrupt) {
+        corrupt(probe)
+    } else if is(Role::Echo) {
+        echo(probe, argument)
+    } else if is(Role::GivesBack) || is(Role::Keeps) {
+        keep(probe, is(Role::GivesBack))
+    }
+    check(false, "there is such a role");
+    spin()
+}
+
+fn end(probe: &Probe, status: u64) -> ! {
+    probe.must(Request::End { domain: probe.info.space, status });
+    spin()
+}
+
+extern "C" fn spin() -> ! {
+    loop {
+        core::hint::spin_loop();
+    }
+}
+
+fn read(address: u64) -> ! {
+    // SAFETY: nothing is mapped there: the domain ends here.
+    unsafe { (address as *const u64).read_volatile() };
+    spin()
+}
+
+fn map(probe: &Probe, base: u64, length: u64) {
+    let (space, span) = (probe.info.space, Span::new(base, length));
+    let (backing, protection, commit) = (Backing::Zero, Protection::ReadWrite, Commit::OnTouch);
+    probe.must(Request::Map { space, span, backing, protection, commit });
+}
+
+fn touch(probe: &Probe) -> ! {
+    map(probe, HEAP, 1 << 30);
+    for page in 0.. {
+        // SAFETY: mapped, and nobody else's; when there is no memory left the domain ends here.
+        unsafe { ((HEAP + page * PAGE_SIZE) as *mut u64).write_volatile(page) }
+    }
+    spin()
+}
+
+/// Takes of everything as much as there is, and gives it back.
+fn exhaust(probe: &Probe) {
+    let space = probe.info.space;
+    let mut taken = [Handle::NONE; 128];
+    let mut count = 0;
+    let mut until_full = |request: Request| {
+        let error = loop {
+            match probe.call(request) {
+                Ok(handle) => taken[count] = Handle::from_raw(handle),
+                Err(error) => break error,
+            }
+            count += 1;
+        };
+        check(matches!(error, Error::TableFull | Error::NoMemory), "it says that there is no more");
+    };
+    until_full(Request::CreateMemory { domain: space, bytes: PAGE_SIZE });
+    until_full(Request::CreateChannel { domain: space, bytes: 0 });
+    until_full(Request::CreateMemory { domain: space, bytes: 1 << 30 });
+    until_full(Request::CreateVcpu { domain: space });
+    until_full(Request::Derive { capability: space, rights: Rights::NONE });
+    let mut regions = 0;
+    let region = |index: u64| Span::new(HEAP + index * 2 * PAGE_SIZE, PAGE_SIZE);
+    let (backing, protection, commit) = (Backing::Zero, Protection::ReadWrite, Commit::OnTouch);
+    while probe.call(Request::Map { space, span: region(regions), backing, protection, commit }).is_ok() {
+        regions += 1;
+    }
+    check(regions > 10 && count > 20, "there was some of each");
+    probe.must(Request::Unmap { space, span: Span::new(HEAP, 1 << 30) });
+    for &capability in taken[..count].iter().rev() {
+        probe.must(Request::Release { capability });
+    }
+}
+
+/// Has upcalls go to `entry`, and a tick come.
+fn handler(probe: &Probe, entry: u64) -> ! {
+    let vcpu = probe.info.vcpu;
+    map(probe, upcalls::PAGE, PAGE_SIZE);
+    probe.must(Request::SetUpcall { vcpu, page: upcalls::PAGE, entry, stack: 0x0900_0000 - 0x1_0000 });
+    probe.must(Request::SetTimer { vcpu, deadline_ns: 0 });
+    spin()
+}
+
+fn corrupt(probe: &Probe) -> ! {
+    upcalls::start(probe);
+    let vcpu = probe.info.vcpu;
+    let mut random = crate::random::Random::new(probe.now());
+    loop {
+        for word in 0..PAGE_SIZE / 8 {
+            // SAFETY: the page is mapped; what it says concerns this domain alone.
+            unsafe { ((upcalls::PAGE + word * 8) as *mut u64).write_volatile(random.next() | 1 << 63) }
+        }
+        for area in [0, 1, 2] {
+            let registers = abi::Registers { number: 6, arguments: [vcpu.raw(), area, 0, 0, 0, 0] };
+            check(raw_call(registers).is_err(), "addresses of the kernel are not resumed");
+        }
+        // Masked by the nonsense: nothing comes in between.
+        probe.must(Request::SetTimer { vcpu, deadline_ns: 0 });
+    }
+}
+
+/// Maps the channel to whoever made the domain, and listens to it.
+fn open_ring(probe: &Probe) -> &'static AtomicU64 {
+    let (space, memory) = (probe.info.space, probe.info.parent);
+    let backing = Backing::Memory { memory, offset: 0, sharing: Sharing::Shared };
+    let (span, protection) = (Span::new(RING, PAGE_SIZE), Protection::ReadWrite);
+    probe.must(Request::Map { space, span, backing, protection, commit: Commit::OnTouch });
+    probe.must(Request::Listen { source: memory, index: 0, vcpu: probe.info.vcpu, event: RANG });
+    // SAFETY: mapped for as long as the domain lives; both sides use atomics, or volatile words.
+    unsafe { &*(RING as *const AtomicU64) }
+}
+
+/// Answers once: it may have been rung before it listened, and then nobody waits for it any more but the word.
+fn answer(probe: &Probe, word: &AtomicU64) {
+    word.fetch_add(1, Relaxed);
+    probe.must(Request::Signal { target: probe.info.parent });
+}
+
+fn wait(probe: &Probe) -> u64 {
+    probe.must(Request::Wait { vcpu: probe.info.vcpu, deadline_ns: Request::NEVER })
+}
+
+fn echo(probe: &Probe, rounds: u64) -> ! {
+    let word = open_ring(probe);
+    // The first may have been rung before anybody listened.
+    answer(probe, word);
+    for _ in 1..rounds {
+        wait(probe);
+        answer(probe, word);
+    }
+    end(probe, 42)
+}
+
+fn keep(probe: &Probe, gives_back: bool) -> ! {
+    upcalls::start(probe);
+    let word = open_ring(probe);
+    // SAFETY: the same page.
+    let given = unsafe { &*((RING + 8) as *const AtomicU64) };
+    while given.load(Relaxed) == 0 {
+        wait(probe);
+    }
+    let memory = Handle::from_raw(given.load(Relaxed));
+    let (space, backing) =
+        (probe.info.space, Backing::Memory { memory, offset: 0, sharing: Sharing::Shared });
+    let (span, protection) = (Span::new(GIVEN, PAGE_SIZE), Protection::ReadWrite);
+    probe.must(Request::Map { space, span, backing, protection, commit: Commit::OnTouch });
+    answer(probe, word);
+    loop {
+        // SAFETY: mapped until it is given back or taken; then the domain ends here.
+        unsafe { (GIVEN as *mut u64).write_volatile(1) }
+        if upcalls::REVOCATIONS.load(Relaxed) > 0 {
+            if gives_back {
+                check(probe.must(Request::NextRevoked { domain: space }) == memory.raw(), "it is told which");
+                probe.refused(Request::NextRevoked { domain: space }, Error::NothingThere);
+                probe.must(Request::Unmap { space, span });
+                probe.must(Request::Release { capability: memory });
+                end(probe, 42)
+            }
+            // No fault is told: the domain ends with it.
+            upcalls::set_masked(1);
+        }
+    }
+}
