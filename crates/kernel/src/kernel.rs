@@ -417,11 +417,9 @@ impl<M: Machine> Kernel<M> {
             self.attend(cpu, home);
             return;
         }
-        // It waits for its turn: a CPU that sleeps may take it.
+        // It waits for its turn: a CPU that sleeps may take it, or its own ends the slice of the one that runs.
         let idle = self.idle.load(SeqCst) & cpus;
-        if idle != 0 {
-            self.attend(cpu, idle.trailing_zeros() as usize);
-        }
+        self.attend(cpu, if idle != 0 { idle.trailing_zeros() as usize } else { home });
     }
 
     /// Has a CPU look at its queue.
