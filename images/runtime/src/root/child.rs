@@ -45,7 +45,7 @@ pub struct Ground {
 
 /// A domain that runs. What was made for it goes when this does.
 pub struct Child {
-    /// Perhaps it has written, or ended.
+    /// Perhaps it has written, or ended. It rings only when we have looked, so at first we do.
     pub has_called: bool,
     domain: Owned,
     wire: ChannelWire,
@@ -135,7 +135,7 @@ impl Child {
         let listen = Request::Listen { source: space, index: 0, vcpu: gate::vcpu(), event };
         ground.call(listen)?;
         let mut child = Self {
-            has_called: false,
+            has_called: true,
             domain,
             wire,
             letter,

@@ -99,7 +99,7 @@ impl Root {
         self.tell(Event::Begin);
         loop {
             self.hear_host()?;
-            let is_pending = self.hear_children();
+            self.hear_children();
             if self.supervisor.deadline_ns().is_some_and(|deadline_ns| clock::monotonic_ns() >= deadline_ns) {
                 self.tell(Event::Time);
             }
@@ -107,8 +107,10 @@ impl Root {
             if self.relay.power() == Power::Off {
                 return Ok(());
             }
-            let deadline_ns = self.supervisor.deadline_ns().unwrap_or(Request::NEVER);
-            let events = gate::wait(self.ground.system, if is_pending { 0 } else { deadline_ns });
+            let has_called = self.children.iter().flatten().any(|child| child.has_called);
+            let deadline_ns =
+                if has_called { 0 } else { self.supervisor.deadline_ns().unwrap_or(Request::NEVER) };
+            let events = gate::wait(self.ground.system, deadline_ns);
             if events & 1 << HOST_EVENT != 0 {
                 self.host.on_event()?;
             }
@@ -131,9 +133,8 @@ impl Root {
         Ok(())
     }
 
-    /// Hears those that have called. Whether one has more to say already.
-    fn hear_children(&mut self) -> bool {
-        let mut is_pending = false;
+    /// Hears those that have called.
+    fn hear_children(&mut self) {
         for id in self.supervisor.ids() {
             let Some(child) = self.children[id.0].as_mut().filter(|child| child.has_called) else { continue };
             let (supervisor, now_ns) = (&mut self.supervisor, clock::monotonic_ns());
@@ -142,11 +143,10 @@ impl Root {
             };
             match child.hear(&mut write) {
                 Heard::All => child.has_called = false,
-                Heard::Part => is_pending = true,
+                Heard::Part => {}
                 Heard::End(end) => self.ended(id, end),
             }
         }
-        is_pending
     }
 
     /// A domain is over: what it had is taken back, and whether all of it came is looked at.
@@ -218,7 +218,14 @@ impl Root {
     fn end(&mut self, id: DomainId, how: How) {
         match (&mut self.children[id.0], how) {
             (Some(child), How::Gracefully) => child.cancel(),
-            (Some(_), How::AtOnce) => self.ended(id, End::Broken { how: String::from("killed") }),
+            (Some(child), How::AtOnce) => {
+                let (supervisor, now_ns) = (&mut self.supervisor, clock::monotonic_ns());
+                // What it had written by then is kept.
+                child.hear(&mut |stream, bytes| {
+                    supervisor.handle(Event::Wrote { domain: id, stream, bytes }, now_ns);
+                });
+                self.ended(id, End::Broken { how: String::from("killed") });
+            }
             (None, _) => {}
         }
     }
