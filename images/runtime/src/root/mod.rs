@@ -211,7 +211,7 @@ impl Root {
         let start = Start { epoch_ns: clock::epoch_ns(), seed };
         let (domain, image) = (&self.description.domains[id.0], &self.description.image);
         let child = Child::start(&self.ground, domain, image, &start, event_of(id.0));
-        self.children[id.0] = Some(child.map_err(|error| child::explain(error))?);
+        self.children[id.0] = Some(child.map_err(child::explain)?);
         Ok(())
     }
 
