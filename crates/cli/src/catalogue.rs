@@ -68,7 +68,11 @@ pub fn locate(program: &Path) -> Result<PathBuf, CatalogueError> {
     match program.metadata() {
         Ok(metadata) if metadata.is_dir() => Err(CatalogueError::NotAFile(path())),
         Ok(_) => Ok(program.to_owned()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => fetch(program),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let place = fetch(program)?;
+            say(&format!("there is no file {} here; running {}", program.display(), place.display()));
+            Ok(place)
+        }
         Err(error) => Err(CatalogueError::Open { path: path(), error }),
     }
 }
@@ -91,9 +95,7 @@ pub fn fetch(program: &Path) -> Result<PathBuf, CatalogueError> {
     }
     let output = run(&script, &path)?;
     let line = output.strip_suffix(b"\n").unwrap_or(&output);
-    let place = PathBuf::from(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(line));
-    say(&format!("there is no file {path} here; running {}", place.display()));
-    Ok(place)
+    Ok(PathBuf::from(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(line)))
 }
 
 fn script() -> Option<OsString> {

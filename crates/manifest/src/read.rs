@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-/// The longest manifest, in bytes.
-pub const TEXT_BYTES_MAX: usize = 1 << 20;
+/// The longest manifest, in bytes: some thousand programs. All on one line and all wrong, they are told in less than a second.
+pub const TEXT_BYTES_MAX: usize = 256 << 10;
 /// The greatest `cpu-share`; the smallest is 1. The range that Linux's cgroups have for weights.
 pub const CPU_SHARE_MAX: u32 = 10_000;
 /// The greatest `cpus`.

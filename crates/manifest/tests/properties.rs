@@ -1,6 +1,6 @@
 //! No text panics the reader, whatever is wrong with it; and what is written is read.
 
-use manifest::System;
+use manifest::{System, TEXT_BYTES_MAX};
 use proptest::prelude::*;
 use std::path::Path;
 
@@ -142,6 +142,29 @@ proptest! {
         prop_assert_eq!(domain.cpu_budget.unwrap().ppm, percent * 10_000);
         prop_assert_eq!(&domain.programs[0].arguments, &arguments);
         prop_assert_eq!(domain.programs[0].timeout.unwrap().as_secs(), seconds);
+    }
+}
+
+/// As deep, as long, as many as the longest text allows.
+#[test]
+fn no_text_is_too_much() {
+    let most = |part: &str| part.repeat(TEXT_BYTES_MAX / part.len());
+    for text in [
+        format!("{}a = 1", most("a.")),
+        format!("[{}a]", most("a.")),
+        format!("x = {}", most("[")),
+        format!("x = {}", most("{a=")),
+        format!("domains.d = {{ memory = 1, programs = [{}] }}", most("{},")),
+        format!(
+            "domains.d = {{ memory = 1, programs = [{{ file = 'x', directories = [{}] }}] }}",
+            most("{path='a'},")
+        ),
+        most("[[domains.a.programs]]\n"),
+        most("a = 1\n"),
+        most("=\n"),
+    ] {
+        let message = System::parse(&text, Path::new("t.toml")).unwrap_err().to_string();
+        assert!(message.len() < 100_000, "{} bytes", message.len());
     }
 }
 

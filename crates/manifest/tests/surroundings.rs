@@ -83,7 +83,7 @@ fn what_is_no_manifest_at_all_is_said() {
     assert!(matches!(error, ReadError::NotUtf8(_, at) if (at.line, at.column) == (2, 6)), "{error}");
     fs::write(&path, vec![b'#'; TEXT_BYTES_MAX + 1]).unwrap();
     assert!(matches!(read(), ReadError::TooLong(_)));
-    assert!(read().to_string().ends_with("is longer than a manifest can be (1 MiB)"));
+    assert!(read().to_string().ends_with("is longer than a manifest can be (256 KiB)"));
     fs::write(&path, TEXT).unwrap();
     assert_eq!(System::read(&path).unwrap().name.as_str(), "t");
     assert!(

@@ -210,10 +210,22 @@ pub fn run_command(command: &mut Command, deadline: Duration) -> Verdict<Output>
     Running::start(command, Input::Empty, deadline)?.finish()
 }
 
+/// A child that does not outlive this.
+#[derive(Debug)]
+struct Mortal(Child);
+
+impl Drop for Mortal {
+    fn drop(&mut self) {
+        // After it was waited for both do nothing.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// A command that is running. Dropping it kills it.
 #[derive(Debug)]
 pub struct Running {
-    child: Child,
+    child: Mortal,
     process: OwnedFd,
     line: String,
     deadline: Instant,
@@ -229,15 +241,15 @@ impl Running {
         let line = format!("{command:?}");
         let stdin = if matches!(input, Input::Empty) { Stdio::null() } else { Stdio::piped() };
         let started = command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-        let mut child = started.map_err(|error| Failed(format!("cannot start {line}: {error}")))?;
-        let process = pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?;
-        let mut stdin = child.stdin.take();
+        let mut child = Mortal(started.map_err(|error| Failed(format!("cannot start {line}: {error}")))?);
+        let process = pidfd_open(Pid::from_child(&child.0), PidfdFlags::empty())?;
+        let mut stdin = child.0.stdin.take();
         let feeder = match input {
             Input::Empty | Input::Open => None,
             input => stdin.take().map(|stdin| thread::spawn(move || feed(stdin, input))),
         };
-        let stdout = child.stdout.take();
-        let stderr = child.stderr.take().map(|from| thread::spawn(move || read_all(from)));
+        let stdout = child.0.stdout.take();
+        let stderr = child.0.stderr.take().map(|from| thread::spawn(move || read_all(from)));
         let stderr = stderr.ok_or_else(|| Failed("no pipe to standard error".into()))?;
         let deadline = Instant::now() + deadline;
         Ok(Self { child, process, line, deadline, peak_bytes: 0, stdin, feeder, stdout, stderr })
@@ -287,12 +299,12 @@ impl Running {
 
     /// Its process number.
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.child.0.id()
     }
 
     /// What it has taken of the CPU.
     pub fn cpu_time(&self) -> Verdict<Duration> {
-        cpu_time(self.child.id()).ok_or_else(|| Failed(format!("{} is gone", self.line)))
+        cpu_time(self.child.0.id()).ok_or_else(|| Failed(format!("{} is gone", self.line)))
     }
 
     /// Waits until much of its standard output waits to be read.
@@ -318,8 +330,8 @@ impl Running {
         let stdout = self.stdout.take().map(|from| thread::spawn(move || read_all(from)));
         let in_time = self.wait_for_end()?;
         // It is not reaped yet, so its number is still its own.
-        let cpu = cpu_time(self.child.id()).unwrap_or_default();
-        let status = self.child.wait()?;
+        let cpu = cpu_time(self.child.0.id()).unwrap_or_default();
+        let status = self.child.0.wait()?;
         self.stdin = None;
         if let Some(feeder) = self.feeder.take() {
             let _ = feeder.join();
@@ -339,9 +351,9 @@ impl Running {
             if ended != 0 {
                 return Ok(InTime::Yes);
             }
-            self.peak_bytes = self.peak_bytes.max(peak_bytes(self.child.id()).unwrap_or(0));
+            self.peak_bytes = self.peak_bytes.max(peak_bytes(self.child.0.id()).unwrap_or(0));
             if Instant::now() >= self.deadline {
-                self.child.kill()?;
+                self.child.0.kill()?;
                 poll(&mut [PollFd::new(&self.process, PollFlags::IN)], None)?;
                 return Ok(InTime::No);
             }

@@ -8,6 +8,9 @@ use core::mem;
 /// A longer line is kept in pieces.
 pub const LINE_BYTES_MAX: usize = 8 << 10;
 
+/// What a small block of a heap takes beside its bytes, at most, in the allocators at hand.
+const BLOCK_BYTES: usize = 32;
+
 /// The newest lines of one program, in a bounded number of bytes.
 #[derive(Debug)]
 pub struct Log {
@@ -33,7 +36,7 @@ pub struct Entry {
 impl Entry {
     /// What it takes of memory.
     fn bytes(&self) -> usize {
-        size_of::<Self>() + self.line.bytes.len()
+        size_of::<Self>() + BLOCK_BYTES + self.line.bytes.len()
     }
 }
 
@@ -204,7 +207,7 @@ mod tests {
 
     #[test]
     fn the_oldest_make_room() {
-        let each = size_of::<Entry>() + 1;
+        let each = size_of::<Entry>() + BLOCK_BYTES + 1;
         let mut log = Log::new(3 * each);
         let sequence = &mut Sequence::default();
         log.write(Stream::Output, b"a\nb\nc\nd\n", 0, sequence);

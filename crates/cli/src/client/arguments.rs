@@ -9,29 +9,29 @@ use std::time::Duration;
 pub const PS_EXAMPLES: &str = "\
 Examples:
   selkis ps
-  selkis ps alice                                       one domain, or alice/clock: one program
+  selkis ps alice                       one domain, or alice/clock: one program
   selkis ps --json | jq -r '.domains[] | select(.cpu_ns > 60e9) | .name'";
 
 /// For `--help`.
 pub const TOP_EXAMPLES: &str = "\
 Examples:
-  selkis top                                            q or Ctrl-C ends it
-  selkis top --json --interval 5s                       what was used in five seconds, for a script";
+  selkis top                            q or Ctrl-C ends it
+  selkis top --json --interval 5s       what was used in five seconds, for a script";
 
 /// For `--help`.
 pub const LOG_EXAMPLES: &str = "\
 Examples:
-  selkis log alice                                      all that is kept of what its programs wrote
-  selkis log alice/clock -f -n 10                       the last ten lines, and what comes
-  selkis log bob > out.txt 2> err.txt                   streams apart, bytes as they were written
+  selkis log alice                      all that is kept of what its programs wrote
+  selkis log alice/clock -f -n 10       the last ten lines, and what comes
+  selkis log bob > out.txt 2> err.txt   streams apart, bytes as they were written
   selkis log -f --json | jq -r 'select(.stream == \"error\") | .text'";
 
 /// For `--help`.
 pub const KILL_EXAMPLES: &str = "\
 Examples:
-  selkis kill bob                                       ends Bob's programs; they are not started again
-  selkis kill alice/clock --now                         without asking it first
-  selkis kill --all                                     ends the whole system";
+  selkis kill bob                       ends Bob's programs; they are not started again
+  selkis kill alice/clock --now         without asking it first
+  selkis kill --all                     ends the whole system";
 
 /// Which system is meant, and for whom the answer is.
 #[derive(Args, Debug)]

@@ -37,6 +37,8 @@ enum Speaks<Answer> {
     Figures { asked: Asked, answer: Answer },
     /// No more: what is to be sent is the last.
     Farewell,
+    /// It is told that it is one too many. It may be about to write: that must not fail before it has read why.
+    Refused,
 }
 
 /// What becomes of a client.
@@ -65,11 +67,11 @@ impl<Answer> Client<Answer> {
         Self { stream, speaks: Speaks::NotYet, out: Vec::new(), sent: 0 }
     }
 
-    /// For a connection too many: it is told so, whatever it may want, and that is all.
+    /// For a connection too many: it is told so, whatever it may want.
     pub fn refused(stream: UnixStream) -> Self {
         let refusal = encode(&Reply::Refused(Refusal::TooManyClients)).unwrap_or_default();
         let out = [&GREETING[..], &refusal].concat();
-        Self { stream, speaks: Speaks::Farewell, out, sent: 0 }
+        Self { stream, speaks: Speaks::Refused, out, sent: 0 }
     }
 
     /// What to wait for. That it has gone is always told.
@@ -77,7 +79,9 @@ impl<Answer> Client<Answer> {
         let is_sending = !self.out.is_empty();
         let wanted = match &self.speaks {
             _ if is_sending => PollFlags::OUT,
-            Speaks::NotYet | Speaks::Http(_) | Speaks::Frames { answer: None, .. } => PollFlags::IN,
+            Speaks::NotYet | Speaks::Http(_) | Speaks::Refused | Speaks::Frames { answer: None, .. } => {
+                PollFlags::IN
+            }
             Speaks::Frames { answer: Some(_), .. } | Speaks::Figures { .. } | Speaks::Farewell => {
                 PollFlags::empty()
             }
@@ -100,7 +104,7 @@ impl<Answer> Client<Answer> {
         match self.speaks {
             Speaks::Frames { answer, .. } => answer,
             Speaks::Figures { answer, .. } => Some(answer),
-            Speaks::NotYet | Speaks::Http(_) | Speaks::Farewell => None,
+            Speaks::NotYet | Speaks::Http(_) | Speaks::Farewell | Speaks::Refused => None,
         }
     }
 
@@ -154,7 +158,7 @@ impl<Answer> Client<Answer> {
     fn prepare(&mut self, system: &mut impl Backend<Answer = Answer>) -> Step {
         match &mut self.speaks {
             Speaks::Farewell => return Step::Over,
-            Speaks::NotYet => {}
+            Speaks::NotYet | Speaks::Refused => {}
             Speaks::Http(request) => {
                 match http::parse(request) {
                     Asked::NotYet => return self.receive(),
@@ -224,7 +228,7 @@ impl<Answer> Client<Answer> {
         match &mut self.speaks {
             Speaks::Frames { decoder, .. } => decoder.push(bytes),
             Speaks::Http(request) => request.extend_from_slice(bytes),
-            Speaks::NotYet | Speaks::Figures { .. } | Speaks::Farewell => {}
+            Speaks::NotYet | Speaks::Figures { .. } | Speaks::Farewell | Speaks::Refused => {}
         }
         Step::Done
     }

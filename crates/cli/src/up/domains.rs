@@ -12,6 +12,7 @@ use hosted::domain::{Confinement, Domain, Quotas, Share};
 use hosted::files::Grant;
 use manifest::{Directory, Domain as Wanted, Program, System};
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -22,16 +23,19 @@ const PPM_PER_PERMILLE: u32 = 1000;
 pub fn prepare(manifest: &System) -> Result<Vec<Domain>, Failure> {
     let runtime = parts::find(Part::Runtime)?;
     let mut compiled = HashMap::new();
-    let one = |wanted: &Wanted| {
+    let mut domains = Vec::new();
+    for wanted in &manifest.domains {
         let program = wanted.programs.first().expect("a domain of a manifest has a program");
-        let path = locate(manifest, &program.file)?;
-        if !compiled.contains_key(&path) {
-            let verbosity = Verbosity::Quiet;
-            compiled.insert(path.clone(), compiled::compile(&program.file, &path, Cpu::Native, verbosity)?);
-        }
-        domain(manifest, wanted, program, Runtime::open(&runtime)?, &compiled[&path])
-    };
-    manifest.domains.iter().map(one).collect()
+        let compiled = match compiled.entry(&program.file) {
+            Entry::Occupied(there) => there.into_mut(),
+            Entry::Vacant(place) => {
+                let path = locate(manifest, &program.file)?;
+                place.insert(compiled::compile(&program.file, &path, Cpu::Native, Verbosity::Quiet)?)
+            }
+        };
+        domains.push(domain(manifest, wanted, program, Runtime::open(&runtime)?, compiled)?);
+    }
+    Ok(domains)
 }
 
 /// As `run` finds it, but from the manifest's folder.

@@ -133,10 +133,10 @@ impl<B: Backend> Root<B> {
         };
         self.farewell()?;
         self.system.close()?;
-        Ok(match (self.signals.received(), outcome) {
-            (Some(_), _) => status::INTERRUPTED,
-            (None, Outcome::Succeeded) => 0,
-            (None, Outcome::Failed) => status::SYSTEM_FAILED,
+        Ok(match outcome {
+            _ if self.signals.have_come() => status::INTERRUPTED,
+            Outcome::Succeeded => 0,
+            Outcome::Failed => status::SYSTEM_FAILED,
         })
     }
 

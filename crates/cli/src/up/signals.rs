@@ -5,12 +5,17 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::low_level::pipe;
 use std::io::{self, Read};
 use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+/// What comes so soon after the first is the same wish: who starts a system for somebody often signals the process and its group.
+const ONE_WISH_TIME: Duration = Duration::from_millis(300);
 
 /// The signals that end the system.
 #[derive(Debug)]
 pub struct Signals {
     receiver: UnixStream,
-    received: Option<How>,
+    /// When the first came.
+    first: Option<Instant>,
 }
 
 impl Signals {
@@ -21,7 +26,7 @@ impl Signals {
         for signal in [SIGINT, SIGTERM, SIGHUP] {
             pipe::register(signal, sender.try_clone()?)?;
         }
-        Ok(Self { receiver, received: None })
+        Ok(Self { receiver, first: None })
     }
 
     /// Readable when one has come.
@@ -29,23 +34,23 @@ impl Signals {
         &self.receiver
     }
 
-    /// What came last asks for, if something came since: the first time to end gracefully, then at once.
+    /// What is asked for since this was called last: the first time to end gracefully, then at once.
     pub fn take(&mut self) -> Option<How> {
         let mut bytes = [0; 64];
-        let count = (&self.receiver).read(&mut bytes).unwrap_or(0);
-        if count == 0 {
+        if (&self.receiver).read(&mut bytes).unwrap_or(0) == 0 {
             return None;
         }
-        let how = match self.received {
-            None if count == 1 => How::Gracefully,
-            _ => How::AtOnce,
-        };
-        self.received = Some(how);
-        Some(how)
+        match self.first {
+            None => {
+                self.first = Some(Instant::now());
+                Some(How::Gracefully)
+            }
+            Some(first) => (first.elapsed() > ONE_WISH_TIME).then_some(How::AtOnce),
+        }
     }
 
     /// Has any come?
-    pub fn received(&self) -> Option<How> {
-        self.received
+    pub fn have_come(&self) -> bool {
+        self.first.is_some()
     }
 }

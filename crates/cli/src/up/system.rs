@@ -11,8 +11,12 @@ use rustix::event::PollFd;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use supervisor::{Answer, DomainSetup, Effect, Event, News, Outcome, Progress, Setup, Supervisor};
 
-/// For each program, what its log may take of this process's memory.
+/// What the logs of all programs may take of this process's memory together,
+const LOGS_BYTES_MAX: usize = 64 << 20;
+/// what one of them may take if they are few,
 const LOG_BYTES_MAX: usize = 1 << 20;
+/// and what each may in any case.
+const LOG_BYTES_MIN: usize = 64 << 10;
 
 /// A system of processes.
 pub struct System {
@@ -30,7 +34,7 @@ impl System {
             name: manifest.name.to_string(),
             platform: control::Platform::Hosted,
             started_unix_ns: since_1970.and_then(|time| u64::try_from(time.as_nanos()).ok()),
-            log_bytes_max: LOG_BYTES_MAX,
+            log_bytes_max: (LOGS_BYTES_MAX / domains.len().max(1)).clamp(LOG_BYTES_MIN, LOG_BYTES_MAX),
             domains: manifest.domains.iter().map(domain).collect(),
         };
         Self {

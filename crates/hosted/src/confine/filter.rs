@@ -50,7 +50,16 @@ const FREE: &[libc::c_long] = &[
 
 /// Allowed with the right arguments.
 const CHECKED: &[(libc::c_long, &[Check], Otherwise)] = &[
-    (libc::SYS_mmap, &[Check::NotBoth(2, WRITE_EXECUTE)], Otherwise::Kill),
+    // Neither shared memory nor a stack counts against the quota (`domain::limits`).
+    (
+        libc::SYS_mmap,
+        &[
+            Check::NotBoth(2, WRITE_EXECUTE),
+            Check::NotBoth(3, libc::MAP_SHARED as u32),
+            Check::NotBoth(3, libc::MAP_GROWSDOWN as u32),
+        ],
+        Otherwise::Kill,
+    ),
     (libc::SYS_mprotect, &[Check::NotBoth(2, WRITE_EXECUTE)], Otherwise::Kill),
     (libc::SYS_madvise, &[Check::OneOf(2, &[libc::MADV_DONTNEED as u32])], Otherwise::Kill),
     // The C library goes without.

@@ -52,12 +52,14 @@ impl From<LaunchError> for ServeError {
 pub fn serve() -> Result<u8, ServeError> {
     let stdin = io::stdin();
     close_inherited();
-    let Handover { parent, null, domain } = handover::take(stdin.as_fd()).ok_or(ServeError::NotStarted)?;
+    let Handover { parent, null, domain, door } =
+        handover::take(stdin.as_fd()).ok_or(ServeError::NotStarted)?;
     leash(parent)?;
     rustix::stdio::dup2_stdin(&null)
         .map_err(|error| ServeError::Linux("close standard input", error.into()))?;
     drop(null);
-    limits::apply(&domain.quotas).map_err(|error| ServeError::Linux("keep the domain's quotas", error))?;
+    limits::apply(&domain.quotas, door)
+        .map_err(|error| ServeError::Linux("keep the domain's quotas", error))?;
     let seed = crate::clock::seed().map_err(|error| ServeError::Linux("get random numbers", error))?;
     let entropy = Generator::new(Some(&seed), &[]).map_err(ServeError::Entropy)?;
     let cell = match domain.confinement {

@@ -1,6 +1,6 @@
 //! What a parent gives the process of a domain: one message on the child's standard input, a socket. Its descriptors are,
 //! in this order, the description (a file in memory), the null device, the library OS, the program, the trap helper,
-//! and the granted directories.
+//! the granted directories, and the door of its control group if there is one.
 
 use super::{Confinement, Domain, Quotas};
 use crate::files::Grant;
@@ -42,10 +42,12 @@ pub struct Handover {
     pub parent: u32,
     pub null: OwnedFd,
     pub domain: Domain,
+    /// What has to be written to, to be in the domain's control group.
+    pub door: Option<File>,
 }
 
 /// The child's end of a socket, on which all lies ready. Nobody has the other end any more.
-pub fn give(domain: &Domain) -> io::Result<OwnedFd> {
+pub fn give(domain: &Domain, door: Option<&File>) -> io::Result<OwnedFd> {
     let description = Description {
         parent: std::process::id(),
         runtime: domain.runtime.path.clone(),
@@ -60,9 +62,10 @@ pub fn give(domain: &Domain) -> io::Result<OwnedFd> {
     let null = File::open("/dev/null")?;
     let files = [&words, &null, &domain.runtime.file, &domain.program, &domain.trap_helper];
     let directories = domain.grants.iter().map(|grant| &grant.directory);
-    let descriptors: Vec<BorrowedFd<'_>> = files.into_iter().chain(directories).map(AsFd::as_fd).collect();
-    if descriptors.len() > DESCRIPTORS_MAX {
-        let most = DESCRIPTORS_MAX - files.len();
+    let all = files.into_iter().chain(directories).chain(door);
+    let descriptors: Vec<BorrowedFd<'_>> = all.map(AsFd::as_fd).collect();
+    if descriptors.len() >= DESCRIPTORS_MAX {
+        let most = DESCRIPTORS_MAX - files.len() - 1;
         let why = format!("a domain can be given {most} directories at most");
         return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
     }
@@ -95,16 +98,17 @@ pub fn take(socket: BorrowedFd<'_>) -> Option<Handover> {
     let runtime = Runtime { path: description.runtime, file: next()? };
     let (program, trap_helper) = (next()?, next()?);
     let grants = description.access.iter().map(|access| Some(Grant { directory: next()?, access: *access }));
+    let grants = grants.collect::<Option<_>>()?;
     let domain = Domain {
         runtime,
         plan: description.plan,
         program,
         trap_helper,
-        grants: grants.collect::<Option<_>>()?,
+        grants,
         quotas: description.quotas,
         confinement: description.confinement,
     };
-    Some(Handover { parent: description.parent, null, domain })
+    Some(Handover { parent: description.parent, null, domain, door: next() })
 }
 
 fn read_description(mut file: &File) -> Option<Description> {

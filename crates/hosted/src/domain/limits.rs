@@ -7,17 +7,20 @@
 
 use super::{Quotas, Share};
 use rustix::process::{Resource, Rlimit, setpriority_process, setrlimit};
-use std::io;
+use std::fs::File;
+use std::io::{self, Write};
 
-/// Puts the quotas on this process.
-pub fn apply(quotas: &Quotas) -> io::Result<()> {
+/// Puts the quotas on this process; those of the CPU are the control group's whose `door` this is.
+pub fn apply(quotas: &Quotas, door: Option<File>) -> io::Result<()> {
     // The launcher's own memory is not the domain's.
     let bytes = quotas.memory_bytes.saturating_add(data_bytes()?);
     setrlimit(Resource::Data, Rlimit { current: Some(bytes), maximum: Some(bytes) })?;
     // What ends it by a signal is told by the parent; its memory is its own business.
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
-    setpriority_process(None, nice(quotas.cpu_share))?;
-    Ok(())
+    match door {
+        Some(mut door) => door.write_all(b"0"),
+        None => Ok(setpriority_process(None, nice(quotas.cpu_share))?),
+    }
 }
 
 /// What counts against `RLIMIT_DATA` at present (proc(5), `status`).

@@ -5,6 +5,7 @@
 //! It is killed by Linux when the thread that started it ends.
 
 mod child;
+mod group;
 mod handover;
 mod limits;
 mod running;

@@ -1,5 +1,6 @@
 //! A domain's process, as its parent sees it.
 
+use super::group::Group;
 use super::throttle::Throttle;
 use super::{Domain, handover};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -19,6 +20,8 @@ pub struct Running {
     child: Child,
     /// Stays this process's name, unlike its number.
     process: Arc<OwnedFd>,
+    /// Keeps the quotas of the CPU; where there is none, the process itself and `throttle` do.
+    group: Option<Group>,
     throttle: Option<Throttle>,
     end: Option<End>,
 }
@@ -39,6 +42,8 @@ pub struct End {
 pub enum Reason {
     /// It came to its own end; what there was to say is in its standard error.
     Exited,
+    /// Linux could give it no more memory within its quota.
+    Memory,
     /// It made a system call that a domain does not need.
     ForbiddenCall,
     /// This signal came.
@@ -49,6 +54,7 @@ impl std::fmt::Display for Reason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Exited => f.write_str("it came to its own end"),
+            Self::Memory => f.write_str("it used up its memory"),
             Self::ForbiddenCall => f.write_str("it made a system call that a domain may not make"),
             Self::Signal(number) => write!(f, "signal {number} ended it"),
         }
@@ -71,7 +77,10 @@ impl Domain {
     /// # Errors
     /// If Linux does not let this process make one, or there are too many directories.
     pub fn start(&self, command: &mut Command) -> io::Result<Running> {
-        let mut child = command.stdin(Stdio::from(handover::give(self)?)).spawn()?;
+        let group = Group::new(&self.quotas);
+        let door = group.as_ref().map(Group::door).transpose()?;
+        let socket = handover::give(self, door.as_ref())?;
+        let mut child = command.stdin(Stdio::from(socket)).spawn()?;
         let process = match pidfd_open(Pid::from_child(&child), PidfdFlags::empty()) {
             Ok(process) => Arc::new(process),
             Err(error) => {
@@ -79,8 +88,9 @@ impl Domain {
                 return Err(error.into());
             }
         };
-        let mut running = Running { child, process, throttle: None, end: None };
-        if let Some(budget_permille) = self.quotas.cpu_budget_permille.filter(|budget| *budget < 1000) {
+        let mut running = Running { child, process, group, throttle: None, end: None };
+        let budget = self.quotas.cpu_budget_permille.filter(|budget| *budget < 1000);
+        if let (Some(budget_permille), None) = (budget, &running.group) {
             let process = Arc::clone(&running.process);
             running.throttle = Some(Throttle::start(process, running.id(), budget_permille)?);
         }
@@ -139,7 +149,10 @@ impl Running {
             // While nobody has taken its status its number is still its own.
             self.throttle = None;
             let usage = self.usage();
-            let (status, reason) = why(self.child.wait()?);
+            let (status, mut reason) = why(self.child.wait()?);
+            if self.group.take().is_some_and(|group| group.was_out_of_memory()) {
+                reason = Reason::Memory;
+            }
             self.end = Some(End { status, reason, usage });
         }
         self.end.as_ref().ok_or_else(|| io::ErrorKind::NotFound.into())

@@ -76,6 +76,13 @@ impl Code {
         self.set(Register::Rdx, count).add(&go)
     }
 
+    /// Reads from where the last system call said, `count` times, each time `stride` bytes further.
+    pub fn read_every(self, stride: u32, count: u64) -> Self {
+        // 1: mov cl, [rax]; add rax, stride; dec rdx; jnz 1b
+        let go = self.set(Register::Rdx, count).add(&[0x8a, 0x08, 0x48, 0x05]).add(&stride.to_le_bytes());
+        go.add(&[0x48, 0xff, 0xca, 0x75, 0xf3])
+    }
+
     /// Makes a system call as 32-bit programs do.
     pub fn call_32(self, number: u32) -> Self {
         // int 0x80

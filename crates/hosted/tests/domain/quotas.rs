@@ -2,10 +2,12 @@
 
 use crate::Test;
 use crate::code::Code;
-use crate::scene::{QUOTAS, domain, run, start};
-use hosted::domain::{Domain, Reason, Running, Share};
+use crate::scene::{QUOTAS, domain, run, spinning, start};
+use hosted::domain::{Reason, Running, Share};
 use libc::*;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 pub const TESTS: &[Test] = &[
@@ -15,6 +17,8 @@ pub const TESTS: &[Test] = &[
     ("a_budget_holds", a_budget_holds),
     ("a_domain_that_is_stopped_by_its_budget_ends", a_domain_that_is_stopped_by_its_budget_ends),
     ("weights_divide_a_cpu", weights_divide_a_cpu),
+    ("page_tables_count_in_a_group", page_tables_count_in_a_group),
+    ("a_group_has_the_quotas_and_goes_with_the_domain", a_group_has_the_quotas),
 ];
 
 const PAGE: u64 = abi::PAGE_SIZE;
@@ -90,18 +94,12 @@ fn all_of_the_quota_can_be_touched() {
     assert!(bystander.usage().memory_bytes < 8 << 20);
 }
 
-fn spinning(change: impl FnOnce(&mut Domain)) -> Running {
-    let mut domain = domain(&Code::new().spin());
-    change(&mut domain);
-    start(&domain)
-}
-
 fn a_budget_holds() {
     const BUDGET_PERMILLE: u32 = 200;
     let running = spinning(|domain| domain.quotas.cpu_budget_permille = Some(BUDGET_PERMILLE));
-    let begin = Instant::now();
+    let (begin, before_ns) = (Instant::now(), running.usage().cpu_ns);
     std::thread::sleep(Duration::from_secs(2));
-    let used_ns = running.usage().cpu_ns;
+    let used_ns = running.usage().cpu_ns - before_ns;
     let share = used_ns as f64 / begin.elapsed().as_nanos() as f64;
     println!("figure: a domain with a fifth of a CPU got {share:.3}");
     // At the most a period's worth more, and the time that Linux takes to stop it.
@@ -130,12 +128,56 @@ fn weights_divide_a_cpu() {
     let weigh = |weight| spinning(|domain| domain.quotas.cpu_share = Share { weight, heaviest: 800 });
     let (heavy, light) = (weigh(800), weigh(100));
     sched_setaffinity(None, &all).unwrap();
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while heavy.usage().cpu_ns < 1_000_000_000 {
-        assert!(Instant::now() < deadline, "{:?}", heavy.usage());
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    let ratio = heavy.usage().cpu_ns as f64 / light.usage().cpu_ns as f64;
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let wait_for = |running: &Running, cpu_ns| {
+        while running.usage().cpu_ns < cpu_ns {
+            assert!(Instant::now() < deadline, "{:?}", running.usage());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    };
+    let (heavy_before, light_before) = (heavy.usage().cpu_ns, light.usage().cpu_ns);
+    wait_for(&heavy, heavy_before + 1_000_000_000);
+    let more = |running: &Running, before| (running.usage().cpu_ns - before) as f64;
+    let ratio = more(&heavy, heavy_before) / more(&light, light_before);
     println!("figure: weights 8 to 1 gave {ratio:.1} to 1");
     assert!((4.0..16.0).contains(&ratio), "{ratio}");
+}
+
+fn a_group_has_the_quotas() {
+    let mut running = spinning(|domain| {
+        domain.quotas.cpu_share = Share { weight: 300, heaviest: 300 };
+        domain.quotas.cpu_budget_permille = Some(250);
+    });
+    let Some(group) = group(running.id()) else {
+        println!("not tested: this process cannot make control groups");
+        return;
+    };
+    let value = |file: &str| fs::read_to_string(group.join(file)).unwrap().trim().to_owned();
+    assert_eq!((value("cpu.weight").as_str(), value("cpu.max").as_str()), ("300", "25000 100000"));
+    let memory_max: u64 = value("memory.max").parse().unwrap();
+    assert!((QUOTAS.memory_bytes..QUOTAS.memory_bytes + (32 << 20)).contains(&memory_max));
+    assert_eq!(value("cgroup.procs"), running.id().to_string());
+    running.kill().unwrap();
+    assert_eq!(running.wait().unwrap().reason, Reason::Signal(SIGKILL));
+    assert!(!group.exists());
+}
+
+fn page_tables_count_in_a_group() {
+    // A page table for each of them, which is memory, too, and none that the domain has asked for.
+    const TABLES: u64 = 32 << 10;
+    const TABLE_REACHES: u64 = 2 << 20;
+    if group(spinning(|_| {}).id()).is_none() {
+        println!("not tested: this process cannot make control groups");
+        return;
+    }
+    let code = map(Code::new(), TABLES * TABLE_REACHES, PROT_READ as u64);
+    let (end, _) = run(&domain(&code.read_every(TABLE_REACHES as u32, TABLES).answer(0)));
+    assert_eq!((end.status, end.reason), (128 + SIGKILL as u8, Reason::Memory));
+}
+
+/// The control group that was made for a domain.
+fn group(process: u32) -> Option<PathBuf> {
+    let groups = fs::read_to_string(format!("/proc/{process}/cgroup")).unwrap();
+    let group = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    group.contains("/domain-").then(|| Path::new("/sys/fs/cgroup").join(group))
 }

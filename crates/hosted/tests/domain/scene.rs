@@ -64,6 +64,17 @@ pub fn start(domain: &Domain) -> Running {
     domain.start(&mut command()).unwrap()
 }
 
+/// Starts a domain that runs for ever, and waits until its library OS does.
+pub fn spinning(change: impl FnOnce(&mut Domain)) -> Running {
+    let mut code = Code::new();
+    let sign = code.text("!".as_ref());
+    let mut domain = domain(&code.call(libc::SYS_write, &[1, sign, 1]).spin());
+    change(&mut domain);
+    let mut running = start(&domain);
+    running.take_output().unwrap().read_exact(&mut [0]).unwrap();
+    running
+}
+
 /// Runs a domain to its end; the end and what it wrote to standard error.
 pub fn run(domain: &Domain) -> (End, String) {
     let mut running = start(domain);

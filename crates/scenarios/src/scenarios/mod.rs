@@ -3,6 +3,7 @@
 mod basics;
 mod bounds;
 mod broken;
+mod clients;
 mod grants;
 mod image;
 mod interruption;
@@ -22,6 +23,7 @@ pub fn all() -> Vec<Scenario> {
         image::SCENARIOS,
         interruption::SCENARIOS,
         systems::SCENARIOS,
+        clients::SCENARIOS,
     ]
     .concat()
 }

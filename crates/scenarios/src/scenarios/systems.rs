@@ -29,8 +29,10 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario { name: "up-shutdown", on: On::All, run: shutdown },
     Scenario { name: "up-log", on: On::All, run: log },
     Scenario { name: "up-log-overflows", on: On::All, run: log_overflows },
+    Scenario { name: "up-ps-log-kill", on: On::All, run: ps_log_kill },
     Scenario { name: "up-metrics", on: On::All, run: metrics },
     Scenario { name: "up-signals", on: On::All, run: signals },
+    Scenario { name: "up-signal-again", on: HOSTED, run: signal_again },
     Scenario { name: "up-dies", on: On::All, run: dies },
     Scenario { name: "up-twice", on: On::All, run: twice },
     Scenario { name: "up-hostile-clients", on: On::All, run: hostile_clients },
@@ -380,6 +382,46 @@ fn log_overflows(context: &Context) -> Verdict {
     check(output.peak_bytes < 100 << 20, || format!("`up` used {} bytes", output.peak_bytes))
 }
 
+/// What a user types beside a running system.
+fn ps_log_kill(context: &Context) -> Verdict {
+    let guests = [
+        Guest::with("alice", "ready-spin", "name = \"web\""),
+        Guest::with("bob", "arguments", "arguments = [\"hello\"]"),
+    ];
+    let selkis = |words: &[&str]| {
+        let command = context.command().options(words.iter());
+        command.variable("XDG_RUNTIME_DIR", runtime_folder(context)?).start()
+    };
+    selkis(&["ps"])?.finish()?.exits(1)?.says(&["no system is running"])?;
+    let mut up = Up::start(context, &guests)?;
+    up.until("bob", "ended")?;
+    up.until_written("alice")?;
+    let ps = || {
+        let output = selkis(&["ps", "--json"])?.finish()?;
+        output.exits(0)?;
+        Ok::<Value, Failed>(serde_json::from_slice(&output.stdout)?)
+    };
+    let (_, process) = only_child(up.process())?;
+    let listed = ps()?;
+    let program = |listed: &Value, domain: usize| listed["domains"][domain]["programs"][0].clone();
+    check_eq("alice's state", &program(&listed, 0)["state"], &Value::from("running"))?;
+    check_eq("bob's exit status", &program(&listed, 1)["exit_status"], &Value::from(0))?;
+    check(listed["domains"][0]["memory_used_bytes"].as_u64() > Some(0), || listed.to_string())?;
+    let table = selkis(&["ps"])?.finish()?;
+    let table = String::from_utf8_lossy(&table.exits(0)?.stdout).into_owned();
+    check(table.contains("alice") && table.contains("running"), || table.clone())?;
+    selkis(&["log", "bob"])?.finish()?.exits(0)?.writes("arguments.wat\0hello\0")?;
+    let mut follower = selkis(&["log", "alice/web", "--follow"])?;
+    check_eq("a followed line", follower.read_line()?, String::from("ready"))?;
+    selkis(&["kill", "nobody"])?.finish()?.exits(1)?.says(&["nobody", "alice/web"])?;
+    selkis(&["kill", "alice"])?.finish()?.exits(0)?.ends_well()?;
+    // The machine ends with the system, when that has said so.
+    check(ends_within(&process, context.on(0, 10))?, || "it is killed, and has not ended".into())?;
+    follower.finish()?.exits(0)?.ends_well()?;
+    up.finish()?.exits(0)?.ends_well()?;
+    Ok(())
+}
+
 fn metrics(context: &Context) -> Verdict {
     let mut up = Up::start(context, &[spinning("busy")])?;
     up.until("busy", "started")?;
@@ -447,6 +489,28 @@ fn signals(context: &Context) -> Verdict {
         check(!socket.exists(), || "the socket is left".into())?;
     }
     Ok(())
+}
+
+/// Two signals together are one wish; who presses Ctrl-C again later does not want to wait.
+fn signal_again(context: &Context) -> Verdict {
+    let mut up = Up::start(context, &[spinning("prompt")])?;
+    up.until("prompt", "started")?;
+    up.process().signal(Signal::INT)?;
+    let output = up.end(Signal::TERM)?;
+    output.exits(130)?;
+    check(!String::from_utf8_lossy(&output.stdout).contains("at-once"), || output.failed("by force").0)?;
+    let mut up = Up::start(context, &[spinning("deaf")])?;
+    up.until("deaf", "started")?;
+    up.until_written("deaf")?;
+    let (number, process) = only_child(up.process())?;
+    stop(number, &process)?;
+    let started = Instant::now();
+    up.process().signal(Signal::INT)?;
+    up.until("deaf", "stopping")?;
+    // A person's second press, not a part of the first.
+    std::thread::sleep(Duration::from_secs(1));
+    up.end(Signal::INT)?.exits(130)?;
+    check(started.elapsed() < Duration::from_secs(4), || format!("it took {:?}", started.elapsed()))
 }
 
 /// Killed with no chance to clean up, `up` takes its domains with it; its socket does not stand in the next one's way.
