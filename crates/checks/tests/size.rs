@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 /// The exokernel and its boundary, in lines of code without blanks, comments and tests.
 const TRUSTED: &[&str] = &["crates/abi", "crates/kernel", "crates/machine", "images/kernel"];
-const TRUSTED_LINES_MAX: usize = 6_000;
+/// What an auditor reads in an afternoon (DESIGN: the kernel with its machine layer).
+const TRUSTED_LINES_MAX: usize = 10_000;
 
 /// Where `unsafe` may stand. Elsewhere the workspace denies it.
 const UNSAFE_PLACES: &[&str] = &[
@@ -19,9 +20,6 @@ const UNSAFE_PLACES: &[&str] = &[
     // What Selkis is measured against and with; nothing that runs in it.
     "crates/peer/",
     "programs/compute/",
-    // Not part of the system: what it is measured against, and programs that are measured.
-    "crates/peer/",
-    "programs/compute/",
 ];
 
 fn rust_files() -> Vec<SourceFile> {
@@ -30,7 +28,8 @@ fn rust_files() -> Vec<SourceFile> {
 
 /// Is the whole file a test?
 fn is_test(file: &SourceFile) -> bool {
-    file.path.contains("/tests/") || file.path.ends_with("/tests.rs") || file.path.contains("/benches/")
+    let test = |name| file.path.ends_with(name);
+    file.path.contains("/tests/") || test("/tests.rs") || test("/fake.rs") || file.path.contains("/benches/")
 }
 
 #[test]

@@ -1,10 +1,11 @@
 //! The exokernel's logic: what a domain may have, where its memory comes from, when it is told something.
 //!
 //! Everything here is ordinary Rust over the [`Machine`] trait, with no `unsafe` and no hardware. The state is a
-//! [`Kernel`]; each entry from ring 3 is one call of it ([`Kernel::system_call`], [`Kernel::fault`],
-//! [`Kernel::interrupt`]) with the interrupted [`abi::Context`], and its answer, [`Next`], says how to go on.
+//! [`Kernel`], which all CPUs share; each entry from ring 3 is one call of it ([`Kernel::system_call`], [`Kernel::fault`],
+//! [`Kernel::interrupt`]) with the CPU's own [`Cpu`] and the interrupted [`abi::Context`], and its answer, [`Next`], says how to go on.
 //!
-//! All memory of the kernel itself is taken in [`start()`]; afterwards nothing that a domain asks makes it grow.
+//! What the kernel keeps about a domain (its tables, its virtual CPUs' registers) is paid for by that domain's quota of memory, which comes out
+//! of its parent's. Besides, the tables of all objects grow to fixed limits; their memory is set aside in [`start()`].
 #![no_std]
 
 extern crate alloc;

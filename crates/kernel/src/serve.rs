@@ -376,11 +376,10 @@ impl<M: Machine> Kernel<M> {
 
     /// A device, by the caller's handle: its slot, and which.
     fn device(&self, domain: &Domain<M>, handle: Handle, needed: Rights) -> Result<(u32, usize), Refusal> {
-        match domain.capabilities.find(handle, needed)? {
-            (slot, held) => match held.object {
-                Object::Device(index) => Ok((slot, index)),
-                _ => Err(Error::WrongKind.into()),
-            },
+        let (slot, held) = domain.capabilities.find(handle, needed)?;
+        match held.object {
+            Object::Device(index) => Ok((slot, index)),
+            _ => Err(Error::WrongKind.into()),
         }
     }
 

@@ -11,7 +11,7 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 use kernel::Frame;
 
 /// Room for what is small: the lists of devices and CPUs.
-const SMALL_BYTES: usize = 64 << 10;
+const SMALL_BYTES: usize = 16 << 10;
 /// From this size on an allocation has frames of its own.
 const LARGE: usize = PAGE_SIZE as usize / 2;
 

@@ -9,7 +9,7 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 /// `XEN_ELFNOTE_PHYS32_ENTRY` is where the machine starts; the linker script puts the kernel at 2 MiB.
 const LOAD_ADDRESS: u64 = 0x20_0000;
-const LOADABLE_BYTES_MAX: u64 = 512 << 10;
+const LOADABLE_BYTES_MAX: u64 = 300 << 10;
 
 fn kernel() -> File {
     let path = std::env::var_os("SELKIS_KERNEL").expect("SELKIS_KERNEL must name the kernel's ELF file");
