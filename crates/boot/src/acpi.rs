@@ -109,6 +109,33 @@ pub fn io_apics(madt: &[u8]) -> impl Iterator<Item = u64> {
         .map(|entry| u64::from(long(entry, 4)))
 }
 
+/// A processor that can be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Processor {
+    /// ACPI's name for it.
+    pub uid: u32,
+    /// How interrupts are addressed to it.
+    pub apic_id: u32,
+}
+
+/// The processors that a MADT lists as enabled (types 0 and 9), each once.
+pub fn processors(madt: &[u8]) -> Vec<Processor> {
+    const ENABLED: u32 = 1;
+    let mut processors: Vec<Processor> = Vec::new();
+    for entry in madt_entries(madt) {
+        let (uid, apic_id, flags) = match entry[0] {
+            0 if entry.len() >= 8 => (u32::from(entry[2]), u32::from(entry[3]), long(entry, 4)),
+            9 if entry.len() >= 16 => (long(entry, 12), long(entry, 4), long(entry, 8)),
+            _ => continue,
+        };
+        let is_new = processors.iter().all(|other| other.apic_id != apic_id);
+        if flags & ENABLED != 0 && is_new {
+            processors.push(Processor { uid, apic_id });
+        }
+    }
+    processors
+}
+
 /// For LINT0 and LINT1 of the processor with this APIC id: the flags of an NMI that a MADT puts there (types 4, 0xa).
 pub fn nmi_lints(madt: &[u8], apic_id: u32) -> [Option<u16>; 2] {
     let mut lints = [None; 2];
@@ -244,6 +271,10 @@ mod tests {
         let madt = &machine.0[0x400..0x400 + 70];
         assert_eq!(io_apics(madt).collect::<Vec<_>>(), [0xfec0_0000]);
         assert_eq!(nmi_lints(madt, 7), [None, Some(5)]);
+        assert_eq!(processors(madt), [], "not enabled");
+        let mut enabled = madt.to_vec();
+        enabled[0x30] = 1;
+        assert_eq!(processors(&enabled), [Processor { uid: 3, apic_id: 7 }]);
         let mut one = madt.to_vec();
         one[0x42] = 3; // only for processor 3, which has APIC id 7
         assert_eq!(nmi_lints(&one, 7), [None, Some(5)]);
@@ -281,7 +312,7 @@ mod tests {
             prop_assert!(tables.ranges.len() <= TABLES_MAX + 8);
             for range in [tables.madt, tables.dmar, tables.ivrs].into_iter().flatten() {
                 let table = fake.read(range.base, range.length() as usize).unwrap();
-                let _ = (io_apics(table).count(), nmi_lints(table, 0));
+                let _ = (io_apics(table).count(), nmi_lints(table, 0), processors(table));
                 let _ = (vtd_units(table).count(), amd_vi_units(table).count());
             }
         }

@@ -156,25 +156,27 @@ impl<'a> PageTables<'a> {
         self.physical + (table * size_of::<Table>()) as u64
     }
 
-    /// A second root that has what the first has, and in addition maps the pages of `length` bytes at `physical`
+    /// A second root that has what the first has, and in addition maps the pages of each of `ranges` (address, length)
     /// to themselves, whatever stood there. For the few instructions that change from one set of tables to the other.
     ///
     /// # Errors
     /// [`MapError::OutOfTables`].
-    pub fn root_with_identity(&mut self, physical: u64, length: u64) -> Result<u64, MapError> {
+    pub fn root_with_identity(&mut self, ranges: &[(u64, u64)]) -> Result<u64, MapError> {
         let root = self.take()?;
         self.tables[root] = self.tables[0].clone();
-        let first = crate::page_down(physical);
-        for page in (first..physical + length).step_by(crate::PAGE_SIZE as usize) {
+        let pages = |&(start, length): &(u64, u64)| {
+            (crate::page_down(start)..start + length).step_by(crate::PAGE_SIZE as usize)
+        };
+        for page in ranges.iter().flat_map(pages) {
             // Tables of its own: those of the first root stay as they are.
             let mut table = root;
             for depth in (1..4).rev() {
                 let entry = self.tables[table].0[index(page, depth)];
-                let own = page != first && entry & PRESENT != 0 && entry & LARGE == 0;
-                let next = if own {
-                    ((entry & ADDRESS) - self.physical) as usize / size_of::<Table>()
-                } else {
-                    self.take()?
+                let is_table = entry & PRESENT != 0 && entry & LARGE == 0;
+                let below = || ((entry & ADDRESS) - self.physical) as usize / size_of::<Table>();
+                let next = match is_table.then(below).filter(|&below| below > root) {
+                    Some(own) => own,
+                    None => self.take()?,
                 };
                 self.tables[table].0[index(page, depth)] = self.address_of(next) | PRESENT | WRITE;
                 table = next;
@@ -272,7 +274,7 @@ mod tests {
             if with_lower_half {
                 map.map(0x1000, 0x1000, 0x3f_f000, Rights::ALL).unwrap();
             }
-            let second = map.root_with_identity(0x1f_f800, 0x1000).unwrap();
+            let second = map.root_with_identity(&[(0x1f_f800, 0x1000)]).unwrap();
             for page in [0x1f_f000, 0x20_0000] {
                 assert_eq!(translate(&memory, second, page).map(|(to, _)| to), Some(page));
                 assert_eq!(translate(&memory, PHYSICAL, page).is_some(), with_lower_half);

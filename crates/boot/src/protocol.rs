@@ -60,11 +60,13 @@ pub enum Feature {
     KeepIommu,
     /// Random numbers.
     Entropy,
+    /// The processors.
+    Processors,
 }
 
 impl Feature {
     /// Every feature with words 2 and 3 of its request, in the order of the enumeration ("Feature List").
-    pub const ALL: [(Self, [u64; 2]); 18] = [
+    pub const ALL: [(Self, [u64; 2]); 19] = [
         (Self::BootloaderInfo, [0xf550_38d8_e2a1_202f, 0x2794_26fc_f5f5_9740]),
         (Self::CommandLine, [0x4b16_1536_e598_651e, 0xb390_ad4a_2f1f_303a]),
         (Self::FirmwareType, [0x8c2f_75d9_0bef_28a8, 0x7045_a468_8eac_00c3]),
@@ -83,6 +85,7 @@ impl Feature {
         (Self::ExecutableAddress, [0x71ba_7686_3cc5_5f63, 0xb264_4a48_c516_a487]),
         (Self::KeepIommu, [0x8eba_abe5_1f49_0179, 0x2aa8_6a59_ffb4_ab0f]),
         (Self::Entropy, [0x65ea_8025_5d56_82c5, 0x9117_2407_23f4_93eb]),
+        (Self::Processors, [0x95a6_7b81_9a1b_857e, 0xa0b6_1b72_3b6a_73e0]),
     ];
 
     /// The feature whose request carries these words 2 and 3.

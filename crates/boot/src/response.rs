@@ -3,6 +3,7 @@
 use alloc::vec::Vec;
 
 use crate::PAGE_SIZE;
+use crate::acpi::Processor;
 use crate::config::MapVariant;
 use crate::elf::Executable;
 use crate::memory_map::Region;
@@ -126,6 +127,8 @@ pub struct Facts<'a> {
     pub entropy: &'a [u64],
     /// Room for so many entries of the memory map.
     pub map_entries_max: usize,
+    /// The processors, the one that runs first; none: they are not known.
+    pub processors: &'a [Processor],
 }
 
 /// What can only be answered when the firmware's memory map is final.
@@ -133,7 +136,20 @@ pub struct Facts<'a> {
 pub struct Pending {
     map: Option<MapSlots>,
     efi_map: Option<usize>,
+    processors: Option<ProcessorSlots>,
 }
+
+#[derive(Debug)]
+struct ProcessorSlots {
+    response: usize,
+    pointers: usize,
+    infos: usize,
+    /// The one that runs, by its APIC id.
+    first: u32,
+}
+
+/// Bytes of a `struct limine_mp_info`: ACPI's uid and the APIC id, reserved, where to go, an argument for that.
+const PROCESSOR_BYTES: usize = 32;
 
 #[derive(Debug)]
 struct MapSlots {
@@ -163,7 +179,12 @@ pub fn arena_bytes(facts: &Facts<'_>) -> usize {
     const MAP_ENTRY: usize = 24 + 8;
     let files = facts.modules.iter().chain([&facts.executable]);
     let strings: usize = files.map(|file| file.path.len() + file.string.len() + FILE).sum();
-    SMALL_ANSWERS + strings + 8 * facts.entropy.len() + MAP_ENTRY * facts.map_entries_max
+    const PROCESSOR: usize = PROCESSOR_BYTES + 8;
+    SMALL_ANSWERS
+        + strings
+        + 8 * facts.entropy.len()
+        + MAP_ENTRY * facts.map_entries_max
+        + PROCESSOR * facts.processors.len()
 }
 
 /// Answers every request that can be answered yet.
@@ -287,7 +308,7 @@ impl Writer<'_, '_> {
 
     fn pending(self) -> Result<Pending, ArenaFull> {
         let capacity = self.facts.map_entries_max;
-        let mut pending = Pending { map: None, efi_map: None };
+        let mut pending = Pending { map: None, efi_map: None, processors: None };
         if self.requests.has(Feature::MemoryMap) {
             let slots = MapSlots {
                 response: self.arena.reserve(24)?,
@@ -303,11 +324,47 @@ impl Writer<'_, '_> {
             self.requests.respond(self.image, Feature::EfiMemoryMap, self.arena.address_of(response));
             pending.efi_map = Some(response);
         }
+        if self.requests.has(Feature::Processors)
+            && let [first, ..] = self.facts.processors
+        {
+            let count = self.facts.processors.len();
+            let slots = ProcessorSlots {
+                response: self.arena.reserve(32)?,
+                pointers: self.arena.reserve(8 * count)?,
+                infos: self.arena.reserve(PROCESSOR_BYTES * count)?,
+                first: first.apic_id,
+            };
+            for (index, processor) in self.facts.processors.iter().enumerate() {
+                let name = u64::from(processor.uid) | u64::from(processor.apic_id) << 32;
+                self.arena.set_words(slots.infos + PROCESSOR_BYTES * index, &[name]);
+            }
+            self.requests.respond(self.image, Feature::Processors, self.arena.address_of(slots.response));
+            pending.processors = Some(slots);
+        }
         Ok(pending)
     }
 }
 
 impl Pending {
+    /// Where the executable finds what is said of processor `index`, if it asks.
+    pub fn processor(&self, arena: &Arena<'_>, index: usize) -> Option<u64> {
+        Some(arena.address_of(self.processors.as_ref()?.infos + PROCESSOR_BYTES * index))
+    }
+
+    /// Lists those processors that wait to be told where to go, by index.
+    pub fn publish_processors(&self, arena: &mut Arena<'_>, waiting: impl Iterator<Item = usize>) {
+        let Some(slots) = &self.processors else { return };
+        let mut count = 0;
+        for index in waiting {
+            let info = arena.address_of(slots.infos + PROCESSOR_BYTES * index);
+            arena.set_words(slots.pointers + 8 * count, &[info]);
+            count += 1;
+        }
+        // Revision; flags (no x2APIC) and the one that runs; how many; where.
+        let first = u64::from(slots.first) << 32;
+        arena.set_words(slots.response, &[0, first, count as u64, arena.address_of(slots.pointers)]);
+    }
+
     /// Writes the memory map; allocates nothing.
     ///
     /// # Errors

@@ -29,6 +29,7 @@ fn facts<'a>(revision: u64, modules: &'a [LoadedFile<'a>]) -> Facts<'a> {
         date: Some(-5),
         entropy: &[11, 22],
         map_entries_max: 4,
+        processors: &[Processor { uid: 9, apic_id: 3 }, Processor { uid: 8, apic_id: 0x123 }],
     }
 }
 
@@ -194,4 +195,22 @@ fn a_small_arena_is_an_error() {
         let mut bytes = vec![0; size];
         assert!(answer(&requests, &facts, &mut image, &mut Arena::new(&mut bytes, ARENA)).is_err());
     }
+}
+
+#[test]
+fn processors_that_wait_are_listed() {
+    let mut answered = Answered::new(&facts(6, &[]));
+    let mut arena = Arena::new(&mut answered.bytes, ARENA);
+    let second = answered.pending.processor(&arena, 1).unwrap();
+    answered.pending.publish_processors(&mut arena, [0, 1].into_iter());
+    assert_eq!(answered.word(Feature::Processors, 1), 3 << 32, "the one that runs");
+    assert_eq!(answered.word(Feature::Processors, 2), 2);
+    let pointers = answered.word(Feature::Processors, 3);
+    assert_eq!(answered.at(pointers, 1), second);
+    let first = answered.at(pointers, 0);
+    assert_eq!([0, 1, 2, 3].map(|index| answered.at(first, index)), [9 | 3 << 32, 0, 0, 0]);
+    assert_eq!(answered.at(second, 0), 8 | 0x123 << 32);
+    let mut arena = Arena::new(&mut answered.bytes, ARENA);
+    answered.pending.publish_processors(&mut arena, [0].into_iter());
+    assert_eq!(answered.word(Feature::Processors, 2), 1, "the other did not come");
 }

@@ -59,7 +59,7 @@ impl Boot {
         let free = self.ranges.as_slice().iter().filter(|range| range.kind == RangeKind::Free);
         let last_page =
             |range: &Range| range.end.min(END).checked_sub(PAGE_SIZE).filter(|&page| page >= range.base);
-        self.low_page = free.filter_map(last_page).filter(|&page| page > 0).last();
+        self.low_page = free.filter_map(last_page).rfind(|&page| page > 0);
         if let Some(page) = self.low_page {
             self.ranges.exclude(page, page + PAGE_SIZE);
         }

@@ -4,6 +4,7 @@ use crate::apic::{LocalApic, Timer};
 use crate::cpu::{cpuid, in8, out8, time_stamp};
 use crate::dispatch;
 use crate::percpu;
+use crate::report;
 use abi::boot::ClockParameters;
 
 /// Nanoseconds since the kernel began, and the alarms.
@@ -54,6 +55,11 @@ impl Clock {
             None => measure(apic).ok_or(NoReference)?,
         };
         apic.select_timer(apic.timer);
+        if !is_invariant() {
+            report!(
+                "kernel: this CPU's counter may change its rate or stop: time will be wrong when it does"
+            );
+        }
         let parameters = ClockParameters::new(rates.tsc, begin_tsc, 0);
         Ok(Self { parameters, timer_hz: rates.timer })
     }
@@ -86,6 +92,12 @@ impl Clock {
     }
 }
 
+/// Whether the counter keeps its rate (CPUID 8000_0007:EDX[8]). Under a hypervisor it is the hypervisor's business that it does.
+fn is_invariant() -> bool {
+    const INVARIANT: u32 = 1 << 8;
+    cpuid(0x8000_0007, 0).edx & INVARIANT != 0 || has_hypervisor()
+}
+
 /// The counter's rate, if something trustworthy tells it.
 fn told_tsc_hz() -> Option<u64> {
     // Leaf 0x15: the crystal's rate and the ratio of the counter's to it (SDM volume 2, CPUID); all three or nothing.
@@ -93,12 +105,16 @@ fn told_tsc_hz() -> Option<u64> {
     if crystal.eax != 0 && crystal.ebx != 0 && crystal.ecx != 0 {
         return Some(u64::from(crystal.ecx) * u64::from(crystal.ebx) / u64::from(crystal.eax));
     }
-    // Bit 31 of leaf 1 says that there is a hypervisor. Leaf 0x4000_0010 is its timing information: the counter's rate in kHz.
-    if cpuid(1, 0).ecx >> 31 == 0 {
+    if !has_hypervisor() {
         return None;
     }
+    // Its timing information: the counter's rate in kHz.
     let khz = cpuid(0x4000_0010, 0).eax;
     (khz != 0).then_some(u64::from(khz) * 1000)
+}
+
+fn has_hypervisor() -> bool {
+    cpuid(1, 0).ecx >> 31 != 0
 }
 
 /// The rate of the APIC's timer, against a known counter.

@@ -33,7 +33,7 @@ pub const ARCH_CAPABILITIES: u32 = 1 << 29;
 const AMD_IBPB: u32 = 1 << 12;
 
 /// In the capabilities: not vulnerable to Meltdown and L1TF.
-const RDCL_NO: u64 = 1 << 0;
+pub const RDCL_NO: u64 = 1 << 0;
 const L1D_FLUSH_NOT_NEEDED: u64 = 1 << 3;
 const MDS_NO: u64 = 1 << 5;
 /// None of the three kinds of stale data of memory-mapped I/O leaks.

@@ -2,8 +2,8 @@
 
 use crate::cpu::{cpuid, read_msr, write_msr};
 use crate::descriptors::KERNEL_DATA;
-use crate::log;
-use crate::mitigations::{ARCH_CAPABILITIES, Facts, Mitigations};
+use crate::mitigations::{ARCH_CAPABILITIES, Facts, Mitigations, RDCL_NO};
+use crate::{log, report};
 use core::arch::asm;
 
 /// What this CPU offers and needs; says so in the log.
@@ -24,7 +24,18 @@ pub fn find() -> Mitigations {
         say(cache, " data cache emptied"),
         say(chosen == Mitigations::default(), " nothing, the CPU offers nothing that it needs")
     );
+    if reads_kernel_memory(capabilities) {
+        report!(
+            "kernel: on this CPU ring 3 can find out what the kernel's memory holds (Meltdown): nothing is done about that"
+        );
+    }
     chosen
+}
+
+/// Intel's CPUs do, unless they say that they do not (RDCL_NO).
+fn reads_kernel_memory(capabilities: u64) -> bool {
+    const INTEL: u32 = u32::from_le_bytes(*b"ntel");
+    cpuid(0, 0).ecx == INTEL && capabilities & RDCL_NO == 0
 }
 
 impl Mitigations {

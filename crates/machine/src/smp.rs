@@ -146,7 +146,11 @@ fn start_others(machine: &mut X86, boot: &Boot, others: &[u32], limit: usize) {
     let (Some(tables), Some(at)) = (tables, machine.mapper.get_mut().page(page)) else {
         return report!("kernel: there is too little memory to start {} more CPUs", others.len());
     };
-    let way = Way { root: tables.root, entry: entry::cpu_entry as *const () as u64, mailbox: &MAILBOX };
+    let way = Way {
+        root: tables.root,
+        entry: entry::cpu_entry as *const () as u64,
+        mailbox: MAILBOX.as_ptr() as u64,
+    };
     // SAFETY: `low_page` is RAM below 1 MiB that is nobody's, and mapped.
     unsafe { trampoline::write(at, page as u32, &way) }
     let mut all_came = true;

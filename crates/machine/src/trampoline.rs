@@ -1,8 +1,11 @@
 //! Where a CPU that is started by interrupts begins: in real mode, at a page below 1 MiB (Intel SDM volume 3, section 9.4.4).
+//! Part of the kernel and of the UEFI loader.
 
 use core::arch::global_asm;
-use core::sync::atomic::AtomicU64;
 
+#[cfg(target_os = "uefi")]
+global_asm!(concat!(".section .rdata, \"dr\"\n", include_str!("trampoline.s"), "\n.text"), options(raw));
+#[cfg(not(target_os = "uefi"))]
 global_asm!(
     concat!(".section .rodata.trampoline, \"a\"\n", include_str!("trampoline.s"), "\n.text"),
     options(raw)
@@ -23,12 +26,12 @@ unsafe extern "C" {
 /// What a CPU finds on its way.
 #[derive(Clone, Copy, Debug)]
 pub struct Way {
-    /// Tables that map the page to itself, and the other two below.
+    /// Tables that map the page to itself, and what the other two name.
     pub root: u32,
     /// Where it goes, with what it has taken out of the mailbox in `rdi`.
     pub entry: u64,
-    /// Holds one argument for one CPU.
-    pub mailbox: &'static AtomicU64,
+    /// Where a word lies that holds the argument for one CPU, or 0. Each takes it away.
+    pub mailbox: u64,
 }
 
 /// Lays the code into the page with physical address `page`, which is mapped at `at`.
@@ -52,7 +55,6 @@ pub unsafe fn write(at: *mut u8, page: u32, way: &Way) {
         }
         at.add(offset(&raw const trampoline_root)).cast::<u32>().write_unaligned(way.root);
         at.add(offset(&raw const trampoline_entry)).cast::<u64>().write_unaligned(way.entry);
-        let mailbox = way.mailbox as *const AtomicU64 as u64;
-        at.add(offset(&raw const trampoline_mailbox)).cast::<u64>().write_unaligned(mailbox);
+        at.add(offset(&raw const trampoline_mailbox)).cast::<u64>().write_unaligned(way.mailbox);
     }
 }

@@ -65,7 +65,7 @@ static ROUTES: Routes = Routes([const { AtomicU64::new(0) }; VECTORS]);
 impl Routes {
     /// The slot of a route, which is made if there is none.
     fn find_or_add(&self, device: usize, line: u32) -> Option<usize> {
-        let route = (device as u64) << 32 | u64::from(line) + 1;
+        let route = (device as u64) << 32 | (u64::from(line) + 1);
         let take = |slot: &AtomicU64| {
             let before = slot.compare_exchange(0, route, Ordering::AcqRel, Ordering::Acquire);
             before.is_ok() || before == Err(route)

@@ -38,10 +38,10 @@ fn has_run(model: &[State], count: u64) -> bool {
 /// Takes from the model what the pool has taken.
 fn check_taken(model: &mut [State], taken: Option<u64>, count: u64) -> Option<u64> {
     assert_eq!(taken.is_some(), has_run(model, count), "a run of {count}");
-    for frame in taken? as usize..(taken? + count) as usize {
-        assert_eq!(model[frame], Free, "frame {frame}");
-        model[frame] = Taken;
-    }
+    let first = taken?;
+    let frames = &mut model[first as usize..(first + count) as usize];
+    assert!(frames.iter().all(|state| *state == Free), "{count} frames from {first}");
+    frames.fill(Taken);
     taken
 }
 
@@ -55,7 +55,7 @@ fn every_free_frame_is_found_and_no_other() {
         range(300, 700, RangeKind::Loader),
         range(5000, 6000, RangeKind::Free),
     ];
-    for seed in 1..200 {
+    for seed in 1..60 {
         let state = &mut (seed * 0x9e37_79b9_7f4a_7c15);
         let mut model = vec![Nowhere; 6000];
         for range in ranges {

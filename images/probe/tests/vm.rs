@@ -351,7 +351,7 @@ fn a_missing_or_damaged_module_is_refused() {
 #[test]
 fn too_little_memory_is_told() {
     // The module takes nearly all of it.
-    for kib in [13_400, 14_000] {
+    for kib in [13_400, 13_850] {
         let mut big = module(Scenario::StopAtOnce);
         let length = kib << 10;
         big.resize(length, 0);

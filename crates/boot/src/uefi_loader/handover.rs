@@ -24,6 +24,7 @@ pub struct Handover {
 }
 
 /// Operand of LGDT and LIDT.
+#[derive(Clone, Copy)]
 #[repr(C, align(8))]
 pub struct TableRegister {
     padding: [u16; 3],

@@ -24,6 +24,7 @@ use super::firmware::{self, Tables};
 use super::handover::{self, Handover, TableRegister};
 use super::machine;
 use super::memory::Pages;
+use super::processors::Processors;
 
 /// More descriptors than this are not expected to appear between the last look at the map and the end of boot services.
 const NEW_DESCRIPTORS: usize = 64;
@@ -56,6 +57,7 @@ pub struct Loaded {
     gdt: u64,
     stack: Pages,
     page_tables: Pages,
+    processors: Processors,
     scratch: Scratch,
 }
 
@@ -82,11 +84,17 @@ pub fn load(volume: &mut Volume, config: &Config, console: &mut Console) -> Resu
     let scratch = Scratch::new(overlays.len())?;
     let stack_bytes = response::stack_bytes(&kernel.requests, kernel.image.bytes());
     let stack = Pages::new(stack_bytes, Placement::Low, Purpose::Stack)?;
+    let processors = if kernel.requests.has(Feature::Processors) {
+        Processors::find(tables.acpi.madt, stack_bytes)?
+    } else {
+        Processors::none()
+    };
     let (page_tables, hhdm) = plan_page_tables(&kernel, &overlays, entry.variants)?;
-    let (arena, arena_bytes, pending, gdt) =
-        answer(&mut kernel, entry, &modules, &tables, volume, hhdm, scratch.map.len())?;
+    let map_entries_max = scratch.map.len();
+    let told = Told { tables: &tables, volume, processors: &processors, hhdm, map_entries_max };
+    let (arena, arena_bytes, pending, gdt) = answer(&mut kernel, entry, &modules, &told)?;
     // What is the loader's own stays reclaimable even where the firmware should give its pages another type.
-    overlays.extend(reclaimable(&[&arena, &stack, &page_tables]));
+    overlays.extend(reclaimable([&arena, &stack, &page_tables].into_iter().chain(processors.pages())));
     console.tell_detail(format_args!(
         "starting at {:#x}, base revision {}",
         kernel.entry,
@@ -106,6 +114,7 @@ pub fn load(volume: &mut Volume, config: &Config, console: &mut Console) -> Resu
         gdt,
         stack,
         page_tables,
+        processors,
         scratch,
     })
 }
@@ -192,8 +201,8 @@ fn overlays(kernel: &Kernel, modules: &[FileInMemory], tables: &Tables) -> Vec<R
     overlays
 }
 
-fn reclaimable(pages: &[&Pages]) -> Vec<Region> {
-    pages.iter().map(|pages| Region { range: pages.range(), kind: Kind::BootloaderReclaimable }).collect()
+fn reclaimable<'p>(pages: impl Iterator<Item = &'p Pages>) -> Vec<Region> {
+    pages.map(|pages| Region { range: pages.range(), kind: Kind::BootloaderReclaimable }).collect()
 }
 
 impl Scratch {
@@ -252,16 +261,23 @@ fn plan_page_tables(
 
 type Answered = (Pages, usize, Pending, u64);
 
+/// What answers tell besides the files.
+struct Told<'t> {
+    tables: &'t Tables,
+    volume: &'t Volume,
+    processors: &'t Processors,
+    hhdm: u64,
+    map_entries_max: usize,
+}
+
 /// Answers the requests, and puts the descriptor table beside the answers.
 fn answer(
     kernel: &mut Kernel,
     entry: &Entry,
     modules: &[FileInMemory],
-    tables: &Tables,
-    volume: &Volume,
-    hhdm: u64,
-    map_entries_max: usize,
+    told: &Told<'_>,
 ) -> Result<Answered, BootError> {
+    let &Told { tables, volume, processors, hhdm, map_entries_max } = told;
     let loaded = |file: &FileInMemory, path, string| LoadedFile {
         physical: file.pages().physical(),
         size: file.size(),
@@ -289,6 +305,7 @@ fn answer(
         date: firmware::unix_seconds(),
         entropy: &entropy,
         map_entries_max,
+        processors: processors.list(),
     };
     let bytes = response::arena_bytes(&facts) + size_of_val(&handover::GDT) + 16;
     let full = BootError::OutOfMemory { what: Purpose::Responses, bytes: bytes as u64 };
@@ -318,6 +335,7 @@ impl Loaded {
             machine::disable_iommus(self.tables.acpi.dmar, self.tables.acpi.ivrs);
         }
         machine::set_page_attributes();
+        self.start_processors(&handover);
         // SAFETY: boot services are gone and interrupts off; `handover` was built for exactly this by `build_tables`,
         // and lies on the firmware's stack (boot services data), which the direct map contains, like this code.
         unsafe { handover::enter(&handover) }
@@ -365,6 +383,14 @@ impl Loaded {
         self.scratch.map.truncate(used);
     }
 
+    /// Has the other processors wait for the executable, and lists those that do.
+    fn start_processors(&mut self, handover: &Handover) {
+        let address = self.arena.physical() + self.hhdm;
+        let mut arena = Arena::new(&mut self.arena.bytes_mut()[..self.arena_bytes], address);
+        self.processors.start(handover, |index| self.pending.processor(&arena, index));
+        self.pending.publish_processors(&mut arena, self.processors.waiting());
+    }
+
     /// Builds the page tables over the memory map that has just been made.
     fn build_tables(&mut self) -> Handover {
         let physical = self.page_tables.physical();
@@ -377,10 +403,11 @@ impl Loaded {
             )
         };
         let mut tables = PageTables::new(tables, physical, machine::largest_page());
-        let enter = handover::enter as *const () as u64;
+        let enter = (handover::enter as *const () as u64, handover::ENTER_BYTES);
+        let both = [enter, self.processors.identity().unwrap_or(enter)];
         let transition = map_kernel(&mut tables, &self.kernel)
             .and_then(|()| direct_map::map(&mut tables, &self.scratch.map, self.kernel.revision, self.hhdm))
-            .and_then(|()| tables.root_with_identity(enter, handover::ENTER_BYTES));
+            .and_then(|()| tables.root_with_identity(&both));
         let transition_root = match transition {
             Ok(root) => root,
             Err(error) => machine::fatal(format_args!("cannot build page tables: {error:?}")),

@@ -148,6 +148,31 @@ pub fn quiet_interrupts(revision: BaseRevision, madt: Option<Range>) {
     }
 }
 
+/// How interrupts are addressed to this processor (8 bits of it).
+pub fn apic_id() -> u32 {
+    __cpuid(1).ebx >> 24
+}
+
+/// Sends a command to another processor by the interrupt command register (Intel SDM volume 3, sections 11.6.1 and 11.12.9), in the mode
+/// that the local APIC is in.
+pub fn send_command(apic_id: u32, command: u32) {
+    const IA32_APIC_BASE: u32 = 0x1b;
+    const X2APIC: u64 = 1 << 10;
+    const X2APIC_COMMAND: u32 = 0x830;
+    const COMMAND: u64 = 0x300;
+    const COMMAND_HIGH: u64 = 0x310;
+    const PENDING: u32 = 1 << 12;
+    const POLLS_MAX: u32 = 1_000_000;
+    let state = read_msr(IA32_APIC_BASE);
+    if state & X2APIC != 0 {
+        return write_msr(X2APIC_COMMAND, u64::from(apic_id) << 32 | u64::from(command));
+    }
+    let base = state & 0x000f_ffff_ffff_f000;
+    let _ = (0..POLLS_MAX).find(|_| read_register(base + COMMAND) & PENDING == 0);
+    write_register(base + COMMAND_HIGH, apic_id << 24);
+    write_register(base + COMMAND, command);
+}
+
 fn mask_io_apic(address: u64, revision: BaseRevision) {
     const VERSION: u32 = 1;
     const REDIRECTION: u32 = 0x10;

@@ -38,7 +38,16 @@ impl Pages {
         Ok(Self { start: start.map_err(|_| error)?, length })
     }
 
-    /// The same, zero.
+    /// One page that a processor can start in.
+    pub fn below_1_mib(what: Purpose) -> Result<Self, BootError> {
+        const REAL_MODE_END: u64 = 1 << 20;
+        let error = BootError::OutOfMemory { what, bytes: PAGE_SIZE };
+        let place = AllocateType::MaxAddress(REAL_MODE_END - 1);
+        let start = services::allocate_pages(place, MemoryType::LOADER_DATA, 1).map_err(|_| error)?;
+        Ok(Self { start, length: PAGE_SIZE as usize })
+    }
+
+    /// The same as [`Pages::new`], zero.
     pub fn zeroed(bytes: u64, placement: Placement, what: Purpose) -> Result<Self, BootError> {
         let mut pages = Self::new(bytes, placement, what)?;
         pages.bytes_mut().fill(0);

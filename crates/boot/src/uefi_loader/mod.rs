@@ -7,6 +7,9 @@ mod handover;
 mod load;
 mod machine;
 mod memory;
+mod processors;
+#[path = "../../../machine/src/trampoline.rs"]
+mod trampoline;
 
 use boot::config::{Config, Timeout};
 use boot::error::BootError;

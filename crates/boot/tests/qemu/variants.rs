@@ -52,6 +52,16 @@ fn every_older_loader() {
 
 #[test]
 #[ignore = "needs OVMF and other builds: see main.rs"]
+fn several_processors() {
+    for (revision, count) in [(6, "2"), (6, "5"), (3, "4"), (0, "2")] {
+        let expect = format!("followed={revision} processors={count}");
+        let machine = Machine { extra: vec!["-smp".to_owned(), count.to_owned()], ..Machine::default() };
+        expect_pass(&machine, &image(Kernel::Relocatable, revision, &expect));
+    }
+}
+
+#[test]
+#[ignore = "needs OVMF and other builds: see main.rs"]
 fn a_slid_kernel() {
     let mut image = image(Kernel::Relocatable, 6, "slide=0x4321000");
     option(&mut image, "selkis_test_slide", "0x4321000");

@@ -1,7 +1,7 @@
 //! What the test expects, from the command line: words `name=value`, numbers decimal or with `0x`.
 //!
 //! `requested`, `followed`, `loader_max`: base revisions. `hhdm`: its start. `slide`: of the kernel. `date`: seconds
-//! since 1970, to an hour. `module=LENGTH:SUM:STRING`: one word for each module, in order. Words without a value:
+//! since 1970, to an hour. `processors`: how many. `module=LENGTH:SUM:STRING`: one word for each module, in order. Words without a value:
 //! `modules_above_4g`, `kernel_above_4g`, `map_reversed`, `map_fragmented`, `map_overlapping`.
 
 use crate::check;
@@ -25,6 +25,7 @@ pub struct Expected {
     pub hhdm: u64,
     pub slide: u64,
     pub date: u64,
+    pub processors: u64,
     pub modules: [Option<Module>; MODULES_MAX],
     words: &'static str,
 }
@@ -38,6 +39,7 @@ impl Expected {
             hhdm: number(value(words, "hhdm").unwrap_or("0xffff800000000000")),
             slide: number(value(words, "slide").unwrap_or("0")),
             date: number(value(words, "date").unwrap_or("0")),
+            processors: number(value(words, "processors").unwrap_or("1")),
             modules: [None; MODULES_MAX],
             words,
         };

@@ -4,6 +4,7 @@ pub mod entry;
 pub mod expect;
 pub mod machine;
 pub mod memory;
+pub mod processors;
 pub mod protocol;
 pub mod responses;
 pub mod state;
@@ -17,6 +18,7 @@ extern "C" fn run(state: &state::EntryState) -> ! {
     memory::check(&facts, &expected, state);
     responses::check(&facts, &expected);
     machine::check_interrupt_controllers(&facts);
+    processors::check(&facts, &expected, state);
     machine::pass(state.time_stamp)
 }
 

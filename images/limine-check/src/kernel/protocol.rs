@@ -108,6 +108,7 @@ requests! {
     DATE: 0x5027_46e1_84c0_88aa, 0xfbc5_ec83_e632_7893, 0, () = ();
     EXECUTABLE_ADDRESS: 0x71ba_7686_3cc5_5f63, 0xb264_4a48_c516_a487, 0, () = ();
     ENTROPY: 0x65ea_8025_5d56_82c5, 0x9117_2407_23f4_93eb, 0, u64 = ENTROPY_WORDS;
+    PROCESSORS: 0x95a6_7b81_9a1b_857e, 0xa0b6_1b72_3b6a_73e0, 0, u64 = 0;
     // No feature has this id: it must stay unanswered.
     UNKNOWN: 0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210, 0, () = ();
 }

@@ -12,9 +12,9 @@ pub struct EntryState {
     general: [u64; 15],
     pub rsp: u64,
     rflags: u64,
-    cr0: u64,
+    pub cr0: u64,
     pub cr3: u64,
-    cr4: u64,
+    pub cr4: u64,
     efer: u64,
     /// cs, ds, es, fs, gs, ss.
     segments: [u16; 6],
