@@ -1,12 +1,15 @@
+use crate::system::{Start, System};
 use crate::{Plan, checksum};
 use abi::boot::ModuleHeader;
 use abi::{PAGE_SIZE, Span};
 use alloc::vec::Vec;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 /// "SELKBNDL", little-endian.
 const MAGIC: u64 = u64::from_le_bytes(*b"SELKBNDL");
 /// Goes up with every change of the layout or of [`Plan`].
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 /// Table header: magic, version, number of entries.
 const TABLE_HEADER_WORDS: usize = 3;
 /// Kind, offset, length.
@@ -27,6 +30,10 @@ pub enum Kind {
     Files = 4,
     /// The library OS itself, for the kernel.
     Image = 5,
+    /// A [`Start`].
+    Start = 6,
+    /// A [`System`], after its checksum: in the place of a program, its trap helper and its plan.
+    System = 7,
 }
 
 /// An item to be laid out: what it is and how long.
@@ -55,37 +62,56 @@ impl Layout {
     /// # Panics
     /// If there are more than 16: the caller's own list, not input.
     pub fn new(items: &[Item]) -> Self {
-        assert!(items.len() <= ITEMS_MAX);
         let mut end = PAGE_SIZE;
         let mut spans = Vec::new();
         for item in items {
             spans.push(Span::new(end, item.length));
             end += item.length.next_multiple_of(PAGE_SIZE);
         }
-        let image = items.iter().zip(&spans).find(|(item, _)| item.kind == Kind::Image);
+        let entries: Vec<(Kind, Span)> =
+            items.iter().map(|item| item.kind).zip(spans.iter().copied()).collect();
+        Self { header: Self::header(&entries, end), spans, length: end }
+    }
+
+    /// The first page of a bundle of `length` bytes in which these items lie.
+    ///
+    /// # Panics
+    /// If there are more than 16: the caller's own list, not input.
+    pub fn header(entries: &[(Kind, Span)], length: u64) -> Vec<u8> {
+        assert!(entries.len() <= ITEMS_MAX);
+        let image = entries.iter().find(|(kind, _)| *kind == Kind::Image);
         let image = image.map_or(Span::new(0, 0), |(_, span)| *span);
-        let module = ModuleHeader { magic: ModuleHeader::MAGIC, length: end, image };
+        let module = ModuleHeader { magic: ModuleHeader::MAGIC, length, image };
         let mut header = Vec::from(module.to_bytes());
         let mut word = |value: u64| header.extend_from_slice(&value.to_le_bytes());
         word(MAGIC);
         word(VERSION);
-        word(items.len() as u64);
-        for (item, span) in items.iter().zip(&spans) {
-            word(item.kind as u64);
+        word(entries.len() as u64);
+        for (kind, span) in entries {
+            word(*kind as u64);
             word(span.base);
             word(span.length);
         }
         header.resize(PAGE_SIZE as usize, 0);
-        Self { header, spans, length: end }
+        header
     }
 
     /// The plan as an item's bytes.
     pub fn encode_plan(plan: &Plan) -> Vec<u8> {
-        let body = postcard::to_allocvec(plan).expect("a plan can always be written to memory");
-        let mut item = Vec::from(checksum(&body).to_le_bytes());
-        item.extend_from_slice(&body);
-        item
+        encode(plan)
     }
+
+    /// The system as an item's bytes.
+    pub fn encode_system(system: &System) -> Vec<u8> {
+        encode(system)
+    }
+}
+
+fn encode(description: &impl Serialize) -> Vec<u8> {
+    let body = postcard::to_allocvec(description).expect("it can always be written to memory");
+    let mut item = Vec::from(checksum(&body).to_le_bytes());
+    item.extend_from_slice(&body);
+    item
 }
 
 /// What is wrong with a bundle.
@@ -97,7 +123,7 @@ pub enum BundleError {
     Version,
     /// An item lies outside of the bundle, or one that must be there is not.
     Table,
-    /// The plan's checksum does not fit, or it does not decode.
+    /// The checksum of the plan, or of what stands in its place, does not fit, or it does not decode.
     Plan,
 }
 
@@ -112,6 +138,15 @@ impl core::fmt::Display for BundleError {
     }
 }
 
+/// What a boot module holds.
+#[derive(Debug)]
+pub enum Module<'a> {
+    /// A program to be run.
+    Program(Bundle<'a>),
+    /// Domains to be started.
+    System(System),
+}
+
 /// A bundle that has been read.
 #[derive(Debug)]
 pub struct Bundle<'a> {
@@ -123,44 +158,78 @@ pub struct Bundle<'a> {
     pub trap_helper: &'a [u8],
     /// File contents; empty if there are none.
     pub files: &'a [u8],
+    /// What its starter adds, where a domain has one.
+    pub start: Option<Start>,
+}
+
+impl<'a> Module<'a> {
+    /// Reads a boot module. Nothing in it is believed: every offset is checked, the description by its checksum.
+    pub fn parse(module: &'a [u8]) -> Result<Self, BundleError> {
+        let table = Table::parse(module)?;
+        match table.item(Kind::System) {
+            Some(system) => decode(system).map(Self::System),
+            None => Bundle::read(&table).map(Self::Program),
+        }
+    }
 }
 
 impl<'a> Bundle<'a> {
-    /// Reads a bundle. Nothing in it is believed: every offset is checked, the plan by its checksum.
+    /// Reads a boot module that must hold a program.
     pub fn parse(module: &'a [u8]) -> Result<Self, BundleError> {
-        let header = ModuleHeader::parse(module).ok_or(BundleError::NotABundle)?;
-        let module = &module[..header.length as usize];
-        let word = |index: usize| {
-            let at = ModuleHeader::BYTES + index * 8;
-            let bytes = module.get(at..at + 8)?;
-            Some(u64::from_le_bytes(bytes.try_into().ok()?))
-        };
-        if word(0) != Some(MAGIC) {
-            return Err(BundleError::NotABundle);
-        }
-        if word(1) != Some(VERSION) {
-            return Err(BundleError::Version);
-        }
-        let count = word(2).filter(|count| *count <= ITEMS_MAX as u64).ok_or(BundleError::Table)?;
-        let item = |kind: Kind| {
-            (0..count as usize).map(|index| TABLE_HEADER_WORDS + index * ENTRY_WORDS).find_map(|at| {
-                (word(at)? == kind as u64).then_some(())?;
-                let start = usize::try_from(word(at + 1)?).ok()?;
-                let end = start.checked_add(usize::try_from(word(at + 2)?).ok()?)?;
-                module.get(start..end)
-            })
-        };
-        let plan = item(Kind::Plan).ok_or(BundleError::Table)?;
+        Self::read(&Table::parse(module)?)
+    }
+
+    fn read(table: &Table<'a>) -> Result<Self, BundleError> {
+        let plan = table.item(Kind::Plan).ok_or(BundleError::Table)?;
+        let start = table.item(Kind::Start).map(|start| Start::parse(start).ok_or(BundleError::Plan));
         Ok(Self {
-            plan: decode_plan(plan)?,
-            program: item(Kind::Program).ok_or(BundleError::Table)?,
-            trap_helper: item(Kind::TrapHelper).ok_or(BundleError::Table)?,
-            files: item(Kind::Files).unwrap_or_default(),
+            plan: decode(plan)?,
+            program: table.item(Kind::Program).ok_or(BundleError::Table)?,
+            trap_helper: table.item(Kind::TrapHelper).ok_or(BundleError::Table)?,
+            files: table.item(Kind::Files).unwrap_or_default(),
+            start: start.transpose()?,
         })
     }
 }
 
-fn decode_plan(item: &[u8]) -> Result<Plan, BundleError> {
+/// A module whose header is sound.
+struct Table<'a> {
+    module: &'a [u8],
+    count: usize,
+}
+
+impl<'a> Table<'a> {
+    fn parse(module: &'a [u8]) -> Result<Self, BundleError> {
+        let header = ModuleHeader::parse(module).ok_or(BundleError::NotABundle)?;
+        let mut table = Self { module: &module[..header.length as usize], count: 0 };
+        if table.word(0) != Some(MAGIC) {
+            return Err(BundleError::NotABundle);
+        }
+        if table.word(1) != Some(VERSION) {
+            return Err(BundleError::Version);
+        }
+        let count = table.word(2).filter(|count| *count <= ITEMS_MAX as u64);
+        table.count = count.ok_or(BundleError::Table)? as usize;
+        Ok(table)
+    }
+
+    fn word(&self, index: usize) -> Option<u64> {
+        let at = ModuleHeader::BYTES + index * 8;
+        let bytes = self.module.get(at..at + 8)?;
+        Some(u64::from_le_bytes(bytes.try_into().ok()?))
+    }
+
+    fn item(&self, kind: Kind) -> Option<&'a [u8]> {
+        (0..self.count).map(|index| TABLE_HEADER_WORDS + index * ENTRY_WORDS).find_map(|at| {
+            (self.word(at)? == kind as u64).then_some(())?;
+            let start = usize::try_from(self.word(at + 1)?).ok()?;
+            let end = start.checked_add(usize::try_from(self.word(at + 2)?).ok()?)?;
+            self.module.get(start..end)
+        })
+    }
+}
+
+fn decode<T: DeserializeOwned>(item: &[u8]) -> Result<T, BundleError> {
     let (sum, body) = item.split_first_chunk::<8>().ok_or(BundleError::Plan)?;
     if checksum(body) != u64::from_le_bytes(*sum) {
         return Err(BundleError::Plan);
@@ -208,7 +277,12 @@ mod tests {
             (Kind::Files, b"abc"),
             (Kind::Image, b"elf"),
         ];
-        let items = contents.map(|(kind, bytes)| Item { kind, length: bytes.len() as u64 });
+        laid_out(&contents)
+    }
+
+    fn laid_out(contents: &[(Kind, &[u8])]) -> Vec<u8> {
+        let items: Vec<Item> =
+            contents.iter().map(|(kind, bytes)| Item { kind: *kind, length: bytes.len() as u64 }).collect();
         let layout = Layout::new(&items);
         let mut module = vec![0; layout.length as usize];
         module[..layout.header.len()].copy_from_slice(&layout.header);
@@ -218,13 +292,65 @@ mod tests {
         module
     }
 
+    fn system() -> System {
+        use crate::system::{Contents, Domain, Image, ImageAccess, Part, Region, Restart};
+        let contents = Contents::Module(PAGE_SIZE);
+        let access = ImageAccess::Execute;
+        System {
+            name: String::from("tenants"),
+            seed: Seed([3; 32]),
+            image: Image {
+                entry: 0x1000_0000,
+                regions: vec![Region { address: 0x1000_0000, length: PAGE_SIZE, contents, access }],
+            },
+            domains: vec![Domain {
+                name: String::from("alice"),
+                memory_bytes: 64 << 20,
+                share: 100,
+                budget_ns: 0,
+                program: String::from("web"),
+                restart: Restart::Always,
+                parts: vec![Part { at: 0, offset: 2 * PAGE_SIZE, length: PAGE_SIZE }],
+                start_at: PAGE_SIZE,
+                module_bytes: 2 * PAGE_SIZE,
+            }],
+        }
+    }
+
+    #[test]
+    fn a_system_takes_the_place_of_a_program() {
+        let item = Layout::encode_system(&system());
+        let layout = Layout::new(&[Item { kind: Kind::System, length: item.len() as u64 }]);
+        let mut module = layout.header.clone();
+        module.extend_from_slice(&item);
+        module.resize(layout.length as usize, 0);
+        assert!(matches!(Module::parse(&module), Ok(Module::System(read)) if read == system()));
+        assert_eq!(Bundle::parse(&module).unwrap_err(), BundleError::Table);
+        module[layout.spans[0].base as usize + 20] ^= 1;
+        assert_eq!(Module::parse(&module).unwrap_err(), BundleError::Plan);
+    }
+
+    #[test]
+    fn a_start_is_found() {
+        let start = Start { epoch_ns: 5, seed: Seed([1; 32]) };
+        let plan = Layout::encode_plan(&plan());
+        let contents: [(Kind, &[u8]); 4] = [
+            (Kind::Plan, &plan),
+            (Kind::Program, b"p"),
+            (Kind::TrapHelper, b"h"),
+            (Kind::Start, &start.to_bytes()),
+        ];
+        let module = laid_out(&contents);
+        assert_eq!(Bundle::parse(&module).unwrap().start, Some(start));
+    }
+
     #[test]
     fn what_is_laid_out_is_read() {
         let module = module();
         let bundle = Bundle::parse(&module).unwrap();
         assert_eq!(bundle.plan, plan());
         assert_eq!((bundle.program, bundle.trap_helper), (&b"program"[..], &b"helper"[..]));
-        assert_eq!(bundle.files, b"abc");
+        assert_eq!((bundle.files, bundle.start), (&b"abc"[..], None));
         let image = ModuleHeader::parse(&module).unwrap().image;
         assert_eq!(&module[image.base as usize..][..image.length as usize], b"elf");
     }

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! page 0   abi::ModuleHeader, then the table: magic, version, one Entry for each item
-//! ...      items, each on a page boundary: the plan, artifacts, file contents, the library OS's own executable
+//! ...      items, each on a page boundary: the plan, artifacts, file contents, the library OS's own executable; or the
+//!          description of a system, and the bundles of its programs
 //! ```
 //! Against damage the plan begins with its checksum, an [artifact] has a header with one, and the plan holds one for each
 //! file. The executable has none. The kernel reads the module header and the executable; the rest is between those who
@@ -15,11 +16,13 @@ pub mod artifact;
 mod layout;
 mod plan;
 pub mod services;
+pub mod system;
 
-pub use layout::{Bundle, BundleError, Item, Kind, Layout};
+pub use layout::{Bundle, BundleError, Item, Kind, Layout, Module};
 pub use plan::{
     Access, Console, Directory, DirectorySource, Node, NodeKind, Plan, Seed, Terminal, Terminals,
 };
+pub use system::{Start, System};
 
 /// The checksum against damage that everything in a bundle carries: XXH3, 64 bits, seed 0.
 pub fn checksum(bytes: &[u8]) -> u64 {

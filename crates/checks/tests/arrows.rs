@@ -24,6 +24,12 @@ const RULES: &[Rule] = &[
         why: "the kernel boundary is plain data that everybody can read",
     },
     Rule {
+        who: &["ring"],
+        target: BARE,
+        never: &["*"],
+        why: "both sides of a channel agree on a few words and nothing else",
+    },
+    Rule {
         who: &["kernel", "machine", "image-kernel"],
         target: BARE,
         never: &[
@@ -47,7 +53,7 @@ const RULES: &[Rule] = &[
         why: "the kernel's logic is tested on the host, over a trait",
     },
     Rule {
-        who: &["engine", "runtime", "wasi", "bundle", "link", "virtio", "image-runtime"],
+        who: &["engine", "runtime", "wasi", "bundle", "link", "ring", "virtio", "image-runtime"],
         target: BARE,
         never: &["kernel", "machine", "boot", "hosted", "cli", "compiler", "store"],
         why: "the library OS sees the kernel only as `abi`, and runs on any that serves it",

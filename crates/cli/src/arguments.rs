@@ -154,6 +154,18 @@ pub struct UpArguments {
     /// The manifest: a TOML file that names domains, what they may use, and their programs
     pub manifest: PathBuf,
 
+    /// Boot a machine in QEMU and run the system there, on Selkis' own kernel
+    #[arg(long)]
+    pub vm: bool,
+
+    /// How many CPUs the machine has [default: as many as the domain with the most may use]
+    #[arg(long, value_name = "COUNT", requires = "vm", value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub cpus: Option<u32>,
+
+    /// Say on standard error what is being done, and what the machine's kernel says
+    #[arg(short, long, requires = "vm")]
+    pub verbose: bool,
+
     /// Print nothing but errors
     #[arg(short, long, conflicts_with = "json")]
     quiet: bool,

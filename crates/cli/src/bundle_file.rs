@@ -1,17 +1,15 @@
 //! Writes a bundle to a file that has no name, so that it is gone when its last user is.
 
-use abi::PAGE_SIZE;
-use bundle::{Item, Kind, Layout, Plan};
+use abi::{PAGE_SIZE, Span};
+use bundle::{Kind, Layout, Plan};
 use std::fs::File;
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 
 /// A bundle that is being written. The plan comes last, because it holds the checksums of the files.
 #[derive(Debug)]
 pub struct BundleWriter {
-    file: File,
-    items: Vec<Item>,
-    /// Where the next item begins.
-    end: u64,
+    pages: PageWriter,
+    items: Vec<(Kind, Span)>,
 }
 
 /// A bundle that has been written.
@@ -23,18 +21,23 @@ pub struct BundleFile {
     pub length: u64,
 }
 
+/// A file in which each thing begins at a page. The first page is left for a header.
+#[derive(Debug)]
+pub struct PageWriter {
+    file: File,
+    /// Where the next begins.
+    end: u64,
+}
+
 impl BundleWriter {
     /// Begins one in `$TMPDIR`.
     pub fn new() -> io::Result<Self> {
-        Ok(Self { file: tempfile::tempfile()?, items: Vec::new(), end: PAGE_SIZE })
+        Ok(Self { pages: PageWriter::new()?, items: Vec::new() })
     }
 
-    /// Adds a file as it is. Between files, `io::copy` leaves the copying to Linux.
-    pub fn add_file(&mut self, kind: Kind, mut from: &File) -> io::Result<()> {
-        from.rewind()?;
-        self.file.seek(SeekFrom::Start(self.end))?;
-        let length = io::copy(&mut from, &mut self.file)?;
-        self.close_item(kind, length);
+    /// Adds a file as it is.
+    pub fn add_file(&mut self, kind: Kind, from: &File) -> io::Result<()> {
+        self.items.push((kind, self.pages.add_file(from)?));
         Ok(())
     }
 
@@ -45,35 +48,65 @@ impl BundleWriter {
         wrap: impl Fn(io::Error) -> E,
         fill: impl FnOnce(&mut dyn Write) -> Result<T, E>,
     ) -> Result<T, E> {
+        let (filled, span) = self.pages.add_with(wrap, fill)?;
+        self.items.push((kind, span));
+        Ok(filled)
+    }
+
+    /// Adds the plan and writes the table.
+    pub fn finish(mut self, plan: &Plan) -> io::Result<BundleFile> {
+        self.items.push((Kind::Plan, self.pages.add(&Layout::encode_plan(plan))?));
+        self.pages.finish(&self.items)
+    }
+}
+
+impl PageWriter {
+    /// Begins one in `$TMPDIR`.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self { file: tempfile::tempfile()?, end: PAGE_SIZE })
+    }
+
+    /// Adds bytes.
+    pub fn add(&mut self, bytes: &[u8]) -> io::Result<Span> {
+        self.add_with(|error| error, |to| to.write_all(bytes)).map(|((), span)| span)
+    }
+
+    /// Adds a file as it is. Between files, `io::copy` leaves the copying to Linux.
+    pub fn add_file(&mut self, mut from: &File) -> io::Result<Span> {
+        from.rewind()?;
+        self.file.seek(SeekFrom::Start(self.end))?;
+        let length = io::copy(&mut from, &mut self.file)?;
+        Ok(self.close(length))
+    }
+
+    /// Adds what `fill` writes.
+    pub fn add_with<T, E>(
+        &mut self,
+        wrap: impl Fn(io::Error) -> E,
+        fill: impl FnOnce(&mut dyn Write) -> Result<T, E>,
+    ) -> Result<(T, Span), E> {
         self.file.seek(SeekFrom::Start(self.end)).map_err(&wrap)?;
         let mut writer = BufWriter::with_capacity(1 << 20, &self.file);
         let filled = fill(&mut writer)?;
         writer.flush().map_err(&wrap)?;
         drop(writer);
         let length = self.file.stream_position().map_err(&wrap)? - self.end;
-        self.close_item(kind, length);
-        Ok(filled)
+        Ok((filled, self.close(length)))
     }
 
-    /// Adds the plan and writes the table.
-    pub fn finish(mut self, plan: &Plan) -> io::Result<BundleFile> {
-        let plan = Layout::encode_plan(plan);
-        let plan_at = self.end;
-        self.close_item(Kind::Plan, plan.len() as u64);
-        let layout = Layout::new(&self.items);
-        assert_eq!(layout.spans.last().map(|span| span.base), Some(plan_at), "laid out as it was written");
-        self.file.seek(SeekFrom::Start(plan_at))?;
-        self.file.write_all(&plan)?;
+    /// Writes the header.
+    pub fn finish(mut self, items: &[(Kind, Span)]) -> io::Result<BundleFile> {
         self.file.rewind()?;
-        self.file.write_all(&layout.header)?;
-        self.file.set_len(layout.length)?;
+        self.file.write_all(&Layout::header(items, self.end))?;
+        self.file.set_len(self.end)?;
         self.file.rewind()?;
-        Ok(BundleFile { file: self.file, length: layout.length })
+        Ok(BundleFile { file: self.file, length: self.end })
     }
 
-    fn close_item(&mut self, kind: Kind, length: u64) {
-        self.items.push(Item { kind, length });
+    fn close(&mut self, length: u64) -> Span {
+        let span = Span::new(self.end, length);
         self.end += length.next_multiple_of(PAGE_SIZE);
+        span
     }
 }
 

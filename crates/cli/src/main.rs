@@ -22,6 +22,7 @@ mod plan;
 mod report;
 mod run;
 mod sockets;
+mod system_bundle;
 mod tree;
 mod up;
 mod vm;

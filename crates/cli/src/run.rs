@@ -9,7 +9,7 @@ use crate::machine_bundle;
 use crate::parts::{self, Part};
 use crate::plan::{fresh_seed, plan};
 use crate::report::Verbosity;
-use crate::vm::{self, Machine};
+use crate::vm::{self, Machine, Mitigations};
 use bundle::{Console, DirectorySource, Seed, Terminal, Terminals};
 use hosted::confine::{Cell, missing};
 use hosted::files::LinuxFiles;
@@ -66,7 +66,15 @@ fn run_in_machine(arguments: &RunArguments, verbosity: Verbosity) -> Result<u8, 
         None => vm::memory_for(arguments.program.memory, bundle.length),
     };
     vm::check_memory(memory, bundle.length)?;
-    Ok(vm::run(Machine { qemu: &qemu, kernel, bundle, memory, verbosity })?)
+    Ok(vm::run(Machine {
+        qemu: &qemu,
+        kernel,
+        bundle,
+        memory,
+        cpus: 1,
+        mitigations: Mitigations::On,
+        verbosity,
+    })?)
 }
 
 /// At which of this process's streams a person may sit: the program in the machine is told, as it would find out hosted.

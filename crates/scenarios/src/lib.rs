@@ -1,7 +1,7 @@
 //! The scenario tests: what a user does with the `selkis` command, with the same assertions hosted and in QEMU.
 //!
 //! ```text
-//! cargo test -p scenarios --test scenarios -- [--platform hosted|vm] [--soak] [FILTER]…
+//! cargo test -p scenarios --test scenarios -- [--platform hosted|vm|vm-2] [--soak] [FILTER]…
 //! ```
 //! Each prints a line; the last line says how many passed and failed, and so does the exit status. The command to test is
 //! `$SELKIS_BIN`, or the one in `$SELKIS_LIB`; real programs come from `$SELKIS_FETCH`. `$SELKIS_SOAK` is as `--soak`.
@@ -51,7 +51,7 @@ pub fn main() -> ExitCode {
     }
     let arguments = Arguments::parse();
     let platforms = match arguments.platform.as_slice() {
-        [] => vec![Platform::Hosted, Platform::Vm],
+        [] => vec![Platform::Hosted, Platform::Vm, Platform::Vm2],
         chosen => chosen.to_vec(),
     };
     let soak = arguments.soak || env::var_os("SELKIS_SOAK").is_some();

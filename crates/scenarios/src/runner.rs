@@ -16,6 +16,9 @@ pub enum Platform {
     Hosted,
     /// On Selkis' own kernel, in QEMU.
     Vm,
+    /// The same with two CPUs.
+    #[value(name = "vm-2")]
+    Vm2,
 }
 
 /// How much of what could be tried is tried.
@@ -30,8 +33,12 @@ pub enum Depth {
 /// What a scenario is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum On {
-    /// Both platforms, with the same assertions.
+    /// Hosted and in the machine, with the same assertions.
     Both,
+    /// The same, and in a machine with two CPUs as well.
+    All,
+    /// In machines: it is about something that Linux does not have.
+    Machines,
     /// One: it is about something that the other does not have.
     Only(Platform),
 }
@@ -63,6 +70,7 @@ impl Platform {
         match self {
             Self::Hosted => "hosted",
             Self::Vm => "vm",
+            Self::Vm2 => "vm-2",
         }
     }
 }
@@ -73,7 +81,9 @@ impl Selection {
             self.filter.is_empty() || self.filter.iter().any(|part| scenario.name.contains(part.as_str()))
         };
         let runs_on = |scenario: &Scenario, platform| match scenario.on {
-            On::Both => true,
+            On::Both => platform != Platform::Vm2,
+            On::All => true,
+            On::Machines => platform != Platform::Hosted,
             On::Only(only) => only == platform,
         };
         let mut picked = Vec::new();

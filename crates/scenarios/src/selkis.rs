@@ -83,11 +83,21 @@ impl Context {
 
     /// `selkis run` of a program, on this platform.
     pub fn program(&self, path: impl Into<OsString>) -> Run<'_> {
-        let vm = (self.platform == Platform::Vm).then(|| OsString::from("--vm"));
+        let vm = (self.platform != Platform::Hosted).then(|| OsString::from("--vm"));
         Run {
             words: [OsString::from("run")].into_iter().chain(vm).chain([path.into()]).collect(),
             ..self.command()
         }
+    }
+
+    /// `selkis up` of a manifest, on this platform.
+    pub fn up(&self, manifest: impl Into<OsString>) -> Run<'_> {
+        let platform: &[&str] = match self.platform {
+            Platform::Hosted => &[],
+            Platform::Vm => &["--vm", "--cpus=1"],
+            Platform::Vm2 => &["--vm", "--cpus=2"],
+        };
+        self.command().options(["up"]).options(platform).options([manifest.into()])
     }
 
     /// `selkis` without a word.
@@ -106,7 +116,7 @@ impl Context {
     pub fn on<T>(&self, hosted: T, vm: T) -> T {
         match self.platform {
             Platform::Hosted => hosted,
-            Platform::Vm => vm,
+            Platform::Vm | Platform::Vm2 => vm,
         }
     }
 }

@@ -69,7 +69,7 @@ impl Up {
     /// Starts the system of this manifest, which has this name.
     pub fn start_manifest(context: &Context, manifest: PathBuf, name: &str) -> Verdict<Self> {
         let folder = runtime_folder(context)?;
-        let command = context.command().options(["up", "--json"]).options([manifest]);
+        let command = context.up(manifest).options(["--json"]);
         let running = command.variable("XDG_RUNTIME_DIR", &folder).input(Input::Empty).start()?;
         Ok(Self { running, folder, name: name.into() })
     }

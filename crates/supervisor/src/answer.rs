@@ -43,12 +43,19 @@ pub enum Progress {
     Done,
 }
 
+impl Answer {
+    /// No.
+    pub(crate) fn refused(refusal: Refusal) -> Self {
+        Self(Stage::Reply(Box::new(Reply::Refused(refusal))))
+    }
+}
+
 impl Supervisor {
     /// Takes a request: its answer, and what is to be done.
     pub fn ask(&mut self, request: Request, now_ns: u64) -> (Answer, Vec<Effect>) {
         match self.take(request, now_ns) {
             Ok((stage, effects)) => (Answer(stage), effects),
-            Err(refusal) => (Answer(Stage::Reply(Box::new(Reply::Refused(refusal)))), Vec::new()),
+            Err(refusal) => (Answer::refused(refusal), Vec::new()),
         }
     }
 

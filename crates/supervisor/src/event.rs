@@ -2,8 +2,9 @@
 
 use alloc::string::String;
 use alloc::vec::Vec;
-use control::{End, How, Platform, Stream, Usage};
+use control::{Cpu, End, How, Platform, Stream, Usage};
 use core::fmt;
+use serde::{Deserialize, Serialize};
 
 /// A system as the manifest describes it.
 #[derive(Clone, Debug)]
@@ -83,6 +84,8 @@ pub enum Event<'a> {
     },
     /// What the domain uses, of this run alone. The last before its end counts for good.
     Measured(DomainId, Usage),
+    /// What the machine's CPUs have done, by number.
+    MeasuredCpus(Vec<Cpu>),
     /// Time has passed: [`crate::Supervisor::deadline_ns`] is there.
     Time,
     /// The whole system is to end.
@@ -101,7 +104,7 @@ pub enum Effect {
 }
 
 /// What there is to tell about a program. As text it goes on after its name.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Notice {
     /// It runs; so often it had run before.
     Started {
@@ -124,7 +127,7 @@ pub enum Notice {
 }
 
 /// What follows the end of a program.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Next {
     /// Nothing, by its policy.
     Nothing,

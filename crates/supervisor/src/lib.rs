@@ -22,6 +22,8 @@ mod backoff;
 mod event;
 mod life;
 mod log;
+mod news;
+pub mod relay;
 mod supervisor;
 
 pub use answer::{Answer, Progress};
@@ -29,4 +31,5 @@ pub use backoff::{FIRST_NS, MAX_NS, STABLE_NS};
 pub use event::{DomainId, DomainSetup, Effect, Event, Next, Notice, Restart, Setup};
 pub use life::GRACE_NS;
 pub use log::LINE_BYTES_MAX;
+pub use news::News;
 pub use supervisor::{Outcome, Supervisor};

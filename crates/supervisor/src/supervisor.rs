@@ -5,7 +5,8 @@ use crate::life::Life;
 use crate::log::{Log, Sequence};
 use alloc::string::ToString;
 use alloc::vec::Vec;
-use control::{Domain, How, Memory, Phase, Program, ProgramName, System, Usage};
+use control::{Cpu, Domain, How, Memory, Phase, Program, ProgramName, System, Usage};
+use serde::{Deserialize, Serialize};
 
 /// The root's logic. Times are in nanoseconds since the system started, and never go back.
 #[derive(Debug)]
@@ -13,6 +14,7 @@ pub struct Supervisor {
     setup: Setup,
     tasks: Vec<Task>,
     sequence: Sequence,
+    cpus: Vec<Cpu>,
     shutdown: Option<How>,
 }
 
@@ -29,7 +31,7 @@ pub(crate) struct Task {
 }
 
 /// How a system that has ended has done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
     /// Every program ended with status 0, or was ended by a user.
     Succeeded,
@@ -48,7 +50,7 @@ impl Supervisor {
             current: Usage::default(),
         };
         let tasks = setup.domains.iter().enumerate().map(task).collect();
-        Self { setup, tasks, sequence: Sequence::default(), shutdown: None }
+        Self { setup, tasks, sequence: Sequence::default(), cpus: Vec::new(), shutdown: None }
     }
 
     /// Takes note of what has happened: what is to be done now. An event that cannot be (of a domain that was not started, say)
@@ -79,6 +81,7 @@ impl Supervisor {
                 self.with(domain, |task, sequence| task.log.write(stream, bytes, now_ns, sequence));
             }
             Event::Measured(id, usage) => self.with(id, |task, _| task.measured(usage)),
+            Event::MeasuredCpus(cpus) => self.cpus = cpus,
         }
         self.note(&effects, now_ns);
         effects
@@ -117,7 +120,7 @@ impl Supervisor {
             phase: self.phase(),
             uptime_ns: now_ns,
             started_unix_ns: self.setup.started_unix_ns,
-            cpus: Vec::new(),
+            cpus: self.cpus.clone(),
             domains: self.setup.domains.iter().zip(&self.tasks).map(domain).collect(),
         }
     }

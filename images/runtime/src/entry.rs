@@ -111,7 +111,7 @@ fn kind_of(code: u64) -> Option<Kind> {
 
 fn fatal(context: &Context) -> ! {
     if context.out_of_memory != 0 {
-        last_words(format_args!("the machine has no page left for it"), report::STATUS_MEMORY);
+        last_words(format_args!("no page is left for it"), report::STATUS_MEMORY);
     }
     last_words(
         format_args!(

@@ -49,10 +49,20 @@ pub fn print_bytes(bytes: &[u8]) {
     }
 }
 
-/// Ends the machine, or the hosted process.
+/// Sleeps until an event or `deadline_ns` has come: the events, which are taken.
+pub fn wait(system: &runtime::System, deadline_ns: u64) -> u64 {
+    system.kernel().call(Request::Wait { vcpu: vcpu(), deadline_ns }).unwrap_or(0)
+}
+
+/// Ends the machine or the hosted process; or this domain alone, if the machine is not its to stop.
 pub fn stop(status: u8) -> ! {
+    let (space, machine) = (Handle::from_raw(SPACE.load(Relaxed)), Handle::from_raw(MACHINE.load(Relaxed)));
     if let Some(door) = DOOR.get() {
-        let _ = door.call(Request::Stop { machine: Handle::from_raw(MACHINE.load(Relaxed)), status });
+        let end = match (door, machine) {
+            (Door::SystemCall, Handle::NONE) => Request::End { domain: space, status: status.into() },
+            (_, machine) => Request::Stop { machine, status },
+        };
+        let _ = door.call(end);
     }
     // SAFETY: an undefined instruction: the kernel ends the domain, Linux the process.
     unsafe { asm!("ud2", options(noreturn)) }

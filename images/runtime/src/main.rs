@@ -2,7 +2,8 @@
 //! hosted, a launcher maps the same file into a Linux process and serves the same calls by a function.
 //!
 //! This is the composition root: it puts kernel, engine, WASI and providers together, runs the one program
-//! of the plan, and reports how that ended. What it is not: a place for policy or mechanism of its own.
+//! of the plan, and reports how that ended. What it is not: a place for policy or mechanism of its own. If the boot module describes a
+//! system, it runs no program and is that system's [`root`] instead.
 #![no_std]
 #![no_main]
 #![allow(unsafe_code)]
@@ -16,6 +17,7 @@ mod hosted;
 mod launcher;
 mod machine;
 mod report;
+mod root;
 mod run;
 
 use abi::BootInfo;

@@ -72,7 +72,7 @@ impl Report {
             Stop::OutOfMemory => (
                 STATUS_MEMORY,
                 Cause::OutOfMemory,
-                "out of memory: the machine has no page left (--vm-memory)",
+                "out of memory: no page is left for it (see --vm-memory; in a system, its domain's `memory`)",
             ),
         };
         Self { status, cause, message: format!("selkis: {program}: {reason}\n") }

@@ -7,7 +7,7 @@ use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
-use bundle::{Bundle, Plan};
+use bundle::{Bundle, Module, Plan};
 use runtime::process::{self, Limits};
 use runtime::trap::{self, Stop};
 use runtime::{LoadError, Process, Program, System, program};
@@ -16,6 +16,11 @@ use wasi::p1::{DESCRIPTORS_MAX, Preopen, Start};
 use wasi::provider::{Host, Stream, StreamSet};
 
 /// Reads the boot module.
+pub fn module(boot: &'static BootInfo) -> Result<Module<'static>, Report> {
+    Module::parse(entry::module(boot)).map_err(|error| Report::not_started("the boot module", error))
+}
+
+/// Reads a boot module that must hold a program.
 pub fn bundle(boot: &'static BootInfo) -> Result<Bundle<'static>, Report> {
     Bundle::parse(entry::module(boot)).map_err(|error| Report::not_started("the boot module", error))
 }

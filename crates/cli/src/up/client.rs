@@ -1,12 +1,13 @@
 //! One connection to the control socket.
 
+use super::backend::Backend;
 use super::http::{self, Asked};
-use super::system::System;
-use control::{Decoder, GREETING, Refusal, Reply, Request, encode};
+use control::{Decoder, GREETING, Refusal, Reply, Request, encode, metrics};
 use rustix::event::{PollFd, PollFlags};
 use std::io::{ErrorKind, Read, Write};
+use std::mem;
 use std::os::unix::net::UnixStream;
-use supervisor::{Answer, Progress};
+use supervisor::Progress;
 
 /// What is read at a time.
 const READ_BYTES: usize = 4 << 10;
@@ -15,9 +16,9 @@ const TURN_BYTES: usize = 256 << 10;
 
 /// A client. At most one reply waits for it; the next is made when that is sent. So one that does not read holds nobody up.
 #[derive(Debug)]
-pub struct Client {
+pub struct Client<Answer> {
     stream: UnixStream,
-    speaks: Speaks,
+    speaks: Speaks<Answer>,
     /// What is to be sent, from `sent` on.
     out: Vec<u8>,
     sent: usize,
@@ -25,13 +26,15 @@ pub struct Client {
 
 /// What it speaks.
 #[derive(Debug)]
-enum Speaks {
+enum Speaks<Answer> {
     /// It has said nothing.
     NotYet,
     /// Frames.
     Frames { decoder: Decoder<Request>, answer: Option<Answer> },
     /// HTTP: the request so far.
     Http(Vec<u8>),
+    /// HTTP: the figures that were asked for.
+    Figures { asked: Asked, answer: Answer },
     /// No more: what is to be sent is the last.
     Farewell,
     /// It is told that it is one too many. It may be about to write: that must not fail before it has read why.
@@ -58,7 +61,7 @@ enum Step {
     Over,
 }
 
-impl Client {
+impl<Answer> Client<Answer> {
     /// A new connection, which does not wait.
     pub fn new(stream: UnixStream) -> Self {
         Self { stream, speaks: Speaks::NotYet, out: Vec::new(), sent: 0 }
@@ -79,7 +82,9 @@ impl Client {
             Speaks::NotYet | Speaks::Http(_) | Speaks::Refused | Speaks::Frames { answer: None, .. } => {
                 PollFlags::IN
             }
-            Speaks::Frames { answer: Some(_), .. } | Speaks::Farewell => PollFlags::empty(),
+            Speaks::Frames { answer: Some(_), .. } | Speaks::Figures { .. } | Speaks::Farewell => {
+                PollFlags::empty()
+            }
         };
         PollFd::new(&self.stream, wanted)
     }
@@ -91,12 +96,20 @@ impl Client {
 
     /// Is there something that it has not been sent, or will be told yet?
     pub fn is_busy(&self) -> bool {
-        let answering = matches!(self.speaks, Speaks::Frames { answer: Some(_), .. });
-        answering || !self.out.is_empty()
+        self.is_answered() || !self.out.is_empty()
+    }
+
+    /// Takes its leave: the answer that it waits for, if there is one.
+    pub fn leave(self) -> Option<Answer> {
+        match self.speaks {
+            Speaks::Frames { answer, .. } => answer,
+            Speaks::Figures { answer, .. } => Some(answer),
+            Speaks::NotYet | Speaks::Http(_) | Speaks::Farewell | Speaks::Refused => None,
+        }
     }
 
     /// Does what can be done without waiting.
-    pub fn advance(&mut self, system: &mut System) -> Fate {
+    pub fn advance(&mut self, system: &mut impl Backend<Answer = Answer>) -> Fate {
         let mut turn_bytes = TURN_BYTES;
         loop {
             let step = match self.out.is_empty() {
@@ -113,7 +126,11 @@ impl Client {
 
     /// Has something happened on a connection that waits for the system? Then it has gone.
     pub fn has_gone(&self) -> bool {
-        matches!(self.speaks, Speaks::Frames { answer: Some(_), .. }) && self.out.is_empty()
+        self.is_answered() && self.out.is_empty()
+    }
+
+    fn is_answered(&self) -> bool {
+        matches!(self.speaks, Speaks::Frames { answer: Some(_), .. } | Speaks::Figures { .. })
     }
 
     fn send(&mut self, turn_bytes: &mut usize) -> Step {
@@ -138,17 +155,33 @@ impl Client {
     }
 
     /// Makes the next thing to send, or reads what it is about.
-    fn prepare(&mut self, system: &mut System) -> Step {
+    fn prepare(&mut self, system: &mut impl Backend<Answer = Answer>) -> Step {
         match &mut self.speaks {
             Speaks::Farewell => return Step::Over,
             Speaks::NotYet | Speaks::Refused => {}
             Speaks::Http(request) => {
-                self.out = match http::parse(request) {
+                match http::parse(request) {
                     Asked::NotYet => return self.receive(),
-                    asked @ (Asked::Metrics | Asked::MetricsHead) => http::metrics(&system.metrics(), asked),
-                    Asked::Other(status) => http::refusal(status),
+                    asked @ (Asked::Metrics | Asked::MetricsHead) => {
+                        self.speaks = Speaks::Figures { asked, answer: system.ask(Request::List) };
+                    }
+                    Asked::Other(status) => {
+                        self.out = http::refusal(status);
+                        self.speaks = Speaks::Farewell;
+                    }
+                }
+                return Step::Done;
+            }
+            Speaks::Figures { asked, answer } => {
+                let list = match system.next_reply(answer) {
+                    Progress::NotYet => return Step::Waits,
+                    Progress::Reply(Reply::List(list)) => list,
+                    Progress::Reply(_) | Progress::Done => return Step::Over,
                 };
-                self.speaks = Speaks::Farewell;
+                self.out = http::metrics(&metrics(&list), *asked);
+                if let Speaks::Figures { answer, .. } = mem::replace(&mut self.speaks, Speaks::Farewell) {
+                    system.forget(answer);
+                }
                 return Step::Done;
             }
             Speaks::Frames { decoder, answer: answer @ None } => match decoder.next() {
@@ -195,7 +228,7 @@ impl Client {
         match &mut self.speaks {
             Speaks::Frames { decoder, .. } => decoder.push(bytes),
             Speaks::Http(request) => request.extend_from_slice(bytes),
-            Speaks::NotYet | Speaks::Farewell | Speaks::Refused => {}
+            Speaks::NotYet | Speaks::Figures { .. } | Speaks::Farewell | Speaks::Refused => {}
         }
         Step::Done
     }

@@ -39,7 +39,7 @@ pub fn prepare(manifest: &System) -> Result<Vec<Domain>, Failure> {
 }
 
 /// As `run` finds it, but from the manifest's folder.
-fn locate(manifest: &System, file: &Path) -> Result<PathBuf, Failure> {
+pub fn locate(manifest: &System, file: &Path) -> Result<PathBuf, Failure> {
     let place = manifest.place_of(file);
     match place.try_exists() {
         Ok(false) => Ok(catalogue::fetch(file)?),
@@ -61,7 +61,7 @@ fn domain(
     };
     Ok(Domain {
         runtime,
-        plan: plan(program),
+        plan: plan(program, (0..program.directories.len() as u32).map(DirectorySource::Host).collect()),
         program: compiled.program.try_clone().map_err(duplicate)?,
         trap_helper: compiled.trap_helper.try_clone().map_err(duplicate)?,
         grants: program.directories.iter().map(grant).collect::<Result<_, _>>()?,
@@ -70,15 +70,16 @@ fn domain(
     })
 }
 
-fn plan(program: &Program) -> Plan {
+/// What its library OS is told; `sources` are those of its directories.
+pub fn plan(program: &Program, sources: Vec<DirectorySource>) -> Plan {
     let own_name = program.file.file_name().unwrap_or(program.file.as_os_str());
     let own_name = own_name.as_encoded_bytes().to_vec();
     let given = program.arguments.iter().map(|argument| argument.clone().into_bytes());
     let variable = |(name, value): &(String, String)| format!("{name}={value}").into_bytes();
-    let directory = |(number, directory): (usize, &Directory)| bundle::Directory {
+    let directory = |(directory, source): (&Directory, DirectorySource)| bundle::Directory {
         guest: directory.name.clone(),
         access: directory.access,
-        source: DirectorySource::Host(number as u32),
+        source,
     };
     Plan {
         program: program.file.display().to_string(),
@@ -87,7 +88,7 @@ fn plan(program: &Program) -> Plan {
         memory_bytes_max: program.memory.0,
         timeout_ns: program.timeout.map(|time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)),
         console: Console::Host,
-        directories: program.directories.iter().enumerate().map(directory).collect(),
+        directories: program.directories.iter().zip(sources).map(directory).collect(),
         seed: None,
     }
 }

@@ -1,12 +1,14 @@
 //! `selkis up`: a whole system, from its manifest.
 //!
-//! This process is the system's root. It starts a process for each domain, and then waits for whatever happens first in one
+//! This process is the system's root; with `--vm` the root is in the machine, and has the domains there. It starts a process for each domain, and then waits for whatever happens first in one
 //! `poll`: what programs write, their ends, clients of the control socket, signals, and the time. What follows from it is the
 //! `supervisor`'s to say. No process outlives this one: Linux kills them when the thread that started them ends.
 
+mod backend;
 mod client;
-mod domains;
+pub mod domains;
 mod http;
+mod machine;
 mod output;
 mod process;
 mod ready;
@@ -20,11 +22,14 @@ use crate::arguments::UpArguments;
 use crate::catalogue;
 use crate::exit::status;
 use crate::failure::Failure;
-use crate::report::say;
+use crate::parts::{self, Part};
+use crate::report::{Verbosity, say};
 use crate::sockets::Claim;
-use control::Phase;
+use crate::{system_bundle, vm};
+use backend::Backend;
+use machine::MachineSystem;
 use manifest::units::ByteCount;
-use manifest::{Machine, System as Manifest};
+use manifest::{Machine, Mitigations, System as Manifest};
 use output::Output;
 use ready::Ready;
 use rustix::event::{PollFd, PollFlags};
@@ -37,26 +42,51 @@ use std::time::{Duration, Instant};
 use supervisor::Outcome;
 use system::System;
 
+/// For each domain of a machine, what its root keeps besides.
+const DOMAIN_BYTES: u64 = 1 << 20;
 /// How long, after the last program's end, clients and standard output may take to read what is left for them.
 const FAREWELL_TIME: Duration = Duration::from_secs(1);
 
 /// Runs the system to its end and answers with the status to exit with.
 pub fn up(arguments: &UpArguments) -> Result<u8, Failure> {
     let manifest = Manifest::read(&arguments.manifest)?;
-    manifest.check(machine())?;
+    manifest.check(match arguments.vm {
+        true => Machine { cpus: cpus(&manifest, arguments), ..machine() },
+        false => machine(),
+    })?;
     let catalogue = std::cell::LazyCell::new(|| catalogue::list().unwrap_or_default());
     manifest.check_files(|name| catalogue.iter().any(|entry| entry.name == name))?;
     let claim = Claim::take(&manifest.name)?;
+    if arguments.vm {
+        let system = boot(&manifest, arguments)?;
+        return Root::new(arguments, &claim, system)?.run();
+    }
     let domains = domains::prepare(&manifest)?;
     allow_descriptors();
     hosted::confine::missing().iter().for_each(|missing| say(&missing.to_string()));
-    let mut root = Root {
-        signals: Signals::catch().map_err(Failure::Signals)?,
-        server: Server::new(claim.listen()?),
-        output: Output::new(arguments.report(), io::stdout()),
-        system: System::new(&manifest, domains),
+    Root::new(arguments, &claim, System::new(&manifest, domains))?.run()
+}
+
+/// Boots a machine with the system in it.
+fn boot(manifest: &Manifest, arguments: &UpArguments) -> Result<MachineSystem, Failure> {
+    // What is missing is said before anything is compiled.
+    let qemu = vm::find_qemu()?;
+    let kernel = parts::find(Part::Kernel)?;
+    let verbosity = Verbosity::from_flag(arguments.verbose);
+    let bundle = system_bundle::pack(manifest, verbosity)?;
+    let quotas = manifest.domains.iter().map(|domain| domain.memory.0.saturating_add(DOMAIN_BYTES)).sum();
+    let memory = vm::memory_for(ByteCount(quotas), bundle.length);
+    let mitigations = match manifest.mitigations {
+        Mitigations::On => vm::Mitigations::On,
+        Mitigations::Off => vm::Mitigations::Off,
     };
-    root.run()
+    let cpus = cpus(manifest, arguments);
+    MachineSystem::boot(&vm::Machine { qemu: &qemu, kernel, bundle, memory, cpus, mitigations, verbosity })
+}
+
+/// How many CPUs a machine gets: those that were asked for, or as many as the widest domain may use.
+fn cpus(manifest: &Manifest, arguments: &UpArguments) -> u32 {
+    arguments.cpus.unwrap_or_else(|| manifest.domains.iter().map(|domain| domain.cpus).max().unwrap_or(1))
 }
 
 /// What there is for domains: this machine.
@@ -75,23 +105,36 @@ fn allow_descriptors() {
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
-struct Root {
+struct Root<B: Backend> {
     signals: Signals,
-    server: Server,
+    server: Server<B::Answer>,
     output: Output,
-    system: System,
+    system: B,
 }
 
-impl Root {
+impl<B: Backend> Root<B> {
+    fn new(arguments: &UpArguments, claim: &Claim, system: B) -> Result<Self, Failure> {
+        Ok(Self {
+            signals: Signals::catch().map_err(Failure::Signals)?,
+            server: Server::new(claim.listen()?),
+            output: Output::new(arguments.report(), io::stdout()),
+            system,
+        })
+    }
+
     fn run(&mut self) -> Result<u8, Failure> {
         self.system.begin();
-        self.advance(&Ready::default());
-        while self.system.phase() != Phase::Ended {
+        self.advance(&Ready::default())?;
+        let outcome = loop {
+            if let Some(outcome) = self.system.outcome() {
+                break outcome;
+            }
             let ready = self.wait(self.system.time_left())?;
-            self.advance(&ready);
-        }
+            self.advance(&ready)?;
+        };
         self.farewell()?;
-        Ok(match self.system.outcome() {
+        self.system.close()?;
+        Ok(match outcome {
             _ if self.signals.have_come() => status::INTERRUPTED,
             Outcome::Succeeded => 0,
             Outcome::Failed => status::SYSTEM_FAILED,
@@ -107,13 +150,14 @@ impl Root {
     }
 
     /// Does what can be done without waiting. Signals go first: on a terminal they come together with ends that they caused.
-    fn advance(&mut self, ready: &Ready) {
+    fn advance(&mut self, ready: &Ready) -> Result<(), Failure> {
         if let Some(how) = self.signals.take() {
             self.system.shutdown(how);
         }
-        self.system.advance(ready);
+        let advanced = self.system.advance(ready);
         self.server.advance(ready, &mut self.system);
         self.output.advance(self.system.take_news());
+        advanced
     }
 
     /// Nothing happens any more, but what has happened may not have been read.
@@ -126,7 +170,7 @@ impl Root {
                 break;
             }
             let ready = self.wait(Some(left))?;
-            self.advance(&ready);
+            self.advance(&ready)?;
         }
         Ok(())
     }

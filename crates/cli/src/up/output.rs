@@ -1,6 +1,5 @@
 //! What `up` prints: what happens to programs.
 
-use super::system::News;
 use control::{End, How};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, write};
@@ -8,7 +7,7 @@ use serde::Serialize;
 use std::collections::VecDeque;
 use std::io::Stdout;
 use std::os::fd::AsFd;
-use supervisor::{Next, Notice};
+use supervisor::{News, Next, Notice};
 
 /// What a pipe that `poll` calls writable takes without blocking (pipe(7): PIPE_BUF).
 const PIECE_BYTES: usize = 4096;

@@ -1,8 +1,8 @@
 //! The control socket and its clients.
 
+use super::backend::Backend;
 use super::client::{Client, Fate};
 use super::ready::Ready;
-use super::system::System;
 use rustix::event::{PollFd, PollFlags};
 use std::io::ErrorKind;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -14,15 +14,15 @@ const REFUSED_MAX: usize = 16;
 
 /// Serves clients.
 #[derive(Debug)]
-pub struct Server {
+pub struct Server<Answer> {
     /// None when no more are let in.
     listener: Option<UnixListener>,
-    clients: Vec<Client>,
+    clients: Vec<Client<Answer>>,
     /// Linux let nobody in, most likely for want of descriptors: not before something else has happened is it asked again.
     is_out_of_descriptors: bool,
 }
 
-impl Server {
+impl<Answer> Server<Answer> {
     /// With a listener that does not wait.
     pub fn new(listener: UnixListener) -> Self {
         Self { listener: Some(listener), clients: Vec::new(), is_out_of_descriptors: false }
@@ -49,19 +49,21 @@ impl Server {
     }
 
     /// Lets clients in, and gives each what can be given without waiting.
-    pub fn advance(&mut self, ready: &Ready, system: &mut System) {
-        self.clients.retain_mut(|client| {
+    pub fn advance(&mut self, ready: &Ready, system: &mut impl Backend<Answer = Answer>) {
+        let has_left = |client: &mut Client<Answer>| {
             let is_ready = ready.has(client.stream());
             if is_ready && client.has_gone() {
-                return false;
+                return true;
             }
             let has_turn = is_ready || client.is_busy();
-            !has_turn || client.advance(system) == Fate::Stays
-        });
+            has_turn && client.advance(system) == Fate::Leaves
+        };
+        let left: Vec<_> = self.clients.extract_if(.., has_left).collect();
+        left.into_iter().filter_map(Client::leave).for_each(|answer| system.forget(answer));
         self.accept(system);
     }
 
-    fn accept(&mut self, system: &mut System) {
+    fn accept(&mut self, system: &mut impl Backend<Answer = Answer>) {
         self.is_out_of_descriptors = false;
         while let Some(listener) = self.listener.as_ref().filter(|_| self.has_room()) {
             match listener.accept() {
@@ -76,14 +78,19 @@ impl Server {
         }
     }
 
-    fn admit(&mut self, stream: UnixStream, system: &mut System) {
+    fn admit(&mut self, stream: UnixStream, system: &mut impl Backend<Answer = Answer>) {
         if stream.set_nonblocking(true).is_err() {
             return;
         }
         let is_one_too_many = self.clients.len() >= CLIENTS_MAX;
         let mut client = if is_one_too_many { Client::refused(stream) } else { Client::new(stream) };
-        if client.advance(system) == Fate::Stays {
-            self.clients.push(client);
+        match client.advance(system) {
+            Fate::Stays => self.clients.push(client),
+            Fate::Leaves => {
+                if let Some(answer) = client.leave() {
+                    system.forget(answer);
+                }
+            }
         }
     }
 

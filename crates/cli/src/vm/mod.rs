@@ -11,13 +11,12 @@ mod qemu;
 mod signals;
 mod words;
 
-pub use qemu::{QemuError, find as find_qemu};
+pub use qemu::{Qemu, QemuError, find as find_qemu};
 
 use crate::bundle_file::BundleFile;
 use crate::report::Verbosity;
 use console::{Console, ConsoleError, Streams};
 use manifest::units::ByteCount;
-use qemu::Qemu;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -26,7 +25,7 @@ const SYSTEM_BYTES: u64 = 64 << 20;
 /// The least that the kernel and the library OS start with, besides the bundle.
 const SYSTEM_BYTES_MIN: u64 = 16 << 20;
 /// From the program's last word to the end of QEMU. It takes milliseconds.
-const POWER_OFF_TIME: Duration = Duration::from_secs(10);
+pub const POWER_OFF_TIME: Duration = Duration::from_secs(10);
 
 /// What to boot.
 #[derive(Debug)]
@@ -39,8 +38,21 @@ pub struct Machine<'a> {
     pub bundle: BundleFile,
     /// How much memory it gets.
     pub memory: ByteCount,
+    /// How many CPUs.
+    pub cpus: u32,
+    /// Whether its kernel scrubs what CPUs could leak.
+    pub mitigations: Mitigations,
     /// Whether the kernel's words are shown as they come.
     pub verbosity: Verbosity,
+}
+
+/// Whether a kernel scrubs what a CPU could leak when it goes from one domain to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mitigations {
+    /// As the CPU says it needs.
+    On,
+    /// Not.
+    Off,
 }
 
 /// Why the machine did not run the program to its end.
@@ -75,6 +87,14 @@ pub enum VmError {
     Console {
         /// What.
         error: ConsoleError,
+        /// QEMU's and the kernel's last, each after a line break.
+        words: String,
+    },
+    /// What the root of a system said made no sense.
+    #[error("{error}{words}")]
+    Root {
+        /// What.
+        error: control::FrameError,
         /// QEMU's and the kernel's last, each after a line break.
         words: String,
     },

@@ -1,7 +1,7 @@
 //! The QEMU process: its command line, its start, its end.
 
-use super::Machine;
 use super::words::LastWords;
+use super::{Machine, Mitigations};
 use crate::leash;
 use crate::report::Verbosity;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -207,8 +207,10 @@ fn command_line(machine: &Machine, console: i32, serial: i32) -> Vec<OsString> {
         "max",
         "-m",
         &format!("{memory}M"),
+        "-smp",
+        &machine.cpus.to_string(),
         "-append",
-        "exit=isa-debug",
+        &kernel_words(machine),
         "-initrd",
         &format!("/proc/self/fd/{bundle}"),
         "-display",
@@ -237,6 +239,18 @@ fn command_line(machine: &Machine, console: i32, serial: i32) -> Vec<OsString> {
     let mut line = vec![OsString::from("-kernel"), machine.kernel.clone().into_os_string()];
     line.extend(words.map(OsString::from));
     line
+}
+
+/// What the kernel is told.
+fn kernel_words(machine: &Machine) -> String {
+    let mut words = String::from("exit=isa-debug");
+    if machine.cpus > 1 {
+        words.push_str(&format!(" cpus={}", machine.cpus));
+    }
+    if machine.mitigations == Mitigations::Off {
+        words.push_str(" mitigations=off");
+    }
+    words
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Time on the bare machine: the time-stamp counter, and once the real-time clock for the date.
 
-use super::device;
+use super::wire::device;
 use crate::{cpu, gate};
 use abi::boot::{ClockParameters, DeviceKind};
 use abi::{BootInfo, Request};
@@ -19,9 +19,12 @@ static EPOCH_NS: AtomicU64 = AtomicU64::new(u64::MAX);
 static IDLE_NS: AtomicU64 = AtomicU64::new(0);
 static CLOCK_DEVICE: Once<abi::Handle> = Once::new();
 
-/// Takes note of how to read the clocks.
-pub fn start(boot: &BootInfo) {
+/// Takes note of how to read the clocks. Who starts a domain tells it the date at 0 on the kernel's clock.
+pub fn start(boot: &BootInfo, epoch_ns: Option<u64>) {
     PARAMETERS.call_once(|| boot.clock);
+    if let Some(epoch_ns) = epoch_ns {
+        EPOCH_NS.store(epoch_ns, Relaxed);
+    }
     let records = boot.devices.iter().take(boot.device_count as usize);
     if let Some(record) = records.into_iter().find(|record| record.kind == DeviceKind::RealTimeClock) {
         CLOCK_DEVICE.call_once(|| record.handle);
@@ -39,11 +42,16 @@ pub fn monotonic_ns() -> u64 {
 /// Nanoseconds since 1970. The real-time clock is read when somebody asks for the first time; a machine without
 /// one lives in 1970.
 pub fn wall_ns() -> u64 {
+    epoch_ns().saturating_add(monotonic_ns())
+}
+
+/// The date at 0 on the kernel's clock, in nanoseconds since 1970.
+pub fn epoch_ns() -> u64 {
     if EPOCH_NS.load(Relaxed) == u64::MAX {
         let date_ns = read_date().unwrap_or(0).saturating_mul(NS_PER_S);
         EPOCH_NS.store(date_ns.saturating_sub(monotonic_ns()), Relaxed);
     }
-    EPOCH_NS.load(Relaxed) + monotonic_ns()
+    EPOCH_NS.load(Relaxed)
 }
 
 /// How long the process has been waiting, in nanoseconds.

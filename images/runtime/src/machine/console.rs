@@ -1,10 +1,11 @@
-//! The program's streams over the machine's console: in frames if somebody speaks them, else as plain bytes.
+//! The program's streams, to who started this domain or else over the machine's console: in frames if somebody speaks them, else
+//! as plain bytes.
 
-use super::device::{Dma, Function, Window};
+use super::wire::{ChannelWire, VirtioConsole, Wire};
 use crate::gate;
 use crate::report::Report;
-use abi::boot::{DeviceKind, DeviceRecord};
 use abi::{BootInfo, Handle, Request};
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::format;
 use alloc::string::String;
@@ -12,13 +13,13 @@ use alloc::vec;
 use alloc::vec::Vec;
 use bundle::{Console as Mode, Terminals};
 use link::{Credit, Frame, FromHost, GuestDecoder, split_body};
+use ring::Side;
 use runtime::System;
 use spin::Mutex;
-use virtio::{Console, DeviceType, Interrupts, Port, Transport};
 use wasi::Errno;
 use wasi::provider::{Input, Output, OutputStream, Stream, StreamSet, Terminal};
 
-/// Which event of the virtual CPU is the console's interrupt.
+/// Which event of the virtual CPU is the wire's.
 const EVENT: u32 = 0;
 
 /// How much input the host may send ahead of the program, in bytes.
@@ -27,11 +28,8 @@ const INPUT_BYTES_MAX: usize = 256 << 10;
 /// How much input has to be used before more is asked for: so that asking is rare.
 const CREDIT_STEP: usize = INPUT_BYTES_MAX / 2;
 
-/// What is read from the device at once.
+/// What is read from the wire at once.
 const READ_BYTES: usize = 16 << 10;
-
-/// How long a device with several ports may take to name the one that is used. QEMU does it as soon as it is asked to.
-const PORT_WAIT_NS: u64 = 1_000_000_000;
 
 /// Ctrl-C on a plain console: the byte that a terminal sends.
 const CONTROL_C: u8 = 3;
@@ -54,22 +52,15 @@ pub fn poll_cancel() -> bool {
 
 /// Opens the channel that the plan asks for.
 pub fn open(system: &'static System, boot: &BootInfo, mode: Mode) -> Result<(), String> {
-    let records = &boot.devices[..(boot.device_count as usize).min(boot.devices.len())];
-    let mut device = None;
-    for record in records {
-        device = Device::open(system, record)?;
-        if device.is_some() {
-            break;
-        }
-    }
-    let (talk, terminals) = match (mode, &device) {
+    let wire = wire(system, boot)?;
+    let (talk, terminals) = match (mode, &wire) {
         (Mode::Framed(terminals), Some(_)) => (Talk::Frames(GuestDecoder::new()), terminals),
         (Mode::Framed(_), None) => return Err(String::from("it has no virtio console")),
         (Mode::Raw, _) => (Talk::Plain, Terminals::all(bundle::Terminal::Yes)),
         (Mode::Host, _) => return Err(String::from("the bundle was made for a Linux process")),
     };
     let mut channel = Channel {
-        device,
+        wire,
         talk,
         terminals,
         input: VecDeque::new(),
@@ -91,6 +82,17 @@ pub fn open(system: &'static System, boot: &BootInfo, mode: Mode) -> Result<(), 
     Ok(())
 }
 
+/// The way to the other end of the streams, if there is one.
+fn wire(system: &'static System, boot: &BootInfo) -> Result<Option<AnyWire>, String> {
+    if boot.parent != Handle::NONE {
+        let channel = ChannelWire::open(system, boot.parent, EVENT, Side::Other);
+        let channel = channel.map_err(|error| format!("no channel to who started it: {error:?}"))?;
+        return Ok(Some(Box::new(channel)));
+    }
+    let console = VirtioConsole::find(system, boot, EVENT)?;
+    Ok(console.map(|console| Box::new(console) as AnyWire))
+}
+
 /// Says how it ended, and waits until everything that was written is out.
 pub fn finish(system: &'static System, report: &Report) {
     let outcome = with(|channel| match channel.talk {
@@ -108,77 +110,15 @@ pub fn finish(system: &'static System, report: &Report) {
     }
 }
 
-/// Sleeps in the kernel until something happens on the console, or until `deadline_ns` on the kernel's clock, and sees to
+/// Sleeps in the kernel until something happens on the wire, or until `deadline_ns` on the kernel's clock, and sees to
 /// what happened.
 pub fn sleep(system: &System, deadline_ns: u64) {
-    if wait(system, deadline_ns) {
-        with(Channel::interrupted);
+    if gate::wait(system, deadline_ns) & 1 << EVENT != 0 {
+        with(Channel::on_event);
     }
 }
 
-/// Sleeps in the kernel; whether the console's interrupt came.
-fn wait(system: &System, deadline_ns: u64) -> bool {
-    let wait = Request::Wait { vcpu: gate::vcpu(), deadline_ns };
-    system.kernel().call(wait).is_ok_and(|events| events & 1 << EVENT != 0)
-}
-
-/// The virtio console and its interrupt.
-struct Device {
-    system: &'static System,
-    handle: Handle,
-    console: Console<Window, Dma>,
-}
-
-impl Device {
-    /// Opens the device if it is a console with a port; says so if it should be one and cannot be used.
-    fn open(system: &'static System, record: &DeviceRecord) -> Result<Option<Self>, String> {
-        let (transport, interrupts) = match record.kind {
-            DeviceKind::VirtioMmio => {
-                let Some(window) = Window::map(system, record, 0) else { return Ok(None) };
-                (Transport::mmio(window), Interrupts::Line)
-            }
-            DeviceKind::Pci => (Transport::pci(&Function { system, record }), Interrupts::Vector(0)),
-            DeviceKind::None | DeviceKind::RealTimeClock => return Ok(None),
-        };
-        let Ok(transport) = transport else { return Ok(None) };
-        if transport.device_type() != DeviceType::CONSOLE {
-            return Ok(None);
-        }
-        let memory = Dma::take(system, record, Console::<Window, Dma>::MEMORY_BYTES)
-            .ok_or("there is no memory for its console")?;
-        let listen = Request::Listen { source: record.handle, index: 0, vcpu: gate::vcpu(), event: EVENT };
-        system.kernel().call(listen).map_err(|error| format!("no interrupts of its console: {error:?}"))?;
-        let opened = Console::open(transport, interrupts, memory)
-            .and_then(|console| Self { system, handle: record.handle, console }.with_port());
-        opened.map_err(|error| format!("its console cannot be used: {error}"))
-    }
-
-    /// Waits until the device has named the port that is used, if it has several. In its place port 0 will do.
-    fn with_port(mut self) -> Result<Option<Self>, virtio::Error> {
-        let deadline_ns = self.system.now_ns().saturating_add(PORT_WAIT_NS);
-        while self.console.port() != Port::Open && self.system.now_ns() < deadline_ns {
-            if wait(self.system, deadline_ns) {
-                self.on_interrupt()?;
-            }
-        }
-        match self.console.port() {
-            Port::Open => Ok(Some(self)),
-            Port::UnnamedButZero => {
-                let console = self.console.reopen_with_port_0()?;
-                Ok(Some(Self { console, ..self }))
-            }
-            Port::Unnamed => Ok(None),
-        }
-    }
-
-    /// Takes note of an interrupt and lets the next one come.
-    fn on_interrupt(&mut self) -> Result<(), virtio::Error> {
-        let result = self.console.on_interrupt();
-        let acknowledge = Request::Acknowledge { device: self.handle, index: 0 };
-        let _ = self.system.kernel().call(acknowledge);
-        result
-    }
-}
+type AnyWire = Box<dyn Wire + Send>;
 
 /// One for each output stream.
 struct PerOutput<T> {
@@ -202,7 +142,7 @@ enum Talk {
 
 /// The streams.
 pub struct Channel {
-    device: Option<Device>,
+    wire: Option<AnyWire>,
     talk: Talk,
     terminals: Terminals,
     input: VecDeque<u8>,
@@ -214,10 +154,10 @@ pub struct Channel {
     /// How much the host has room for, if it speaks frames.
     credit: PerOutput<Credit>,
     cancelled: bool,
-    /// The rest of a frame that the device had no room for; nothing else may be sent before it.
+    /// The rest of a frame that the wire had no room for; nothing else may be sent before it.
     outbox: Vec<u8>,
     sent: usize,
-    /// The device or the host does not keep to the protocol: nothing more comes or goes.
+    /// The wire or the host does not keep to the protocol: nothing more comes or goes.
     broken: bool,
     scratch: Vec<u8>,
 }
@@ -302,10 +242,10 @@ impl Channel {
         self.cancelled
     }
 
-    /// Takes note of an interrupt.
-    fn interrupted(&mut self) {
-        if let Some(device) = &mut self.device {
-            self.broken |= device.on_interrupt().is_err();
+    /// Takes note of the wire's event.
+    fn on_event(&mut self) {
+        if let Some(wire) = &mut self.wire {
+            self.broken |= wire.on_event().is_err();
         }
         self.pump();
     }
@@ -314,8 +254,8 @@ impl Channel {
     fn pump(&mut self) {
         let mut scratch = core::mem::take(&mut self.scratch);
         while !self.broken && (matches!(self.talk, Talk::Frames(_)) || self.input.len() < INPUT_BYTES_MAX) {
-            let Some(device) = &mut self.device else { break };
-            match device.console.read(&mut scratch) {
+            let Some(wire) = &mut self.wire else { break };
+            match wire.read(&mut scratch) {
                 Ok(count) => {
                     self.take_in(&scratch[..count]);
                     if count < scratch.len() {
@@ -361,7 +301,7 @@ impl Channel {
         }
     }
 
-    /// Sends a frame; what the device has no room for waits in the outbox.
+    /// Sends a frame; what the wire has no room for waits in the outbox.
     fn frame(&mut self, frame: Frame<'_>) {
         // Nothing here is longer than a frame can be, but the message of an exit might.
         let Ok(head) = frame.head() else { return };
@@ -372,19 +312,19 @@ impl Channel {
         self.outbox.extend_from_slice(&parts[1][in_body..]);
     }
 
-    /// Sends plain bytes, all of them: the device's rest waits in the outbox.
+    /// Sends plain bytes, all of them: the wire's rest waits in the outbox.
     fn plain(&mut self, bytes: &[u8]) {
-        if self.device.is_none() {
+        if self.wire.is_none() {
             return gate::print(core::str::from_utf8(bytes).unwrap_or_default());
         }
         let taken = if self.flush() { self.try_write(&[bytes]) } else { 0 };
         self.outbox.extend_from_slice(&bytes[taken..]);
     }
 
-    /// Sends some plain bytes. What the device has no room for waits in the outbox, as frames do: an empty outbox is
+    /// Sends some plain bytes. What the wire has no room for waits in the outbox, as frames do: an empty outbox is
     /// what says that there may be room.
     fn plain_part(&mut self, bytes: &[u8]) -> Output {
-        if self.device.is_none() {
+        if self.wire.is_none() {
             gate::print_bytes(bytes);
             return Output::Bytes(bytes.len());
         }
@@ -394,8 +334,8 @@ impl Channel {
     }
 
     fn try_write(&mut self, parts: &[&[u8]]) -> usize {
-        let Some(device) = &mut self.device else { return 0 };
-        match device.console.try_write_parts(parts) {
+        let Some(wire) = &mut self.wire else { return 0 };
+        match wire.write(parts) {
             Ok(count) => count,
             Err(_) => {
                 self.broken = true;
@@ -423,7 +363,7 @@ impl Channel {
     /// Whether everything is out.
     fn is_drained(&mut self) -> bool {
         let flushed = self.flush();
-        let idle = self.device.as_mut().is_none_or(|device| device.console.tx_idle().unwrap_or(true));
+        let idle = self.wire.as_mut().is_none_or(|wire| wire.is_idle().unwrap_or(true));
         self.broken || (flushed && idle)
     }
 }

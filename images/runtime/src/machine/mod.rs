@@ -1,16 +1,16 @@
 //! The bare machine: what the launcher provides when hosted comes from the bundle and the devices here.
 
-mod clock;
+pub mod clock;
 mod console;
-mod device;
+pub mod wire;
 
 use crate::report::Report;
-use crate::{cpu, entry, run};
+use crate::{cpu, entry, root, run};
 use abi::BootInfo;
 use alloc::string::String;
 use alloc::vec::Vec;
 use alloc::{borrow::ToOwned, format};
-use bundle::{Bundle, Console, DirectorySource};
+use bundle::{Bundle, DirectorySource, Module};
 use console::Channel;
 use runtime::System;
 use runtime::process;
@@ -36,9 +36,11 @@ pub fn main(system: &'static System, boot: &'static BootInfo) -> u8 {
 }
 
 fn start(system: &'static System, boot: &'static BootInfo) -> Result<Report, Report> {
-    let bundle = run::bundle(boot)?;
-    prepare(system, boot, bundle.plan.console)
-        .map_err(|reason| Report::not_started("the machine", reason))?;
+    let bundle = match run::module(boot)? {
+        Module::Program(bundle) => bundle,
+        Module::System(description) => return root::run(system, boot, description),
+    };
+    prepare(system, boot, &bundle).map_err(|reason| Report::not_started("the machine", reason))?;
     let host =
         machine_host(boot, &bundle).map_err(|reason| Report::not_started(&bundle.plan.program, reason))?;
     let idle = |wait: process::Wait| {
@@ -48,9 +50,9 @@ fn start(system: &'static System, boot: &'static BootInfo) -> Result<Report, Rep
     Ok(run::run(system, bundle, host, idle))
 }
 
-fn prepare(system: &'static System, boot: &'static BootInfo, console: Console) -> Result<(), String> {
-    clock::start(boot);
-    console::open(system, boot, console)?;
+fn prepare(system: &'static System, boot: &'static BootInfo, bundle: &Bundle<'_>) -> Result<(), String> {
+    clock::start(boot, bundle.start.as_ref().map(|start| start.epoch_ns));
+    console::open(system, boot, bundle.plan.console)?;
     entry::register_upcalls(system, boot).map_err(|error| format!("no upcalls: {error:?}"))?;
     system.hold_reserve().map_err(|error| format!("no reserve: {error:?}"))?;
     trap::set_poll_cancel(console::poll_cancel);
@@ -72,12 +74,18 @@ fn machine_host(boot: &'static BootInfo, bundle: &Bundle<'static>) -> Result<Mac
     let surroundings = Surroundings { wall_ns: clock::wall_ns, checkpoint };
     let files = Tree::new(grants?, bundle.files, boot.quota_bytes / FILES_SHARE, surroundings)
         .map_err(|error| format!("the copied files are damaged ({error:?})"))?;
-    let samples: Vec<u64> = (0..HARDWARE_SAMPLES).filter_map(|_| cpu::random()).collect();
-    let seed = bundle.plan.seed.as_ref().map(|seed| &seed.0);
+    let samples = hardware_samples();
+    let seed = bundle.start.as_ref().map(|start| &start.seed).or(bundle.plan.seed.as_ref());
+    let seed = seed.map(|seed| &seed.0);
     let entropy = Generator::new(seed, &samples).map_err(|_| {
         "there is no source of random numbers: the CPU has no RDRAND and nobody gave a seed".to_owned()
     })?;
     Ok(Providers { clock: MachineClock, entropy, streams: MachineStreams, files, wait: MachineWait })
+}
+
+/// What the CPU's generator of random numbers says.
+pub fn hardware_samples() -> Vec<u64> {
+    (0..HARDWARE_SAMPLES).filter_map(|_| cpu::random()).collect()
 }
 
 /// The kernel's clock, and the date.

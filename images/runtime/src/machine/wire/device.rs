@@ -131,9 +131,9 @@ impl DmaMemory for Dma {
 /// Copies by words, then the rest by bytes: an emulated CPU makes a step of each.
 ///
 /// # Safety
-/// Both ranges are mapped and do not overlap. One may be memory that a device changes at the same time: that is no undefined
+/// Both ranges are mapped and do not overlap. One may be memory that a device or another domain changes at the same time: that is no undefined
 /// behaviour for an instruction, as it would be for a slice.
-unsafe fn copy(to: usize, from: usize, bytes: usize) {
+pub unsafe fn copy(to: usize, from: usize, bytes: usize) {
     // SAFETY: the caller's.
     unsafe {
         asm!(

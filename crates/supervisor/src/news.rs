@@ -1,0 +1,56 @@
+//! What is told of a program, with its last words.
+
+use crate::answer::Progress;
+use crate::event::{DomainId, Next, Notice};
+use crate::supervisor::Supervisor;
+use alloc::string::ToString;
+use alloc::vec::Vec;
+use control::{Follow, From, ProgramName, Reply, Request, Selector, Stream};
+use serde::{Deserialize, Serialize};
+
+/// How many lines before an end may be told with it.
+const LAST_WORDS_MAX: u64 = 12;
+
+/// Something that has happened to a program.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct News {
+    /// When, since the system started.
+    pub at_ns: u64,
+    /// To which program.
+    pub name: ProgramName,
+    /// What.
+    pub notice: Notice,
+    /// If it failed: what it said last, line by line.
+    pub last_words: Vec<Vec<u8>>,
+}
+
+impl Supervisor {
+    /// A notice as it is told: [`crate::Effect::Notice`].
+    pub fn news(&mut self, id: DomainId, notice: Notice, now_ns: u64) -> News {
+        let last_words = match &notice {
+            Notice::Ended { next: Next::Stopped, .. } => Vec::new(),
+            Notice::Ended { end, .. } if !end.is_success() => self.last_words(id, now_ns),
+            _ => Vec::new(),
+        };
+        News { at_ns: now_ns, name: self.name(id), notice, last_words }
+    }
+
+    /// What the program wrote to standard error in the run that has just ended, the last of it.
+    fn last_words(&mut self, id: DomainId, now_ns: u64) -> Vec<Vec<u8>> {
+        let which = Selector::Named(self.name(id).to_string());
+        let request = Request::Log { which, from: From::Last(LAST_WORDS_MAX), follow: Follow::No };
+        let (mut answer, _) = self.ask(request, now_ns);
+        let mut lines = Vec::new();
+        while let Progress::Reply(reply) = self.next_reply(&mut answer) {
+            if let Reply::Log(piece) = reply {
+                lines.extend(piece.lines);
+            }
+        }
+        // That it has ended stands there last, and that it was started before all that it wrote.
+        let of_this_run = lines.into_iter().rev().skip(1).take_while(|line| line.stream != Stream::Event);
+        let errors = of_this_run.filter(|line| line.stream == Stream::Error).map(|line| line.bytes);
+        let mut words: Vec<Vec<u8>> = errors.collect();
+        words.reverse();
+        words
+    }
+}
