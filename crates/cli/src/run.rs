@@ -11,7 +11,7 @@ use crate::plan::{fresh_seed, plan};
 use crate::report::Verbosity;
 use crate::vm::{self, Machine, Mitigations};
 use bundle::{Console, DirectorySource, Seed, Terminal, Terminals};
-use hosted::confine::Cell;
+use hosted::confine::{Cell, missing};
 use hosted::files::LinuxFiles;
 use hosted::host::linux_host;
 use hosted::streams::LinuxStreams;
@@ -40,6 +40,7 @@ fn run_hosted(arguments: &RunArguments, verbosity: Verbosity) -> Result<u8, Fail
     let entropy = Generator::new(Some(&seed), &[]).map_err(Failure::NoSource)?;
     let compiled = compiled::compile(&program.program, &path, arguments.cpu, verbosity)?;
     let cell = Some(Cell::new(&directories)?);
+    missing().iter().for_each(|missing| verbosity.step(|| missing.to_string()));
     let status = hosted::launch(Launch {
         runtime,
         plan,

@@ -1,9 +1,11 @@
 //! A tree in memory and a directory of Linux, through the same trait: the same operations have the same results.
 
 use bundle::Access;
+use hosted::confine::Cell;
 use hosted::files::{Grant, LinuxFiles};
 use proptest::prelude::*;
-use proptest::test_runner::RngSeed;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::{RngSeed, TestRunner};
 use std::collections::BTreeMap;
 use wasi::provider::{
     Create, Expect, FileAccess, Files, Follow, Handle, Open, Path, SetTime, Stat, Times, Truncate,
@@ -300,10 +302,64 @@ fn histories_that_once_differed() {
     }
 }
 
+/// Tells the child where to work.
+const FOLDER: &str = "SELKIS_FILES_TEST";
+/// How many histories a confined process tries, each in a folder of its own.
+const CONFINED_CASES: usize = 300;
+
+/// What the files need of Linux, they keep: or Linux would kill the process.
+#[test]
+fn a_confined_process_is_served_as_any_other() {
+    let folder = tempfile::tempdir().unwrap();
+    for case in 0..CONFINED_CASES {
+        std::fs::create_dir(folder.path().join(case.to_string())).unwrap();
+    }
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "the_confined_child", "--nocapture"])
+        .env(FOLDER, folder.path())
+        // As in `streams.rs`.
+        .env("__RUST_TEST_INVOKE", "the_confined_child")
+        .output()
+        .unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && errors.contains("good"), "{}: {errors}", output.status);
+}
+
+/// What the child does; says "good" if all was as it should be.
+#[test]
+fn the_confined_child() {
+    let Some(folder) = std::env::var_os(FOLDER) else { return };
+    let folder = std::path::Path::new(&folder);
+    let open = |path: &std::path::Path| Grant::open(path, Access::ReadWrite).unwrap();
+    let cell = Cell::new(&[open(folder)]).unwrap();
+    let mut runner = TestRunner::new(ProptestConfig { rng_seed: RngSeed::Fixed(5), ..Default::default() });
+    let histories = prop::collection::vec(operation(), 1..40);
+    let cases: Vec<_> = (0..CONFINED_CASES)
+        .map(|case| {
+            let history = histories.new_tree(&mut runner).unwrap().current();
+            (open(&folder.join(case.to_string())), history)
+        })
+        .collect();
+    cell.close().unwrap();
+    for (grant, history) in cases {
+        if let Err(error) = compare_in(grant, &history) {
+            eprintln!("{error}");
+            std::process::exit(1);
+        }
+    }
+    eprintln!("good");
+    // The other threads are not confined, and may not be waited for from here.
+    std::process::exit(0);
+}
+
 /// Runs the same operations on both.
 fn compare(operations: &[Operation]) -> Result<(), TestCaseError> {
     let directory = tempfile::tempdir().unwrap();
-    let grant = Grant::open(directory.path(), Access::ReadWrite).unwrap();
+    compare_in(Grant::open(directory.path(), Access::ReadWrite).unwrap(), operations)
+}
+
+/// The same, with Linux's side in a directory that is empty.
+fn compare_in(grant: Grant, operations: &[Operation]) -> Result<(), TestCaseError> {
     let mut linux = LinuxFiles::new(vec![grant]);
     let grant = tree::Grant { access: Access::ReadWrite, nodes: Vec::new() };
     let surroundings = tree::Surroundings { wall_ns, checkpoint: || Ok(()) };

@@ -123,10 +123,17 @@ pub(crate) struct Counters {
 }
 
 impl Queue {
+    /// A queue with some room; `None` if there is no memory for it.
+    pub fn new() -> Option<Self> {
+        let mut queue = Self::default();
+        queue.entries.try_reserve_exact(ROOM_MIN).ok()?;
+        Some(queue)
+    }
+
     /// Adds one.
     pub fn add(&mut self, entry: Entry) -> Result<(), Error> {
         if self.entries.len() == self.entries.capacity() {
-            let room = self.entries.len().max(ROOM_MIN);
+            let room = self.entries.len();
             self.entries.try_reserve_exact(room).map_err(|_| Error::NoMemory)?;
         }
         self.entries.push(Entry { virtual_ns: self.virtual_ns, ..entry });

@@ -164,10 +164,10 @@ pub fn start<M: Machine>(
 fn empty<M: Machine>(machine: M, devices: Devices) -> Option<Kernel<M>> {
     let mut seats = Vec::new();
     seats.try_reserve_exact(machine.cpu_count()).ok()?;
-    seats.resize_with(machine.cpu_count(), || Seat {
-        queue: Lock::<_, M>::new(Queue::default()),
-        attention: AtomicBool::new(false),
-    });
+    for _ in 0..machine.cpu_count() {
+        let queue = Lock::<_, M>::new(Queue::new()?);
+        seats.push(Seat { queue, attention: AtomicBool::new(false) });
+    }
     Some(Kernel {
         authority: Lock::<_, M>::new(()),
         domains: Table::new(DOMAINS_MAX as usize)?,

@@ -160,17 +160,12 @@ impl KernelTables {
             for above in (level + 1..=TOP).rev() {
                 table = self.descend(take, table, index(delta.wrapping_add(at), above))?;
             }
-            // A run of entries of one table: the way down is the same for all.
-            let mut slot = index(delta.wrapping_add(at), level);
-            while slot < ENTRIES && physical.end - at >= bytes {
+            // A run of entries of one table: the way down is the same for all. Where the table ends larger pages may fit again.
+            let slot = index(delta.wrapping_add(at), level);
+            let run = (ENTRIES - slot).min((physical.end - at) / bytes);
+            for slot in slot..slot + run {
                 self.window.store(table, slot, at | flags | large | PRESENT | GLOBAL);
-                (slot, at) = (slot + 1, at + bytes);
-                if level == 1 && sizes == PageSizes::Huge && at.is_multiple_of(HUGE_BYTES) {
-                    break;
-                }
-                if level == 0 && sizes != PageSizes::Small && at.is_multiple_of(LARGE_BYTES) {
-                    break;
-                }
+                at += bytes;
             }
         }
         Some(())

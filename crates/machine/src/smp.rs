@@ -30,8 +30,10 @@ use spin::Once;
 
 /// How long a CPU may take to come, in nanoseconds.
 const WAIT_NS: u64 = 1_000_000_000;
-/// How long the first of the two interrupts that start it gets, and the pause after a reset (Intel MultiProcessor Specification 1.4, section
-/// B.4; of the 10 ms that it asks for after a reset no CPU with long mode needs any).
+/// The pause after a reset: of the 10 ms of the specification (Intel MultiProcessor Specification 1.4, section B.4) no CPU with long mode
+/// needs any.
+const RESET_NS: u64 = 10_000;
+/// How long the first of the two interrupts that start it gets (the same).
 const STEP_NS: u64 = 200_000;
 
 /// What all CPUs have alike.
@@ -165,7 +167,7 @@ fn start_others(machine: &mut X86, boot: &Boot, others: &[u32], limit: usize) {
         };
         MAILBOX.store(cpu as u64, Ordering::Release);
         apic.send_init(id);
-        wait_until(machine, STEP_NS, || false);
+        wait_until(machine, RESET_NS, || false);
         let start_page = (page / PAGE_SIZE) as u8;
         apic.send_start(id, start_page);
         if !wait_until(machine, STEP_NS, has_come) {

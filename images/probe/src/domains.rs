@@ -360,17 +360,24 @@ fn upcall_handlers(probe: &Probe) {
 
 /// Rings a child that echoes until it has answered, and answers with 1.
 fn ring(probe: &Probe, child: &Child) -> u64 {
-    let word = child.ring as *mut u64;
-    // SAFETY: the page is mapped, and shared memory is only accessed so.
-    let before = unsafe { word.read_volatile() };
+    let before = answered(probe, child, 0);
     probe.must(Request::Signal { target: child.channel });
+    answered(probe, child, before);
+    1
+}
+
+/// Waits until a child's word is another; when it listens, it makes 1 of the 0 that was there.
+fn answered(probe: &Probe, child: &Child, before: u64) -> u64 {
     let deadline_ns = probe.now() + 10_000 * MILLISECOND;
-    // SAFETY: as above.
-    while unsafe { word.read_volatile() } == before {
+    loop {
+        // SAFETY: the page is mapped, and shared memory is only accessed so.
+        let now = unsafe { (child.ring as *const u64).read_volatile() };
+        if now != before {
+            return now;
+        }
         check(probe.now() < deadline_ns, "it answers in time");
         probe.must(Request::Wait { vcpu: probe.info.vcpu, deadline_ns });
     }
-    1
 }
 
 fn echo(probe: &Probe, rounds: u64) {
@@ -394,9 +401,9 @@ fn revocation(probe: &Probe) {
             Handle::from_raw(probe.must(Request::CreateMemory { domain: space, bytes: PAGE_SIZE }));
         let domain = child.domain;
         let theirs = probe.must(Request::Grant { capability, rights: Rights::ALL, domain });
-        let word = child.ring as *mut u64;
+        answered(probe, &child, 0);
         // SAFETY: the page is mapped, and shared memory is only accessed so.
-        unsafe { word.add(1).write_volatile(theirs) }
+        unsafe { (child.ring as *mut u64).add(1).write_volatile(theirs) }
         ring(probe, &child);
         let begin = probe.now();
         let deadline_ns = begin + if gives { 5_000 } else { 20 } * MILLISECOND;

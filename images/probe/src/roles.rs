@@ -190,7 +190,7 @@ fn corrupt(probe: &Probe) -> ! {
     }
 }
 
-/// Maps the channel to whoever made the domain, and listens to it.
+/// Maps the channel to whoever made the domain, listens to it, and says so.
 fn open_ring(probe: &Probe) -> &'static AtomicU64 {
     let (space, memory) = (probe.info.space, probe.info.parent);
     let backing = Backing::Memory { memory, offset: 0, sharing: Sharing::Shared };
@@ -198,10 +198,12 @@ fn open_ring(probe: &Probe) -> &'static AtomicU64 {
     probe.must(Request::Map { space, span, backing, protection, commit: Commit::OnTouch });
     probe.must(Request::Listen { source: memory, index: 0, vcpu: probe.info.vcpu, event: RANG });
     // SAFETY: mapped for as long as the domain lives; both sides use atomics, or volatile words.
-    unsafe { &*(RING as *const AtomicU64) }
+    let word = unsafe { &*(RING as *const AtomicU64) };
+    answer(probe, word);
+    word
 }
 
-/// Answers once: it may have been rung before it listened, and then nobody waits for it any more but the word.
+/// Counts the word up, and rings.
 fn answer(probe: &Probe, word: &AtomicU64) {
     word.fetch_add(1, Relaxed);
     probe.must(Request::Signal { target: probe.info.parent });
@@ -213,9 +215,7 @@ fn wait(probe: &Probe) -> u64 {
 
 fn echo(probe: &Probe, rounds: u64) -> ! {
     let word = open_ring(probe);
-    // The first may have been rung before anybody listened.
-    answer(probe, word);
-    for _ in 1..rounds {
+    for _ in 0..rounds {
         wait(probe);
         answer(probe, word);
     }
@@ -227,9 +227,7 @@ fn keep(probe: &Probe, gives_back: bool) -> ! {
     let word = open_ring(probe);
     // SAFETY: the same page.
     let given = unsafe { &*((RING + 8) as *const AtomicU64) };
-    while given.load(Relaxed) == 0 {
-        wait(probe);
-    }
+    wait(probe);
     let memory = Handle::from_raw(given.load(Relaxed));
     let (space, backing) =
         (probe.info.space, Backing::Memory { memory, offset: 0, sharing: Sharing::Shared });

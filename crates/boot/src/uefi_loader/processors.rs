@@ -19,9 +19,10 @@ use super::machine;
 use super::memory::Pages;
 use super::trampoline::{self, Way};
 
-/// How long a processor may take to come, in microseconds; and the pause after a reset and between the two interrupts that start it (Intel
+/// How long a processor may take to come; the pause after a reset, and between the two interrupts that start it (Intel
 /// MultiProcessor Specification 1.4, section B.4; no processor with long mode needs the 10 ms after a reset).
 const WAIT_MICROSECONDS: u64 = 1_000_000;
+const RESET_MICROSECONDS: u64 = 10;
 const STEP_MICROSECONDS: u64 = 200;
 
 /// What they are, and what they need.
@@ -171,7 +172,7 @@ fn start_one(apic_id: u32, page: u32, ticks: u64, has_come: impl Fn() -> bool) -
     const START: u32 = 0x4600;
     let start = START | (page / PAGE_SIZE as u32);
     machine::send_command(apic_id, INIT);
-    wait(STEP_MICROSECONDS, &|| false);
+    wait(RESET_MICROSECONDS, &|| false);
     machine::send_command(apic_id, start);
     if !wait(STEP_MICROSECONDS, &has_come) {
         machine::send_command(apic_id, start);

@@ -23,7 +23,7 @@ use crate::catalogue;
 use crate::exit::status;
 use crate::failure::Failure;
 use crate::parts::{self, Part};
-use crate::report::Verbosity;
+use crate::report::{Verbosity, say};
 use crate::sockets::Claim;
 use crate::{system_bundle, vm};
 use backend::Backend;
@@ -63,6 +63,7 @@ pub fn up(arguments: &UpArguments) -> Result<u8, Failure> {
     }
     let domains = domains::prepare(&manifest)?;
     allow_descriptors();
+    hosted::confine::missing().iter().for_each(|missing| say(&missing.to_string()));
     Root::new(arguments, &claim, System::new(&manifest, domains))?.run()
 }
 

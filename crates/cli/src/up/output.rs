@@ -35,6 +35,13 @@ pub struct Output<To = Stdout> {
     left_out: u64,
 }
 
+/// Whether anything was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Written {
+    Some,
+    Nothing,
+}
+
 impl<To: AsFd> Output<To> {
     /// Nothing told yet.
     pub fn new(report: Report, to: To) -> Self {
@@ -62,9 +69,7 @@ impl<To: AsFd> Output<To> {
                 Report::Json => self.put(&json(&news)),
             }
         }
-        while self.is_busy() && self.is_writable() {
-            self.write();
-        }
+        while self.is_busy() && self.is_writable() && self.write() == Written::Some {}
     }
 
     fn put(&mut self, line: &str) {
@@ -92,15 +97,19 @@ impl<To: AsFd> Output<To> {
         poll(&mut [PollFd::new(&self.to, PollFlags::OUT)], Some(&now)).is_ok_and(|count| count > 0)
     }
 
-    fn write(&mut self) {
+    fn write(&mut self) -> Written {
         let (piece, _) = self.waiting.as_slices();
         match write(&self.to, &piece[..piece.len().min(PIECE_BYTES)]) {
-            Ok(count) => drop(self.waiting.drain(..count)),
-            Err(Errno::AGAIN | Errno::INTR) => {}
+            Ok(count) => {
+                self.waiting.drain(..count);
+                Written::Some
+            }
+            Err(Errno::AGAIN | Errno::INTR) => Written::Nothing,
             // Nobody will ever read it; the system goes on.
             Err(_) => {
                 self.report = Report::Nothing;
                 self.waiting.clear();
+                Written::Nothing
             }
         }
     }

@@ -7,15 +7,15 @@
 //!     root                    this process: with the groups below it, none of those above may hold one
 //!     domain-N                each domain
 //! ```
-//! They are there while a domain runs. Those of a process that was killed are removed by the next one.
+//! They are there until this process exits. Those of one that was killed are removed by the next.
 
 use super::Quotas;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 /// What this process's own group is called, before its number.
 const PREFIX: &str = "selkis-";
@@ -30,8 +30,6 @@ const BUDGET_US_MIN: u64 = 1000;
 #[derive(Debug)]
 pub struct Group {
     path: PathBuf,
-    /// Until it is dropped.
-    home: Option<Arc<Home>>,
 }
 
 impl Group {
@@ -39,7 +37,7 @@ impl Group {
     pub fn new(quotas: &Quotas) -> Option<Self> {
         let home = home()?;
         let number = home.made.fetch_add(1, Relaxed);
-        let group = Self { path: home.path.join(format!("domain-{number}")), home: Some(home) };
+        let group = Self { path: home.path.join(format!("domain-{number}")) };
         fs::create_dir(&group.path).ok()?;
         group.set(quotas).ok()?;
         Some(group)
@@ -60,6 +58,12 @@ impl Group {
         OpenOptions::new().write(true).open(self.path.join("cgroup.procs"))
     }
 
+    /// Takes the limits of the CPU away, for a process that is to end: its end takes time, which would be counted.
+    pub fn lift_budget(&self) {
+        // If that fails it takes longer.
+        let _ = write(&self.path, "cpu.max", "max");
+    }
+
     /// Whether Linux has ended a process of it for want of memory.
     pub fn was_out_of_memory(&self) -> bool {
         let text = fs::read_to_string(self.path.join("memory.events")).unwrap_or_default();
@@ -72,13 +76,10 @@ impl Drop for Group {
     fn drop(&mut self) {
         // If that fails, somebody has put a process there, and it stays until that ends.
         let _ = fs::remove_dir(&self.path);
-        // While this process moves back nobody may look where it is.
-        let _found = FOUND.lock().unwrap_or_else(PoisonError::into_inner);
-        self.home = None;
     }
 }
 
-/// This process's groups, removed when dropped.
+/// This process's groups.
 #[derive(Debug)]
 struct Home {
     base: PathBuf,
@@ -103,7 +104,7 @@ impl Home {
         let lacking = lacking(&base.join(SHARED_OUT))?;
         sweep(&base);
         let path = base.join(format!("{PREFIX}{}", process::id()));
-        // A child of this process's may have kept them from being removed the last time.
+        // One that had this number before may have left them.
         fs::create_dir_all(path.join("root"))?;
         let mut home = Self { base, path, added: Vec::new(), made: AtomicU64::new(0) };
         write(&home.path.join("root"), "cgroup.procs", "0")?;
@@ -117,10 +118,9 @@ impl Home {
         }
         Ok(home)
     }
-}
 
-impl Drop for Home {
-    fn drop(&mut self) {
+    /// Moves back, and removes what was made.
+    fn leave(&self) {
         // As far as it had come. What shares nothing out may hold processes again.
         for controller in CONTROLLERS {
             let _ = write(&self.path, SHARED_OUT, &format!("-{controller}"));
@@ -130,6 +130,12 @@ impl Drop for Home {
         }
         let _ = write(&self.base, "cgroup.procs", "0");
         remove(&self.path);
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        self.leave();
     }
 }
 
@@ -162,31 +168,21 @@ fn sweep(base: &Path) {
     }
 }
 
-/// Whether this process has groups of its own.
-enum Found {
-    /// It has not been tried.
-    Unknown,
-    /// It cannot.
-    No,
-    /// While a domain's group is there.
-    Yes(Weak<Home>),
+/// This process's groups, from the first domain to its exit: to share controllers out takes Linux some time.
+static HOME: OnceLock<Option<Home>> = OnceLock::new();
+
+fn home() -> Option<&'static Home> {
+    let make = || {
+        let home = Home::make(own_group()?).ok()?;
+        // SAFETY: the function can be called at any time, and may be there twice. If it is not, the next process sweeps.
+        unsafe { libc::atexit(leave_home) };
+        Some(home)
+    };
+    HOME.get_or_init(make).as_ref()
 }
 
-static FOUND: Mutex<Found> = Mutex::new(Found::Unknown);
-
-fn home() -> Option<Arc<Home>> {
-    let mut found = FOUND.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Found::No = *found {
-        return None;
-    }
-    if let Found::Yes(home) = &*found
-        && let Some(home) = home.upgrade()
-    {
-        return Some(home);
-    }
-    let home = own_group().and_then(|base| Home::make(base).ok()).map(Arc::new);
-    *found = home.as_ref().map_or(Found::No, |home| Found::Yes(Arc::downgrade(home)));
-    home
+extern "C" fn leave_home() {
+    HOME.get().iter().copied().flatten().for_each(Home::leave);
 }
 
 /// The folder of the group that this process is in.

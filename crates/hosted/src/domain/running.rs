@@ -121,6 +121,7 @@ impl Running {
 
     /// Ends it at once.
     pub fn kill(&self) -> io::Result<()> {
+        self.group.iter().for_each(Group::lift_budget);
         Ok(pidfd_send_signal(&self.process, Signal::KILL)?)
     }
 

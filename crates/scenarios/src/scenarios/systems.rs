@@ -12,7 +12,9 @@ use control::{
 };
 use rustix::process::{Signal, pidfd_send_signal};
 use serde_json::Value;
+use std::fs;
 use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -532,14 +534,18 @@ fn dies(context: &Context) -> Verdict {
     Ok(())
 }
 
+/// Of one name there is one; and nobody listens where others could.
 fn twice(context: &Context) -> Verdict {
     let guests = [spinning("a")];
     let mut up = Up::start(context, &guests)?;
     up.until("a", "started")?;
     let again = manifest(context, "system", &guests)?;
-    up_once(context, again, &[])?.exits(125)?.says(&["`system` is running already"])?;
+    up_once(context, &again, &[])?.exits(125)?.says(&["`system` is running already"])?;
     check_eq("the first one", up.program("a")?.state, State::Running)?;
     up.end(Signal::INT)?.exits(130)?;
+    let folder = runtime_folder(context)?.join("selkis");
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o755))?;
+    up_once(context, &again, &[])?.exits(125)?.says(&["only you can enter"])?;
     Ok(())
 }
 
