@@ -267,6 +267,10 @@ impl<R: spin::RelaxStrategy> Machine for Fake<R> {
         space.open_ports += 1;
     }
 
+    fn close_ports(&self, space: &mut Tables, _: &Device) {
+        space.open_ports = 0;
+    }
+
     fn fresh_vectors(&self, area: Frame) {
         self.zero(area);
     }

@@ -189,6 +189,8 @@ pub trait Machine: Sync + Sized {
     fn flush(&self, space: &mut Self::Space);
     /// Opens a device's I/O ports to the domain of these tables.
     fn open_ports(&self, space: &mut Self::Space, device: &Device);
+    /// Closes them again, if it has any.
+    fn close_ports(&self, space: &mut Self::Space, device: &Device);
 
     /// Lays the initial state of the vector registers in a frame.
     fn fresh_vectors(&self, area: Frame);

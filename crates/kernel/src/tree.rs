@@ -294,9 +294,13 @@ impl<M: Machine> Kernel<M> {
         }
     }
 
-    /// A domain has lost a device: its interrupts stop, and it reaches no memory any more.
+    /// A domain has lost a device: its interrupts stop, it reaches no memory any more, and its ports are closed.
     fn drop_device(&self, index: usize, domain: DomainId) {
+        let mut holder = self.domains.lock(domain);
         let mut devices = self.devices.lock();
+        if let Some(holder) = &mut holder {
+            self.machine.close_ports(&mut holder.space.tables, devices.get(index));
+        }
         let (device, lines) = devices.lines(index);
         for (number, line) in lines.iter_mut().enumerate() {
             let (LineState::Ready(listener) | LineState::Pending(listener)) = line.state else { continue };

@@ -145,6 +145,14 @@ impl Space {
         self.stale.ports = true;
     }
 
+    /// Takes them back.
+    pub fn close_ports(&mut self, ports: core::ops::RangeInclusive<u8>) {
+        for port in ports {
+            self.ports[usize::from(port / 64)] &= !(1 << (port % 64));
+        }
+        self.stale.ports = true;
+    }
+
     /// Changes the entry of a page. A CPU remembers none that was not present.
     fn replace(&mut self, page: Page, change: impl FnOnce(u64) -> u64) {
         let Some(table) = self.table(page, 0) else { return };

@@ -281,6 +281,13 @@ impl Machine for X86 {
         }
     }
 
+    fn close_ports(&self, space: &mut Space, device: &Device) {
+        if let Hardware::Ports(first, last) = self.hardware[device.number] {
+            space.close_ports(first..=last);
+            tlb::flush(space);
+        }
+    }
+
     fn fresh_vectors(&self, area: Frame) {
         // SAFETY: a frame that the kernel keeps for this.
         unsafe { self.vectors.fresh(self.address_of(area)) }

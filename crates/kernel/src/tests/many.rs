@@ -461,6 +461,36 @@ fn revocation_is_told_then_forced() {
 }
 
 #[test]
+fn a_device_that_is_taken_back_is_closed() {
+    let mut world = World::new(4000, 1);
+    let clock = world.info.devices[1].handle;
+    let pci = world.info.devices[0].handle;
+    let child = world.spawn(0, &world.parameters());
+    let rights = Rights::ALL;
+    let theirs = [clock, pci]
+        .map(|capability| world.must(0, Request::Grant { capability, rights, domain: child.domain }));
+    world.start(0, &child, 0);
+    let vcpu = world.info.vcpu;
+    assert_eq!(world.wait(0, vcpu, Request::NEVER), Next::Enter);
+    world.must(0, Request::OpenPorts { device: theirs[0] });
+    world.must(0, Request::Listen { source: theirs[1], index: 2, vcpu: child.own_vcpu, event: 5 });
+    world.must(0, Request::WriteConfig { device: theirs[1], offset: 4, value: 7 });
+    world.kernel.raise(&world.cpus[0].0, listener_of_first(&world, 3));
+    assert_eq!(
+        world.once(0, Request::Wait { vcpu: child.own_vcpu, deadline_ns: Request::NEVER }),
+        Next::Enter
+    );
+    for capability in [clock, pci] {
+        assert_eq!(world.call(0, Request::Revoke { capability, deadline_ns: 0 }), Ok(0));
+    }
+    let id = world.kernel.domains.ids().nth(1).expect("the child");
+    assert_eq!(world.kernel.domains.lock(id).expect("it lives").space.tables.open_ports, 0);
+    let state = world.kernel.machine.state();
+    assert!(state.masked.contains(&(4, 2)), "its interrupt is held back");
+    assert_eq!(state.configuration[&4], 3, "it is no bus master any more");
+}
+
+#[test]
 fn cpus_wake_each_other_and_share_the_work() {
     let mut world = World::new(6000, 2);
     let vcpu = world.info.vcpu;
