@@ -22,6 +22,8 @@ const REVOKE: u64 = 20;
 const START: u64 = 24;
 const END: u64 = 25;
 
+/// More handles than a domain of the probe has.
+const HANDLES_MAX: u32 = 1 << 12;
 /// From here on the window is free.
 const FREE: u64 = 0x3_0000_0000;
 
@@ -96,7 +98,8 @@ fn registers(probe: &Probe, random: &mut Random) -> Registers {
         STOP if arguments[0] == probe.info.machine.raw() => arguments[0] = probe.info.vcpu.raw(),
         RESUME if arguments[0] == probe.info.vcpu.raw() => arguments[0] = probe.info.space.raw(),
         SET_UPCALL => (arguments[2], arguments[3]) = upcalls::entry(),
-        END if arguments[0] == probe.info.space.raw() => arguments[0] = probe.info.vcpu.raw(),
+        // Any capability that it has may be one to itself that it derived.
+        END if arguments[0] as u32 <= HANDLES_MAX => arguments[0] = probe.info.vcpu.raw(),
         // What the probe itself needs stays; what others would have to give back first is not waited for.
         RELEASE if own(probe).contains(&arguments[0]) => arguments[0] = 0,
         REVOKE => arguments[1] = 0,
