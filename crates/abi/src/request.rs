@@ -89,8 +89,8 @@ pub enum Request {
     },
     /// Sleeps until an event is pending or `deadline_ns` has come, and answers with the pending events as a set
     /// of bits, which are taken. An event that is pending already makes it return at once, with no gap to lose
-    /// one in. A tick that falls due meanwhile ends the wait too (its upcall comes first). Needs LISTEN on the
-    /// virtual CPU.
+    /// one in. A tick that falls due meanwhile ends the wait too, and so does a revocation (their upcalls come first). Needs
+    /// LISTEN on the virtual CPU.
     Wait {
         /// The virtual CPU.
         vcpu: Handle,

@@ -313,7 +313,7 @@ impl<M: Machine> Kernel<M> {
                 return false;
             };
             if vcpu.waiting.is_some() {
-                match vcpu.wake(now_ns) {
+                match vcpu.wake(&self.machine, now_ns) {
                     Some(Waiting::Events { .. }) => {
                         let events = vcpu.take_events(&self.machine);
                         answer(&mut vcpu.saved, Ok(events));

@@ -134,11 +134,14 @@ impl Vcpu {
     }
 
     /// Whether its sleep is over, if it sleeps: what it slept for, then.
-    pub fn wake(&mut self, now_ns: u64) -> Option<Waiting> {
+    pub fn wake<M: Machine>(&mut self, machine: &M, now_ns: u64) -> Option<Waiting> {
         self.advance(now_ns);
         let waiting = self.waiting?;
         let over = match waiting {
-            Waiting::Events { tick_was_due, .. } => self.pending != 0 || self.tick_due && !tick_was_due,
+            Waiting::Events { tick_was_due, .. } => {
+                let told = self.revocation_due && self.is_open(machine);
+                self.pending != 0 || told || self.tick_due && !tick_was_due
+            }
             // Woken without a reason that it could see: its request is what looks.
             Waiting::Retry { .. } => true,
         };

@@ -461,6 +461,32 @@ fn revocation_is_told_then_forced() {
 }
 
 #[test]
+fn who_sleeps_is_told_of_a_revocation() {
+    let mut world = World::new(4000, 1);
+    let (space, vcpu) = (world.info.space, world.info.vcpu);
+    let memory = world.must(0, Request::CreateMemory { domain: space, bytes: PAGE_SIZE });
+    let child = world.spawn(0, &world.parameters());
+    let theirs =
+        world.must(0, Request::Grant { capability: memory, rights: Rights::ALL, domain: child.domain });
+    world.start(0, &child, 0);
+    assert_eq!(world.wait(0, vcpu, 100), Next::Enter);
+    world.map_zero(0, child.own, super::UPCALL_PAGE, 1);
+    let page = super::UPCALL_PAGE;
+    world.must(0, Request::SetUpcall { vcpu: child.own_vcpu, page, entry: 0x3000, stack: 0x4000 });
+    world.kernel.raise(&world.cpus[0].0, listener_of_first(&world, 1));
+    let sleep = Request::Wait { vcpu: child.own_vcpu, deadline_ns: Request::NEVER };
+    assert_eq!(world.once(0, sleep), Next::Enter);
+    assert_eq!(world.context(0).rdx, 1 << 1, "the first domain runs, the child sleeps");
+    let revoke = Request::Revoke { capability: memory, deadline_ns: 1_000_000 };
+    assert_eq!(world.once(0, revoke), Next::Enter);
+    assert_eq!((world.context(0).rip, world.context(0).rdi), (0x3000, Kind::Revocation as u64));
+    world.must(0, Request::Release { capability: theirs });
+    assert_eq!(world.once(0, sleep), Next::Enter);
+    assert_eq!(world.context(0).rip, CALL_AT - 2, "its revoker makes the request again, and is done");
+    assert_eq!(world.call(0, revoke), Ok(0));
+}
+
+#[test]
 fn a_device_that_is_taken_back_is_closed() {
     let mut world = World::new(4000, 1);
     let clock = world.info.devices[1].handle;
