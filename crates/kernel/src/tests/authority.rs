@@ -448,7 +448,8 @@ impl Model {
 
 #[test]
 fn authority_is_as_the_model_says() {
-    for seed in 1..=40 {
+    let seeds = if std::env::var_os("SELKIS_SOAK").is_some() { 2_000 } else { 40 };
+    for seed in 1..=seeds {
         let mut model = Model::new();
         let mut random = Random(seed);
         let before = model.kernel.machine.free_count();
