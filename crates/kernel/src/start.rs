@@ -194,7 +194,8 @@ impl<M: Machine> Kernel<M> {
             vcpus_max: VCPUS_IN_ALL_MAX,
             objects_max: OBJECTS_MAX,
             domains_max: DOMAINS_MAX - 1,
-            share: DomainParameters::SHARE_DEFAULT,
+            // Whoever watches over all others is not to wait for them.
+            share: DomainParameters::SHARE_MAX,
             budget_ns: 0,
             cpus: 0,
         };
@@ -226,7 +227,7 @@ impl<M: Machine> Kernel<M> {
             domain.taken.vcpus = 1;
             domain.space.charge(VCPU_FRAMES)?;
         }
-        let vcpu = self.make_vcpu(id, 0, (DomainParameters::SHARE_DEFAULT, 0, u64::MAX))?;
+        let vcpu = self.make_vcpu(id, 0, (DomainParameters::SHARE_MAX, 0, u64::MAX))?;
         let (place, handle) = self.insert_origin(id, Object::Vcpu(vcpu))?;
         info.vcpu = handle;
         if let Some(mut domain) = self.domains.lock(id) {

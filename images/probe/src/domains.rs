@@ -271,37 +271,22 @@ pub fn end(probe: &Probe, child: Child) {
 }
 
 pub fn record(probe: &Probe, object: Handle) -> DomainRecord {
-    let words = inspect::<{ DomainRecord::WORDS }>(probe, object, 0);
-    let [state, status, vector, error, address, rip, out_of_memory, memory_bytes, _, capabilities, ..] =
-        words;
-    let record = DomainRecord::default();
-    DomainRecord {
-        state,
-        status,
-        vector,
-        error,
-        address,
-        rip,
-        out_of_memory,
-        memory_bytes,
-        capabilities,
-        run_ns: words[13],
-        ..record
-    }
+    inspect(probe, object, 0)
 }
 
-fn inspect<const WORDS_IN_ALL: usize>(probe: &Probe, object: Handle, index: u64) -> [u64; WORDS_IN_ALL] {
+/// `T` is what the kernel shows of such an object: words.
+fn inspect<T: Copy>(probe: &Probe, object: Handle, index: u64) -> T {
     let into = Span::new(WORDS, PAGE_SIZE);
     let written = probe.must(Request::Inspect { object, index, into });
-    check(written == WORDS_IN_ALL as u64 * 8, "a whole record");
-    // SAFETY: the page is mapped, and the kernel has just written there.
-    unsafe { (WORDS as *const [u64; WORDS_IN_ALL]).read_volatile() }
+    check(written == size_of::<T>() as u64, "a whole record");
+    // SAFETY: the page is mapped, and the kernel has just written there; any words are a record.
+    unsafe { (WORDS as *const T).read_volatile() }
 }
 
 pub fn accounts(probe: &Probe) -> Accounts {
     let own = record(probe, probe.info.space);
-    let cpu = inspect::<{ CpuRecord::WORDS }>(probe, probe.info.machine, 0);
-    Accounts { used: own.memory_bytes, capabilities: own.capabilities, free: cpu[8] }
+    let cpu: CpuRecord = inspect(probe, probe.info.machine, 0);
+    Accounts { used: own.memory_bytes, capabilities: own.capabilities, free: cpu.free_frames }
 }
 
 /// Fails unless everything is as it was.

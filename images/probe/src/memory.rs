@@ -17,7 +17,7 @@ extern "C" fn write_byte(address: u64) {
     unsafe { (address as *mut u8).write_volatile(0xa5) }
 }
 
-extern "C" fn run_at(address: u64) {
+pub extern "C" fn run_at(address: u64) {
     // SAFETY: either `ret` is there, or the fault is what the caller wants.
     unsafe { core::mem::transmute::<u64, extern "C" fn()>(address)() }
 }

@@ -186,8 +186,8 @@ fn exhausts_its_memory(context: &Context) -> Verdict {
     Ok(())
 }
 
-/// Of many domains at once, by themselves and by force. After each the root looks whether the kernel has given all memory back that the
-/// domain had, to the byte; if not, the machine does not stop with 0, and `up` says so.
+/// Of many domains at once, by themselves and by force. After each the root looks whether the kernel has given all back that the
+/// domain had, to the byte and to the capability; if not, the machine does not stop with 0, and `up` says so.
 fn a_hundred_ends(context: &Context) -> Verdict {
     let names: Vec<String> = (0..18).map(|number| format!("d{number}")).collect();
     let guest = |(number, name): (usize, &'_ String)| match number % 3 {

@@ -85,6 +85,11 @@ impl Ground {
         self.system.kernel().call(request).map(Handle::from_raw)
     }
 
+    /// How many capabilities the root holds.
+    pub fn capabilities(&self) -> u64 {
+        inspect(self.system, self.boot.space).map_or(0, |record| record.capabilities)
+    }
+
     /// What a CPU has done, if there is one of that number.
     pub fn cpu(&self, number: u64) -> Option<CpuRecord> {
         let mut record = CpuRecord::default();
@@ -101,6 +106,9 @@ fn inspect(system: &System, domain: Handle) -> Option<DomainRecord> {
 }
 
 impl Child {
+    /// What the root holds for each: the domain, its virtual CPU, its channel, its letter.
+    pub const CAPABILITIES: u64 = 4;
+
     /// Makes the domain and lets it run. What happens to it raises `event`.
     pub fn start(
         ground: &Ground,
@@ -188,8 +196,8 @@ impl Child {
         })
     }
 
-    /// Ends it, if it has not, and takes back what it had: to the byte, or says how much is missing.
-    pub fn take_back(self) -> Result<(), u64> {
+    /// Ends it, if it has not, and takes back what it had. Answers how many bytes of that are missing.
+    pub fn take_back(self) -> u64 {
         let Self { domain, wire, letter, quota_bytes, own, .. } = self;
         let system = domain.system;
         let taken = || inspect(system, own).map_or(0, |record| record.memory_bytes);
@@ -201,10 +209,7 @@ impl Child {
         drop((wire, letter));
         // Where the channel was mapped, tables may go as well.
         let made_came_back = before.saturating_sub(taken()).min(made_bytes);
-        match (quota_bytes + made_bytes).checked_sub(came_back + made_came_back) {
-            Some(0) => Ok(()),
-            missing => Err(missing.unwrap_or(0)),
-        }
+        (quota_bytes + made_bytes).wrapping_sub(came_back + made_came_back)
     }
 
     /// How it ended, if it has.

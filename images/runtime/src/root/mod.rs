@@ -11,6 +11,7 @@ use crate::machine::{clock, hardware_samples};
 use crate::report::Report;
 use crate::{gate, report};
 use abi::{BootInfo, CpuRecord, Request};
+use alloc::collections::VecDeque;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -57,9 +58,11 @@ struct Root {
     supervisor: Supervisor,
     /// By [`DomainId`]: those that run.
     children: Vec<Option<Child>>,
-    news: Vec<News>,
+    news: VecDeque<News>,
     /// The host knows that everything has ended.
     told_end: bool,
+    /// What the root holds without any.
+    capabilities: u64,
     /// Everything that ended domains had has come back.
     is_balanced: bool,
 }
@@ -80,15 +83,17 @@ impl Root {
             log_bytes_max: LOG_BYTES_MAX,
             domains: description.domains.iter().map(setup).collect(),
         };
+        let ground = Ground { system, boot };
         Ok(Self {
-            ground: Ground { system, boot },
+            capabilities: ground.capabilities(),
+            ground,
             entropy,
             host: Host::new(console),
             relay: Relay::default(),
             supervisor: Supervisor::new(setup),
             children: description.domains.iter().map(|_| None).collect(),
             description,
-            news: Vec::new(),
+            news: VecDeque::new(),
             told_end: false,
             is_balanced: true,
         })
@@ -153,10 +158,15 @@ impl Root {
     fn ended(&mut self, id: DomainId, end: End) {
         let Some(child) = self.children[id.0].take() else { return };
         let usage = child.usage();
-        if let Err(missing_bytes) = child.take_back() {
+        let missing_bytes = child.take_back();
+        let running = self.children.iter().flatten().count() as u64;
+        let expected = self.capabilities + running * Child::CAPABILITIES;
+        let extra = self.ground.capabilities().wrapping_sub(expected);
+        if (missing_bytes, extra) != (0, 0) {
             self.is_balanced = false;
             let name = self.supervisor.name(id);
-            gate::print(&format!("selkis: {missing_bytes} bytes of {name} did not come back\n"));
+            let lost = format!("selkis: {missing_bytes} bytes and {extra} capabilities of {name} are lost\n");
+            gate::print(&lost);
         }
         if let Some(usage) = usage {
             self.tell(Event::Measured(id, usage));
@@ -167,10 +177,8 @@ impl Root {
     /// Says what there is to say, as far as the host reads.
     fn say(&mut self) -> Result<(), String> {
         while self.host.flush()? {
-            let next = match self.news.is_empty() {
-                false => Some(FromRoot::News(self.news.remove(0))),
-                true => self.relay.next(&self.supervisor),
-            };
+            let news = self.news.pop_front().map(FromRoot::News);
+            let next = news.or_else(|| self.relay.next(&self.supervisor));
             let is_over = self.supervisor.phase() == Phase::Ended && !self.told_end;
             let Some(message) = next.or_else(|| is_over.then(|| FromRoot::Ended(self.supervisor.outcome())))
             else {
@@ -198,7 +206,7 @@ impl Root {
                 Effect::Notice(id, notice) => {
                     let news = self.supervisor.news(id, notice, clock::monotonic_ns());
                     if self.news.len() < NEWS_MAX {
-                        self.news.push(news);
+                        self.news.push_back(news);
                     }
                 }
             }
