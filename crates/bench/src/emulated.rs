@@ -24,6 +24,8 @@ const MEMORY_MIB: &str = "512";
 
 /// A machine to boot.
 pub struct Machine {
+    /// `-cpu`
+    pub cpu: &'static str,
     /// `-kernel`
     pub kernel: PathBuf,
     /// `-initrd`
@@ -125,7 +127,7 @@ fn selkis(
 pub fn selkis_machine(places: &Places, initrd: PathBuf) -> Result<Machine, Failure> {
     let kernel = places.parts.join("selkis-kernel");
     let entry = firmware::pvh_entry(&kernel)?;
-    Ok(Machine { kernel, initrd, append: "exit=isa-debug", entry })
+    Ok(Machine { cpu: "max", kernel, initrd, append: "exit=isa-debug", entry })
 }
 
 fn linux(
@@ -155,7 +157,7 @@ fn linux(
 pub fn linux_machine(places: &Places, initrd: PathBuf) -> Machine {
     // If init fails, the machine ends by a triple fault, as nothing else ends this one.
     let append = "console=ttyS0 quiet panic=-1 reboot=t";
-    Machine { kernel: places.linux.clone(), initrd, append, entry: LINUX_ENTRY }
+    Machine { cpu: "max", kernel: places.linux.clone(), initrd, append, entry: LINUX_ENTRY }
 }
 
 /// QEMU with the machine, recording to `record`; its serial port goes to `output`.
@@ -166,7 +168,7 @@ pub fn qemu(machine: &Machine, record: &Path, output: &Path) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "timeout", SECONDS_MAX]);
     command.args(["setpriv", "--pdeathsig", "KILL", "qemu-system-x86_64"]);
-    command.args(["-M", "microvm,acpi=off,rtc=on", "-cpu", "max", "-m", MEMORY_MIB]);
+    command.args(["-M", "microvm,acpi=off,rtc=on", "-cpu", machine.cpu, "-m", MEMORY_MIB]);
     command.args(["-display", "none", "-nodefaults", "-no-user-config", "-no-reboot"]);
     // RDRAND and the real-time clock say the same in each run, so that Linux takes the same way.
     command.args(["-seed", "1", "-rtc", "base=2026-01-01T00:00:00,clock=vm"]);

@@ -122,8 +122,8 @@ fn notes() -> Vec<String> {
         "Less is better everywhere. The ratio is Selkis' figure as a part of the peer's. ± is half of the distance between the extremes.",
         "Guest instructions are exact (QEMU -icount), counted from the kernel's first; the peer is Debian's cloud kernel, quiet, \
          with a statically linked wasmtime as init and its program compiled ahead of time.",
-        "The kernel's operations are measured on one CPU from programs of no library in ring 3; the peer's are a process that calls \
-         Linux directly. A domain is made afresh from the executable, a process is forked.",
+        "The kernel's operations are counted in ring 3, on one CPU without ERMS, so that both clear pages by words; each step of that \
+         counts as an instruction. A domain is made afresh from the executable, a process is forked.",
         "On 2 CPUs the peer runs two threads in one process, Selkis two processes: it has one virtual CPU in each so far.",
         "The peer's pool is the fastest of three settings for the program, chosen anew in each run.",
     ]
