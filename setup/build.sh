@@ -52,7 +52,7 @@ describe_part() {
 		CARGO_ARGS=(-p image-limine-check --target-dir "$TARGET/host" --target x86_64-unknown-none '-Zbuild-std=core,alloc')
 		;;
 	probe)
-		TITLE='the domain that checks the kernel' NAME='' MADE=host/x86_64-unknown-none/release/image-probe
+		TITLE='the domain that checks the kernel' NAME=selkis-probe MADE=host/x86_64-unknown-none/release/image-probe
 		CARGO_ARGS=(-p image-probe --target-dir "$TARGET/host" --target x86_64-unknown-none '-Zbuild-std=core,alloc')
 		;;
 	bench)
@@ -71,6 +71,11 @@ describe_part() {
 		# Linked statically and stripped, to be the only file that its Linux needs and no longer than it must. A target
 		# is named so that the flags are not for build scripts.
 		CARGO_ARGS=(-p peer --target-dir "$TARGET/peer" --target x86_64-unknown-linux-gnu)
+		FLAGS=$'-Ctarget-feature=+crt-static\x1f-Clink-arg=-s'
+		;;
+	peer-figures)
+		TITLE='what measures Linux' NAME=selkis-peer-figures MADE=peer/x86_64-unknown-linux-gnu/release/selkis-peer-figures
+		CARGO_ARGS=(-p peer --target-dir "$TARGET/peer" --target x86_64-unknown-linux-gnu) # as the peer, of which it is made
 		FLAGS=$'-Ctarget-feature=+crt-static\x1f-Clink-arg=-s'
 		;;
 	peer-compile)

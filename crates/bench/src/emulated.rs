@@ -7,7 +7,7 @@ use crate::figures::{Figure, Goal, Sample};
 use crate::initramfs::{self, Node};
 use crate::places::Places;
 use crate::replay::Record;
-use crate::{firmware, machine_bundle, progress};
+use crate::{firmware, machine_bundle, operations, progress};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -24,6 +24,8 @@ const MEMORY_MIB: &str = "512";
 
 /// A machine to boot.
 pub struct Machine {
+    /// `-cpu`
+    pub cpu: &'static str,
     /// `-kernel`
     pub kernel: PathBuf,
     /// `-initrd`
@@ -35,9 +37,13 @@ pub struct Machine {
 }
 
 /// Instructions from the kernel's first, and the whole output.
-struct Counts {
-    first_byte: u64,
+pub struct Counts {
+    /// To the first byte of what was expected.
+    pub first_byte: u64,
+    /// To the end of the machine.
     exit: u64,
+    /// What went out through the serial port.
+    pub output: String,
 }
 
 /// A program and what it is expected to say.
@@ -69,7 +75,7 @@ pub fn measure(places: &Places, workshop: &Workshop<'_>) -> Result<Vec<Figure>, 
         times: PYTHON_TIMES,
     };
     let helper = workshop.trap_helper(Cpu::Emulated)?;
-    let mut figures = Vec::new();
+    let mut figures = operations::measure(places, workshop)?;
     let artifacts = workshop.compile_text("hello", include_str!("../guests/hello.wat"), Cpu::Emulated)?;
     figures.extend(compare(places, workshop, &hello, &artifacts, &helper)?);
     let artifacts = workshop.compile("python", &places.python, Cpu::Emulated)?;
@@ -108,12 +114,20 @@ fn selkis(
     artifact: &Path,
     helper: &Path,
 ) -> Result<Machine, Failure> {
-    let kernel = places.parts.join("selkis-kernel");
     let runtime = places.parts.join("selkis-runtime");
     let initrd = workshop.path(&format!("{}.bundle", subject.name));
     std::fs::write(&initrd, machine_bundle::bundle(subject.arguments, artifact, helper, &runtime)?)?;
+    selkis_machine(places, initrd)
+}
+
+/// Selkis' kernel with this boot module.
+///
+/// # Errors
+/// If the kernel cannot be read.
+pub fn selkis_machine(places: &Places, initrd: PathBuf) -> Result<Machine, Failure> {
+    let kernel = places.parts.join("selkis-kernel");
     let entry = firmware::pvh_entry(&kernel)?;
-    Ok(Machine { kernel, initrd, append: "exit=isa-debug", entry })
+    Ok(Machine { cpu: "max", kernel, initrd, append: "exit=isa-debug", entry })
 }
 
 fn linux(
@@ -136,9 +150,14 @@ fn linux(
     ]);
     let initrd = workshop.path(&format!("{}.initramfs", subject.name));
     std::fs::write(&initrd, archive)?;
+    Ok(linux_machine(places, initrd))
+}
+
+/// Debian's cloud kernel with this initramfs.
+pub fn linux_machine(places: &Places, initrd: PathBuf) -> Machine {
     // If init fails, the machine ends by a triple fault, as nothing else ends this one.
     let append = "console=ttyS0 quiet panic=-1 reboot=t";
-    Ok(Machine { kernel: places.linux.clone(), initrd, append, entry: LINUX_ENTRY })
+    Machine { cpu: "max", kernel: places.linux.clone(), initrd, append, entry: LINUX_ENTRY }
 }
 
 /// QEMU with the machine, recording to `record`; its serial port goes to `output`.
@@ -149,7 +168,7 @@ pub fn qemu(machine: &Machine, record: &Path, output: &Path) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "timeout", SECONDS_MAX]);
     command.args(["setpriv", "--pdeathsig", "KILL", "qemu-system-x86_64"]);
-    command.args(["-M", "microvm,acpi=off,rtc=on", "-cpu", "max", "-m", MEMORY_MIB]);
+    command.args(["-M", "microvm,acpi=off,rtc=on", "-cpu", machine.cpu, "-m", MEMORY_MIB]);
     command.args(["-display", "none", "-nodefaults", "-no-user-config", "-no-reboot"]);
     // RDRAND and the real-time clock say the same in each run, so that Linux takes the same way.
     command.args(["-seed", "1", "-rtc", "base=2026-01-01T00:00:00,clock=vm"]);
@@ -161,7 +180,11 @@ pub fn qemu(machine: &Machine, record: &Path, output: &Path) -> Command {
     command
 }
 
-fn count(workshop: &Workshop<'_>, machine: &Machine, expected: &str) -> Result<Counts, Failure> {
+/// Runs the machine to its end.
+///
+/// # Errors
+/// If it does not say what is expected.
+pub fn count(workshop: &Workshop<'_>, machine: &Machine, expected: &str) -> Result<Counts, Failure> {
     let (record, output) = (workshop.path("record"), workshop.path("output"));
     // The device makes an odd status of whatever the guest hands over, so the record and the output tell how it went.
     let run = qemu(machine, &record, &output).output()?;
@@ -174,5 +197,6 @@ fn count(workshop: &Workshop<'_>, machine: &Machine, expected: &str) -> Result<C
     let record = Record::parse(&std::fs::read(&record)?).map_err(|error| error.to_string())?;
     let first_byte = *record.bytes_out.get(at).ok_or("QEMU's record lacks bytes of the output")?;
     let firmware = firmware::instructions(workshop, machine)?;
-    Ok(Counts { first_byte: first_byte - firmware, exit: record.end - firmware })
+    let output = String::from_utf8_lossy(&output).into_owned();
+    Ok(Counts { first_byte: first_byte - firmware, exit: record.end - firmware, output })
 }

@@ -159,6 +159,7 @@ fn quantity(value: f64, unit: &str) -> String {
         "ns" if value >= 1e6 => format!("{:.1} ms", value / 1e6),
         "ns" if value >= 1e3 => format!("{:.2} µs", value / 1e3),
         "bytes" => format!("{:.1} KiB", value / 1024.0),
+        "instructions" if value < 1e5 => format!("{value:.0}"),
         "instructions" if value >= 1e8 => format!("{:.1} M", value / 1e6),
         "instructions" => format!("{:.3} M", value / 1e6),
         _ => format!("{value:.0} {unit}"),

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 pub struct Places {
     /// The folder with Selkis' executables.
     pub parts: PathBuf,
+    /// The program that measures the kernel from ring 3.
+    pub probe: PathBuf,
     /// The folder with the peer's executables.
     pub peer: PathBuf,
     /// The folder with the measured programs that are compiled from this repository.
@@ -31,6 +33,7 @@ impl Places {
         };
         Ok(Self {
             parts: variable("SELKIS_LIB")?,
+            probe: variable("SELKIS_BENCH_PROBE")?,
             peer: variable("SELKIS_BENCH_PEER")?,
             guests: variable("SELKIS_BENCH_GUESTS")?,
             linux: variable("SELKIS_BENCH_LINUX")?,

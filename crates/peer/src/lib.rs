@@ -1,4 +1,4 @@
-//! The engine's settings of the peer: what its compiler and its runtime must agree on.
+//! The engine's settings of the peer, which its compiler and its runtime must agree on, and the end of its machine.
 //!
 //! Everything is upstream's default, except what the comparison needs to be the same on both sides.
 #![allow(unsafe_code)]
@@ -28,6 +28,25 @@ impl Cpu {
 /// The settings that are in every artifact.
 pub fn config() -> Config {
     Config::new()
+}
+
+/// The port of QEMU's `isa-debug-exit`, which ends the machine with what is written there.
+#[cfg(feature = "run")]
+const EXIT_PORT: u16 = 0xf4;
+
+/// Ends the machine, as Linux's init; answers if it did not.
+#[cfg(feature = "run")]
+pub fn switch_off(status: u8) -> std::io::Error {
+    // SAFETY: waits until the serial port has sent everything. Then asks for the one port, and writes to it: nothing but
+    // the machine's end comes of that.
+    unsafe {
+        libc::tcdrain(libc::STDOUT_FILENO);
+        if libc::ioperm(EXIT_PORT.into(), 1, 1) != 0 {
+            return std::io::Error::last_os_error();
+        }
+        std::arch::asm!("out dx, al", in("dx") EXIT_PORT, in("al") status, options(nomem, nostack, preserves_flags));
+    }
+    std::io::Error::other("the machine has no debug exit")
 }
 
 /// The settings to compile for `cpu`.

@@ -29,18 +29,27 @@ const RANG: u32 = 2;
 
 /// A domain that the first one made.
 pub struct Child {
-    domain: Handle,
-    channel: Handle,
+    pub domain: Handle,
+    pub channel: Handle,
     memories: [Handle; 2],
     ring: u64,
 }
 
+impl Child {
+    /// The first word of its channel's memory.
+    pub fn word(&self) -> u64 {
+        // SAFETY: the page is mapped, and shared memory is only accessed so.
+        unsafe { (self.ring as *const u64).read_volatile() }
+    }
+}
+
 /// What the first domain has taken, and what is free in the machine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Accounts {
+pub struct Accounts {
     used: u64,
     capabilities: u64,
-    free: u64,
+    /// Frames.
+    pub free: u64,
 }
 
 /// Each way to end, and each way not to.
@@ -102,7 +111,7 @@ pub fn hostile(probe: &Probe, calls: u64, seed: u64) {
 /// What one hostile domain makes.
 pub const CALLS_EACH: u64 = 50_000;
 
-fn prepare(probe: &Probe) {
+pub fn prepare(probe: &Probe) {
     let (space, backing) = (probe.info.space, Backing::Zero);
     let span = Span::new(WORDS, PAGE_SIZE);
     let (protection, commit) = (Protection::ReadWrite, Commit::Now);
@@ -117,7 +126,7 @@ fn prepare(probe: &Probe) {
     children.into_iter().for_each(|child| end(probe, child));
 }
 
-fn parameters() -> DomainParameters {
+pub fn parameters() -> DomainParameters {
     DomainParameters {
         name: DomainParameters::name_of("child"),
         memory_bytes: 2 << 20,
@@ -134,6 +143,17 @@ fn parameters() -> DomainParameters {
 
 /// Makes a domain that begins with `role`. `place` tells those apart that live at once.
 fn spawn(probe: &Probe, place: u64, role: Role, argument: u64, parameters: &DomainParameters) -> Child {
+    spawn_with(probe, place, (role, argument), parameters, Commit::Now)
+}
+
+/// The same; `commit` says when its stack's frames are taken.
+pub fn spawn_with(
+    probe: &Probe,
+    place: u64,
+    (role, argument): (Role, u64),
+    parameters: &DomainParameters,
+    commit: Commit,
+) -> Child {
     let info = probe.info;
     // SAFETY: the page is mapped, and nobody else's.
     unsafe { (WORDS as *mut [u64; DomainParameters::WORDS]).write_volatile(parameters.to_words()) }
@@ -141,8 +161,8 @@ fn spawn(probe: &Probe, place: u64, role: Role, argument: u64, parameters: &Doma
     let domain = Handle::from_raw(probe.must(make));
     let data = load(probe, domain);
     let stack = Span::new(STACK_END - BootInfo::STACK_BYTES, BootInfo::STACK_BYTES);
-    let (protection, commit) = (Protection::ReadWrite, Commit::Now);
-    probe.must(Request::Map { space: domain, span: stack, backing: Backing::Zero, protection, commit });
+    let (backing, protection) = (Backing::Zero, Protection::ReadWrite);
+    probe.must(Request::Map { space: domain, span: stack, backing, protection, commit });
 
     let handle = |request| Handle::from_raw(probe.must(request));
     let grant = |capability, rights| handle(Request::Grant { capability, rights, domain });
@@ -243,14 +263,14 @@ fn map_memory(
 }
 
 /// Ends a domain and what was made for it.
-fn end(probe: &Probe, child: Child) {
+pub fn end(probe: &Probe, child: Child) {
     probe.must(Request::End { domain: child.domain, status: 0 });
     for capability in child.memories.into_iter().chain([child.channel]) {
         probe.must(Request::Release { capability });
     }
 }
 
-fn record(probe: &Probe, object: Handle) -> DomainRecord {
+pub fn record(probe: &Probe, object: Handle) -> DomainRecord {
     inspect(probe, object, 0)
 }
 
@@ -263,7 +283,7 @@ fn inspect<T: Copy>(probe: &Probe, object: Handle, index: u64) -> T {
     unsafe { (WORDS as *const T).read_volatile() }
 }
 
-fn accounts(probe: &Probe) -> Accounts {
+pub fn accounts(probe: &Probe) -> Accounts {
     let own = record(probe, probe.info.space);
     let cpu: CpuRecord = inspect(probe, probe.info.machine, 0);
     Accounts { used: own.memory_bytes, capabilities: own.capabilities, free: cpu.free_frames }
@@ -355,8 +375,7 @@ fn ring(probe: &Probe, child: &Child) -> u64 {
 fn answered(probe: &Probe, child: &Child, before: u64) -> u64 {
     let deadline_ns = probe.now() + 10_000 * MILLISECOND;
     loop {
-        // SAFETY: the page is mapped, and shared memory is only accessed so.
-        let now = unsafe { (child.ring as *const u64).read_volatile() };
+        let now = child.word();
         if now != before {
             return now;
         }

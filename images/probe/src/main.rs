@@ -15,6 +15,8 @@ mod domains;
 #[cfg(target_os = "none")]
 mod faults;
 #[cfg(target_os = "none")]
+mod figures;
+#[cfg(target_os = "none")]
 mod memory;
 #[cfg(target_os = "none")]
 mod probe;

@@ -1,6 +1,6 @@
 //! The entry, the system call, and the way to fail.
 
-use crate::{abuse, cpus, devices, domains, faults, memory, roles, time, upcalls};
+use crate::{abuse, cpus, devices, domains, faults, figures, memory, roles, time, upcalls};
 use abi::{BootInfo, Error, Registers, Request, Span};
 use core::arch::{asm, global_asm};
 use core::fmt::{self, Write};
@@ -61,6 +61,7 @@ extern "C" fn main(info: &'static BootInfo) -> ! {
         9 => domains::hostile(&probe, argument, seed),
         10 => probe.stop(cpus::count(&probe) as u8),
         11 => cpus::changes_hold_everywhere(&probe),
+        12 => figures::run(&probe),
         role @ 100.. => roles::play(&probe, role, argument),
         _ => check(false, "there is such a scenario"),
     }
@@ -130,19 +131,29 @@ pub fn check(truth: bool, what: &str) {
 #[track_caller]
 pub fn fail(what: fmt::Arguments<'_>) -> ! {
     let place = core::panic::Location::caller();
-    let mut text = Text { bytes: [0; 512], length: 0 };
-    let _ = writeln!(text, "probe: {place}: {what}");
-    // SAFETY: set before anything is checked, and the page stays.
-    let BootInfo { space, machine, .. } = unsafe { *INFO.load(Ordering::Relaxed) };
-    let span = Span::new(text.bytes.as_ptr() as u64, text.length as u64);
+    say(format_args!("probe: {place}: {what}"));
+    let BootInfo { space, machine, .. } = *info();
     // Or of one that it made, which can only end itself.
     let end = Request::End { domain: space, status: 1 };
-    for request in [Request::Print { space, text: span }, Request::Stop { machine, status: 1 }, end] {
+    for request in [Request::Stop { machine, status: 1 }, end] {
         let _ = raw_call(request.encode());
     }
     loop {
         core::hint::spin_loop();
     }
+}
+
+/// Writes a line to the kernel's log, if the domain may.
+pub fn say(what: fmt::Arguments<'_>) {
+    let mut text = Text { bytes: [0; 512], length: 0 };
+    let _ = writeln!(text, "{what}");
+    let span = Span::new(text.bytes.as_ptr() as u64, text.length as u64);
+    let _ = raw_call(Request::Print { space: info().space, text: span }.encode());
+}
+
+fn info() -> &'static BootInfo {
+    // SAFETY: set before anything is said or checked, and the page stays.
+    unsafe { &*INFO.load(Ordering::Relaxed) }
 }
 
 struct Text {

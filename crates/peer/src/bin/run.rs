@@ -63,9 +63,6 @@ fn dispatch(arguments: &[String]) -> Result<u8, Failure> {
     }
 }
 
-/// The port of QEMU's `isa-debug-exit`, which ends the machine with what is written there.
-const EXIT_PORT: u16 = 0xf4;
-
 /// Runs the plan, then switches the machine off.
 fn as_init() -> Result<u8, Failure> {
     let plan = std::fs::read_to_string("/plan")?;
@@ -74,16 +71,7 @@ fn as_init() -> Result<u8, Failure> {
         eprintln!("selkis-peer: {error}");
         125
     });
-    // SAFETY: waits until the serial port has sent everything. Then asks for the one port, and writes to it: nothing but
-    // the machine's end comes of that.
-    unsafe {
-        libc::tcdrain(libc::STDOUT_FILENO);
-        if libc::ioperm(EXIT_PORT.into(), 1, 1) != 0 {
-            return Err(std::io::Error::last_os_error().into());
-        }
-        std::arch::asm!("out dx, al", in("dx") EXIT_PORT, in("al") status, options(nomem, nostack, preserves_flags));
-    }
-    Ok(status)
+    Err(peer::switch_off(status).into())
 }
 
 fn run(artifact: &str, arguments: &[String]) -> Result<u8, Failure> {
