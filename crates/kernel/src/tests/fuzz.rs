@@ -3,6 +3,7 @@
 use super::Random;
 use super::hostile::{Step, run};
 use std::collections::HashMap;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use std::vec::Vec;
@@ -11,6 +12,8 @@ use std::vec::Vec;
 const STEPS_MAX: usize = 160;
 /// As many as take a few seconds.
 const RUNS: u64 = 12_000;
+/// One takes less than a millisecond.
+const INPUT_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// Inputs that showed something new, and how they are changed.
 struct Fuzzer {
@@ -106,6 +109,20 @@ impl Fuzzer {
     }
 }
 
+/// Ends the process if an input does not end; returns when the fuzzer, at the other side of `done`, does.
+fn watch(done: Receiver<()>) {
+    let running = || RUNNING.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let mut before = running();
+    while done.recv_timeout(INPUT_TIME_MAX) == Err(RecvTimeoutError::Timeout) {
+        let now = running();
+        if now == before {
+            std::eprintln!("for {INPUT_TIME_MAX:?} the kernel has been at this input: {now:?}");
+            std::process::abort();
+        }
+        before = now;
+    }
+}
+
 #[test]
 fn hostile_domains_leave_the_kernel_sound() {
     let report = std::panic::take_hook();
@@ -114,6 +131,8 @@ fn hostile_domains_leave_the_kernel_sound() {
         std::eprintln!("by this input: {:?}", RUNNING.lock().unwrap_or_else(PoisonError::into_inner));
         report(info);
     }));
+    let (_running, done) = mpsc::channel();
+    std::thread::spawn(|| watch(done));
     let seed = std::env::var("SELKIS_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
     let mut fuzzer = Fuzzer::new(seed);
     let begun = Instant::now();
