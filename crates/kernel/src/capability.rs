@@ -173,6 +173,19 @@ impl Capabilities {
         Handle::new(slot, self.slots[slot as usize].generation)
     }
 
+    /// All that it holds: slot, handle, capability.
+    #[cfg(test)]
+    pub fn iter(&self) -> impl Iterator<Item = (u32, Handle, &Capability)> {
+        let slots = (0..).zip(&self.slots);
+        slots.filter_map(|(at, slot)| Some((at, Handle::new(at, slot.generation), slot.held.as_ref()?)))
+    }
+
+    /// How many it can hold.
+    #[cfg(test)]
+    pub fn slots_max(&self) -> usize {
+        self.slots.capacity()
+    }
+
     /// Takes a capability out. Handles made before stay stale for ever: a slot's generation only goes up, and a slot whose
     /// generations are used up is not used again.
     pub fn remove(&mut self, slot: u32) -> Option<Capability> {

@@ -67,6 +67,11 @@ impl Tables {
         self.tables.len() as u64
     }
 
+    /// The frames of all tables.
+    pub fn frames(&self) -> impl Iterator<Item = Frame> + '_ {
+        self.tables.values().copied().chain([self.root])
+    }
+
     /// What is mapped.
     pub fn pages(&self) -> impl Iterator<Item = (Page, Mapping)> + '_ {
         self.pages.iter().map(|(page, (mapping, _))| (*page, *mapping))
@@ -98,6 +103,16 @@ impl<R> Fake<R> {
 }
 
 impl State {
+    /// Whether nobody has this frame.
+    pub fn is_free(&self, frame: Frame) -> bool {
+        self.free.contains(&frame)
+    }
+
+    /// Whether some CPU may reach what was unmapped.
+    pub fn is_flushed(&self) -> bool {
+        self.remembered.is_empty()
+    }
+
     fn bytes(&mut self, frame: Frame) -> &mut [u8] {
         assert!(!self.free.contains(&frame), "{frame:?} is used while it is free");
         // Not zeros: nobody may rely on what a fresh frame holds.

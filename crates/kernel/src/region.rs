@@ -251,6 +251,12 @@ impl Regions {
         }
     }
 
+    /// How many it can hold.
+    #[cfg(test)]
+    pub fn count_max(&self) -> usize {
+        self.count_max
+    }
+
     #[cfg(test)]
     pub fn iter(&self) -> impl Iterator<Item = &Region> {
         self.sorted.iter()

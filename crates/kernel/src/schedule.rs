@@ -257,6 +257,11 @@ impl Queue {
         if others_wait { alarm_ns.min(self.picked_ns + SLICE_NS) } else { alarm_ns }
     }
 
+    #[cfg(test)]
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
     fn running(&self) -> Option<&Entry> {
         self.entries.iter().find(|entry| entry.run == Run::Running)
     }

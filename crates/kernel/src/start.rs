@@ -1,6 +1,6 @@
 //! Starts the first domain from the boot module.
 
-use crate::capability::{Object, Place};
+use crate::capability::{Mapped, Object, Place};
 use crate::device::{Device, Devices};
 use crate::domain::{Limits, Memory};
 use crate::elf::{ElfError, Executable, Segment};
@@ -239,6 +239,8 @@ impl<M: Machine> Kernel<M> {
         info.machine = self.insert_origin(id, Object::Machine)?.1;
         let (place, handle) = self.insert_origin(id, Object::Memory(module))?;
         info.module_memory = handle;
+        // The domain's image and the module are mapped by it.
+        self.with(place, |held| held.mapped = Mapped::Here);
         let count = self.devices.lock().iter().count();
         for index in 0..count {
             let (_, handle) = self.insert_origin(id, Object::Device(index))?;

@@ -1,6 +1,9 @@
 //! The kernel on a fake machine.
 
+mod audit;
 mod authority;
+mod fuzz;
+mod hostile;
 mod many;
 mod single;
 mod threads;
