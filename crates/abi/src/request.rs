@@ -180,7 +180,7 @@ pub enum Request {
     /// Gives a capability back. What was derived from it counts as derived from where it came from. The object of a
     /// capability that was derived from none ends with it, and so does everything derived from it.
     Release {
-        /// Any capability but the first ones to a domain, a virtual CPU, the machine or a device ([`Error::Busy`]).
+        /// Any capability but the first ones to a domain, a virtual CPU, the machine, a device or the boot module ([`Error::Busy`]).
         capability: Handle,
     },
     /// Takes back everything that was derived from a capability, in all domains, with what was mapped by it. The holders

@@ -46,16 +46,23 @@ impl<M: Machine> Kernel<M> {
         let _tree = self.authority.lock();
         let (place, held) = self.held(cpu, handle, Rights::NONE)?;
         if held.parent.is_none() {
-            if matches!(
-                held.object,
-                Object::Domain(_) | Object::Vcpu(_) | Object::Machine | Object::Device(_)
-            ) {
+            if self.is_lasting(held.object) {
                 return Err(Error::Busy.into());
             }
             self.take_below(cpu, place)?;
         }
         self.remove(cpu, place)?;
         Ok(0)
+    }
+
+    /// Whether an object does not end with its first capability.
+    fn is_lasting(&self, object: Object) -> bool {
+        match object {
+            Object::Domain(_) | Object::Vcpu(_) | Object::Machine | Object::Device(_) => true,
+            // The boot module: what the first domain runs is mapped by it.
+            Object::Memory(id) => self.memories.lock(id).is_some_and(|memory| memory.owner.is_none()),
+            Object::Channel(..) | Object::Event(..) => false,
+        }
     }
 
     pub(crate) fn revoke(&self, cpu: &Cpu, handle: Handle, deadline_ns: u64) -> Result<Effect, Refusal> {

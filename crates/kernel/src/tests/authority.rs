@@ -249,28 +249,6 @@ impl Model {
             }
             5 => {
                 let lasting = parent.is_none() && matches!(object, Thing::Domain(_) | Thing::Other);
-                // The boot module's can be released.
-                let module = parent.is_none()
-                    && object == Thing::Other
-                    && self
-                        .call(
-                            player,
-                            Request::Map {
-                                space,
-                                span: Span::new(SCRATCH, PAGE_SIZE),
-                                backing: Backing::Memory {
-                                    memory: handle,
-                                    offset: 0,
-                                    sharing: Sharing::Private,
-                                },
-                                protection: Protection::Read,
-                                commit: Commit::OnTouch,
-                            },
-                        )
-                        .is_ok();
-                if module {
-                    return;
-                }
                 let answer = self.call(player, Request::Release { capability: handle });
                 assert_eq!(answer, if lasting { Err(Error::Busy) } else { Ok(0) }, "{object:?}");
                 match (lasting, parent) {
