@@ -15,6 +15,8 @@ use alloc::vec::Vec;
 
 /// The most capabilities that a domain can have.
 pub(crate) const CAPABILITIES_MAX: u64 = 1 << 16;
+/// Entries of a list of sealed frames that fill a page.
+const SEALED_ROOM: usize = abi::PAGE_SIZE as usize / size_of::<(Frame, u64)>();
 /// Frames of every domain: its root table. And of each virtual CPU: its vector registers.
 const ROOT_FRAMES: u64 = 1;
 pub(crate) const VCPU_FRAMES: u64 = 1;
@@ -49,7 +51,10 @@ impl<M: Machine> Kernel<M> {
         sealed_count: usize,
     ) -> Result<u64, Refusal> {
         let mut sealed = Vec::new();
-        sealed.try_reserve_exact(sealed_count).map_err(|_| Error::NoMemory)?;
+        if sealed_count > 0 {
+            // As much as makes the kernel's heap take a frame for it: less would not come back with the domain's end.
+            sealed.try_reserve_exact(sealed_count.max(SEALED_ROOM)).map_err(|_| Error::NoMemory)?;
+        }
         if let Some(parent) = self.domains.lock(parent) {
             sealed.extend_from_slice(&parent.space.sealed);
         }
