@@ -229,7 +229,6 @@ impl<M: Machine> Kernel<M> {
 
     /// A sleep is over, or the CPU is new: finds out what runs now.
     pub fn awake(&self, cpu: &mut Cpu, context: &mut Context) -> Next {
-        self.idle.fetch_and(!(1 << cpu.number), SeqCst);
         self.dispatch(cpu, context)
     }
 
@@ -284,23 +283,37 @@ impl<M: Machine> Kernel<M> {
             };
             if let Some(entry) = picked.or_else(|| self.steal(cpu.number, now_ns)) {
                 if self.enter(cpu, &entry, now_ns, context) {
+                    self.pass_on(cpu);
                     return Next::Enter;
                 }
                 continue;
             }
             // Who makes something ready after this sees the bit and kicks; what was made ready before is seen here.
-            let bit = 1 << cpu.number;
-            self.idle.fetch_or(bit, SeqCst);
+            self.idle.fetch_or(1 << cpu.number, SeqCst);
             let alarm_ns = {
                 let queue = seat.queue.lock();
                 if queue.spare(cpu.number).is_some() || self.spare(cpu.number).is_some() {
-                    self.idle.fetch_and(!bit, SeqCst);
                     continue;
                 }
                 queue.alarm_ns()
             };
             self.machine.set_alarm(alarm_ns);
             return Next::Sleep;
+        }
+    }
+
+    /// If the CPU slept, it does not any more. It was asked to take what waits elsewhere, and has taken one: others are asked for the rest.
+    fn pass_on(&self, cpu: &Cpu) {
+        let bit = 1 << cpu.number;
+        if self.idle.load(SeqCst) & bit == 0 {
+            return;
+        }
+        self.idle.fetch_and(!bit, SeqCst);
+        for (home, seat) in self.seats.iter().enumerate().filter(|&(home, _)| home != cpu.number) {
+            let left = seat.queue.lock().spare(cpu.number);
+            if let Some(left) = left {
+                self.offer(cpu, home, left.cpus);
+            }
         }
     }
 
@@ -354,11 +367,11 @@ impl<M: Machine> Kernel<M> {
 
     /// Takes one that waits for another CPU, and marks it as running here.
     fn steal(&self, here: usize, now_ns: u64) -> Option<Entry> {
-        let (from, id) = self.spare(here)?;
+        let (from, Entry { vcpu: id, .. }) = self.spare(here)?;
         let mut vcpu = self.vcpus.lock(id).filter(|vcpu| vcpu.home == from)?;
         let taken = {
             let mut queue = self.seats[from].queue.lock();
-            queue.spare(here).filter(|&spare| spare == id)?;
+            queue.spare(here).filter(|spare| spare.vcpu == id)?;
             queue.remove(id)?
         };
         let mut queue = self.seats[here].queue.lock();
@@ -372,7 +385,7 @@ impl<M: Machine> Kernel<M> {
         queue.pick(now_ns)
     }
 
-    fn spare(&self, here: usize) -> Option<(usize, VcpuId)> {
+    fn spare(&self, here: usize) -> Option<(usize, Entry)> {
         let others = self.seats.iter().enumerate().filter(|&(number, _)| number != here);
         others
             .filter_map(|(number, seat)| {
@@ -417,7 +430,11 @@ impl<M: Machine> Kernel<M> {
             self.attend(cpu, home);
             return;
         }
-        // It waits for its turn: a CPU that sleeps may take it, or its own ends the slice of the one that runs.
+        self.offer(cpu, home, cpus);
+    }
+
+    /// One in the queue of `home` waits for its turn: a CPU that sleeps may take it, or its own ends the slice of the one that runs.
+    fn offer(&self, cpu: &Cpu, home: usize, cpus: u64) {
         let idle = self.idle.load(SeqCst) & cpus;
         self.attend(cpu, if idle != 0 { idle.trailing_zeros() as usize } else { home });
     }
