@@ -69,18 +69,17 @@ impl<M: Machine> Kernel<M> {
         let _tree = self.authority.lock();
         let (place, held) = self.held(cpu, handle, Rights::NONE)?;
         if held.first_child.is_none() {
-            self.with(place, |held| held.revoker = None);
+            self.with(place, |held| held.is_awaited = false);
             return Ok(Effect::Answer(0));
         }
         if self.machine.now_ns() >= deadline_ns {
             self.take_below(cpu, place)?;
             return Ok(Effect::Answer(0));
         }
-        if held.revoker.is_none() {
+        if !held.is_awaited {
             self.tell_below(cpu, place);
         }
-        let revoker = cpu.current.map(|current| current.vcpu);
-        self.with(place, |held| held.revoker = revoker);
+        self.with(place, |held| held.is_awaited = true);
         Ok(Effect::Sleep(Waiting::Retry { deadline_ns }))
     }
 
@@ -113,7 +112,7 @@ impl<M: Machine> Kernel<M> {
                 leaf = child;
             }
             if leaf == place {
-                self.with(place, |held| held.revoker = None);
+                self.with(place, |held| held.is_awaited = false);
                 return Ok(());
             }
             self.remove(cpu, leaf)?;
@@ -130,7 +129,7 @@ impl<M: Machine> Kernel<M> {
         });
         let Some(held) = held else { return Ok(()) };
         self.unmap_all(place, held.mapped)?;
-        self.wake_revokers(cpu, &held);
+        self.wake_revokers(cpu, place, &held);
         self.unlink(&held);
         if let Some(mut holder) = self.domains.lock(place.domain) {
             holder.capabilities.remove(place.slot);
@@ -269,18 +268,18 @@ impl<M: Machine> Kernel<M> {
         self.rouse(cpu, id, &vcpu);
     }
 
-    /// Has everyone look again who waits for a capability above this one to be free.
-    fn wake_revokers(&self, cpu: &Cpu, held: &Capability) {
-        let mut above = held.parent;
-        while let Some((revoker, next)) =
-            above.and_then(|place| self.with(place, |held| (held.revoker, held.parent)))
-        {
-            if let Some(id) = revoker
-                && let Some(vcpu) = self.vcpus.lock(id)
-            {
-                self.rouse(cpu, id, &vcpu);
+    /// Has everyone look again who waits for this capability or one above it to be free.
+    fn wake_revokers(&self, cpu: &Cpu, place: Place, held: &Capability) {
+        let mut at = Some((place.domain, held.is_awaited, held.parent));
+        while let Some((domain, is_awaited, parent)) = at {
+            let vcpus = is_awaited.then(|| self.domains.lock(domain).map(|domain| domain.vcpus)).flatten();
+            for id in vcpus.into_iter().flatten().flatten() {
+                if let Some(vcpu) = self.vcpus.lock(id) {
+                    self.rouse(cpu, id, &vcpu);
+                }
             }
-            above = next;
+            let above = |place: Place| self.with(place, |held| (place.domain, held.is_awaited, held.parent));
+            at = parent.and_then(above);
         }
     }
 
