@@ -1,12 +1,12 @@
 //! A machine for tests: frames in a map, tables as sets, a clock that is set by hand.
 
 use crate::device::Device;
-use crate::machine::{Cache, Frame, Machine, Mapping, Owner, Page};
+use crate::machine::{Access, Cache, Frame, Machine, Mapping, Page};
 use abi::boot::BootInfo;
 use abi::{Error, PAGE_SIZE, Protection};
 use core::marker::PhantomData;
 use std::boxed::Box;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::vec::Vec;
 
@@ -25,18 +25,24 @@ pub struct Fake<R = Deadlock> {
 #[derive(Debug, Default)]
 pub struct State {
     memory: BTreeMap<Frame, Box<[u8]>>,
+    /// How many frames from 0 on are memory, too.
+    module_frames: u64,
     free: BTreeSet<Frame>,
-    /// Frames that a CPU may still reach, though their pages were unmapped, and in which tables they were.
-    remembered: HashMap<Frame, Frame>,
+    /// Tables, and frames that a CPU may still reach by them, or reach in a way that is not allowed any more.
+    remembered: BTreeSet<(Frame, Frame)>,
     /// The tables that are loaded.
     pub active: Option<Frame>,
     /// Areas whose vector registers some CPU has loaded.
-    vectors: HashSet<Frame>,
+    loaded: BTreeSet<Frame>,
+    /// The one that was loaded last.
+    pub vectors: Option<Frame>,
+    /// So many more can be taken, and then, once, there is none.
+    pub frames_until_none: Option<u64>,
     pub kicked: Vec<usize>,
     pub now_ns: u64,
     pub alarm_ns: u64,
-    pub connected: HashSet<(usize, u32)>,
-    pub masked: HashSet<(usize, u32)>,
+    pub connected: BTreeSet<(usize, u32)>,
+    pub masked: BTreeSet<(usize, u32)>,
     pub configuration: BTreeMap<u8, u32>,
     pub printed: Vec<u8>,
     pub info: Option<BootInfo>,
@@ -67,6 +73,11 @@ impl Tables {
         self.tables.len() as u64
     }
 
+    /// Names them.
+    pub fn root(&self) -> Frame {
+        self.root
+    }
+
     /// The frames of all tables.
     pub fn frames(&self) -> impl Iterator<Item = Frame> + '_ {
         self.tables.values().copied().chain([self.root])
@@ -92,6 +103,7 @@ impl<R> Fake<R> {
             let mut bytes = std::vec![0; PAGE].into_boxed_slice();
             bytes[..page.len()].copy_from_slice(page);
             state.memory.insert(Frame::new(index as u64), bytes);
+            state.module_frames = index as u64 + 1;
         }
         Self { state: Mutex::new(state), cpus, relax: PhantomData }
     }
@@ -113,7 +125,17 @@ impl State {
         self.remembered.is_empty()
     }
 
+    fn has_frames(&mut self) -> bool {
+        let left = self.frames_until_none;
+        self.frames_until_none = left.and_then(|left| left.checked_sub(1));
+        left != Some(0)
+    }
+
     fn bytes(&mut self, frame: Frame) -> &mut [u8] {
+        assert!(
+            frame < Frame::new(self.module_frames) || frame >= Frame::new(FIRST_FREE),
+            "{frame:?} is no memory"
+        );
         assert!(!self.free.contains(&frame), "{frame:?} is used while it is free");
         // Not zeros: nobody may rely on what a fresh frame holds.
         self.memory.entry(frame).or_insert_with(|| std::vec![0xdd; PAGE].into_boxed_slice())
@@ -122,7 +144,8 @@ impl State {
     fn free_run(&mut self, first: Frame, count: u64) {
         for frame in (0..count).map(|at| first.offset(at)) {
             assert!(frame >= Frame::new(FIRST_FREE), "{frame:?} is not to be freed");
-            assert!(!self.remembered.contains_key(&frame), "{frame:?} is freed while a CPU may reach it");
+            let reached = self.remembered.iter().any(|(_, remembered)| *remembered == frame);
+            assert!(!reached, "{frame:?} is freed while a CPU may reach it");
             assert!(self.free.insert(frame), "{frame:?} is freed twice");
             self.memory.remove(&frame);
         }
@@ -148,11 +171,15 @@ impl<R: spin::RelaxStrategy> Machine for Fake<R> {
     fn separate(&self) {}
 
     fn allocate(&self) -> Option<Frame> {
-        self.state().free.pop_first()
+        let mut state = self.state();
+        state.has_frames().then(|| state.free.pop_first())?
     }
 
     fn allocate_run(&self, count: u64) -> Option<Frame> {
         let mut state = self.state();
+        if !state.has_frames() {
+            return None;
+        }
         let fits = |first: &&Frame| (0..count).all(|at| state.free.contains(&first.offset(at)));
         let first = *state.free.iter().find(fits)?;
         (0..count).for_each(|at| assert!(state.free.remove(&first.offset(at))));
@@ -249,7 +276,10 @@ impl<R: spin::RelaxStrategy> Machine for Fake<R> {
 
     fn map(&self, space: &mut Tables, page: Page, mapping: Mapping, cache: Cache) {
         assert_eq!(self.missing_tables(space, page), 0, "tables come first");
-        space.pages.insert(page, (mapping, cache));
+        let before = space.pages.insert(page, (mapping, cache));
+        if let Some((before, _)) = before.filter(|(before, _)| before.frame != mapping.frame) {
+            self.state().remembered.insert((space.root, before.frame));
+        }
     }
 
     fn mapping(&self, space: &Tables, page: Page) -> Option<Mapping> {
@@ -264,18 +294,21 @@ impl<R: spin::RelaxStrategy> Machine for Fake<R> {
     }
 
     fn protect(&self, space: &mut Tables, page: Page, protection: Protection) {
-        space.pages.get_mut(&page).expect("it is mapped").0.protection = protection;
+        let (mapping, _) = space.pages.get_mut(&page).expect("it is mapped");
+        let less = |access: Access| access.allowed_by(mapping.protection) && !access.allowed_by(protection);
+        if [Access::Read, Access::Write, Access::Execute].into_iter().any(less) {
+            self.state().remembered.insert((space.root, mapping.frame));
+        }
+        mapping.protection = protection;
     }
 
     fn unmap(&self, space: &mut Tables, page: Page) {
         let (mapping, _) = space.pages.remove(&page).expect("it was mapped");
-        if mapping.owner == Owner::Page {
-            self.state().remembered.insert(mapping.frame, space.root);
-        }
+        self.state().remembered.insert((space.root, mapping.frame));
     }
 
     fn flush(&self, space: &mut Tables) {
-        self.state().remembered.retain(|_, root| *root != space.root);
+        self.state().remembered.retain(|(root, _)| *root != space.root);
     }
 
     fn open_ports(&self, space: &mut Tables, _: &Device) {
@@ -291,11 +324,13 @@ impl<R: spin::RelaxStrategy> Machine for Fake<R> {
     }
 
     fn save_vectors(&self, area: Frame) {
-        assert!(self.state().vectors.contains(&area), "saved where they were loaded from");
+        assert!(self.state().loaded.contains(&area), "saved where they were loaded from");
     }
 
     fn load_vectors(&self, area: Frame) {
-        self.state().vectors.insert(area);
+        let mut state = self.state();
+        state.loaded.insert(area);
+        state.vectors = Some(area);
     }
 
     fn now_ns(&self) -> u64 {
@@ -323,7 +358,11 @@ impl<R: spin::RelaxStrategy> Machine for Fake<R> {
         self.state().configuration.get(&offset).copied().unwrap_or(0)
     }
 
-    fn write_config(&self, _: &Device, offset: u8, value: u32) {
+    fn write_config(&self, device: &Device, offset: u8, value: u32) {
+        let locked = device.locked.iter().any(|range| {
+            (offset..offset + 4).any(|at| (range.first..range.first + range.count).contains(&at))
+        });
+        assert!(!locked, "{offset:#x} of {device:?} is not for the domain");
         self.state().configuration.insert(offset, value);
     }
 

@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 /// How many pages of an object one touch maps, aligned to as many: they cost no frame, and a touch is seldom alone.
 const AROUND_PAGES: u64 = 16;
 /// The most pages that are ended or changed before the kernel looks at interrupts again.
-const PIECE_PAGES: usize = 2048;
+pub(crate) const PIECE_PAGES: usize = 2048;
 /// Frames that wait for the CPUs to forget them before they are free.
 const LIMBO_MAX: usize = 64;
 

@@ -1,10 +1,15 @@
 //! The kernel on a fake machine.
 
+mod action;
 mod audit;
 mod authority;
+mod choose;
+mod found;
 mod fuzz;
 mod hostile;
 mod many;
+mod minimal;
+mod seeds;
 mod single;
 mod threads;
 
