@@ -13,6 +13,8 @@ use std::vec::Vec;
 const PAGE: usize = PAGE_SIZE as usize;
 /// The first frame that is free; those below are the boot module's.
 pub const FIRST_FREE: u64 = 1 << 20;
+/// A frame of the first device's memory that domains may only read.
+const SEALED: Frame = Frame::containing(0xfe00_1000);
 
 /// `R` is what a CPU does that waits for a lock.
 #[derive(Debug, Default)]
@@ -276,6 +278,10 @@ impl<R: spin::RelaxStrategy> Machine for Fake<R> {
 
     fn flush(&self, space: &mut Tables) {
         self.state().remembered.retain(|_, root| *root != space.root);
+    }
+
+    fn is_sealed(&self, frame: Frame) -> bool {
+        frame == SEALED
     }
 
     fn open_ports(&self, space: &mut Tables, _: &Device) {

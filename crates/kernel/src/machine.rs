@@ -187,6 +187,8 @@ pub trait Machine: Sync + Sized {
     /// Every CPU that may remember something of these tables forgets what was changed or ended since the last call; returns when
     /// they have.
     fn flush(&self, space: &mut Self::Space);
+    /// Whether a frame of a device's memory is one that domains may only read: an MSI-X table, which says what is interrupted.
+    fn is_sealed(&self, frame: Frame) -> bool;
     /// Opens a device's I/O ports to the domain of these tables.
     fn open_ports(&self, space: &mut Self::Space, device: &Device);
     /// Closes them again, if it has any.

@@ -5,7 +5,6 @@ use crate::machine::{Access, Cache, Frame, Machine, Mapping, Owner, Page};
 use crate::region::{Edit, Region, Regions, Share, Source};
 use crate::vcpu::VCPUS_MAX;
 use abi::{Commit, Error, PAGE_SIZE, Protection, Request, Span};
-use alloc::vec::Vec;
 
 /// How many pages of an object one touch maps, aligned to as many: they cost no frame, and a touch is seldom alone.
 const AROUND_PAGES: u64 = 16;
@@ -30,8 +29,6 @@ pub(crate) struct Space<M: Machine> {
     pub quota: u64,
     /// The pages that the kernel writes upcalls to, by virtual CPU: they stay as they are.
     pub pinned: [Option<Page>; VCPUS_MAX],
-    /// Frames of device memory that the domain may only read.
-    pub sealed: Vec<(Frame, u64)>,
     /// Page faults that were resolved.
     pub touches: u64,
 }
@@ -143,7 +140,7 @@ impl<M: Machine> Space<M> {
                 machine.flush(&mut self.tables);
                 return Err(Refusal::Again(Some(page)));
             }
-            let effective = self.effective(mapping.frame, mapping.owner, protection, page);
+            let effective = self.effective(machine, mapping.frame, mapping.owner, protection, page);
             machine.protect(&mut self.tables, page, effective);
             (at, count) = (page.offset(1), count + 1);
         }
@@ -295,7 +292,7 @@ impl<M: Machine> Space<M> {
         if self.add_tables(machine, page).is_err() {
             return Touch::OutOfMemory;
         }
-        let Some(mapping) = self.shared_mapping(page, region, access) else { return Touch::Denied };
+        let Some(mapping) = self.shared_mapping(machine, page, region, access) else { return Touch::Denied };
         match region.source {
             Source::Memory(..) => self.map_around(machine, page, region, access),
             Source::Device(..) => machine.map(&mut self.tables, page, mapping, Cache::Device),
@@ -311,7 +308,7 @@ impl<M: Machine> Space<M> {
         let mut at = around.max(region.first);
         while at < around.offset(AROUND_PAGES).min(region.end) {
             if (at == page || machine.mapping(&self.tables, at).is_none())
-                && let Some(mapping) = self.shared_mapping(at, region, access)
+                && let Some(mapping) = self.shared_mapping(machine, at, region, access)
             {
                 machine.map(&mut self.tables, at, mapping, Cache::Normal);
             }
@@ -319,25 +316,30 @@ impl<M: Machine> Space<M> {
         }
     }
 
-    fn shared_mapping(&self, page: Page, region: &Region, access: Access) -> Option<Mapping> {
+    fn shared_mapping(&self, machine: &M, page: Page, region: &Region, access: Access) -> Option<Mapping> {
         let frame = match region.source.offset(page.since(region.first)) {
             Source::Memory(frame, ..) | Source::Device(frame, _) | Source::Dma(frame) => frame,
             Source::Zero => return None,
         };
-        let protection = self.effective(frame, Owner::Elsewhere, region.protection, page);
+        let protection = self.effective(machine, frame, Owner::Elsewhere, region.protection, page);
         access.allowed_by(protection).then_some(Mapping { frame, protection, owner: Owner::Elsewhere })
     }
 
     /// What a page table entry for `frame` may allow when the region allows `protection`.
-    fn effective(&self, frame: Frame, owner: Owner, protection: Protection, page: Page) -> Protection {
+    fn effective(
+        &self,
+        machine: &M,
+        frame: Frame,
+        owner: Owner,
+        protection: Protection,
+        page: Page,
+    ) -> Protection {
         if owner == Owner::Page || protection != Protection::ReadWrite {
             return protection;
         }
-        let sealed =
-            || self.sealed.iter().any(|&(first, count)| frame.since(first).is_some_and(|at| at < count));
         match self.regions.find(page).map(|region| region.source) {
             Some(Source::Dma(_) | Source::Memory(_, Share::Written, _)) => protection,
-            Some(Source::Device(..)) if !sealed() => protection,
+            Some(Source::Device(..)) if !machine.is_sealed(frame) => protection,
             _ => Protection::Read,
         }
     }

@@ -9,7 +9,6 @@ use crate::mitigations::Mitigations;
 use crate::paging::DIRECT;
 use crate::pci::{self, Masked};
 use crate::percpu;
-use crate::registers::Registers;
 use crate::selftest::SelfTest;
 use crate::serial;
 use crate::space::Space;
@@ -28,7 +27,7 @@ const VECTORS: usize = (DEVICE_VECTORS.end - DEVICE_VECTORS.start) as usize;
 /// How the machine reaches a device that a domain has.
 pub enum Hardware {
     /// A PCI function and its MSI-X table.
-    Pci(pci::Address, Option<Registers>),
+    Pci(pci::Address, Option<pci::Table>),
     /// Something with one interrupt line, by global system interrupt.
     Line(u32),
     /// The clock's ports, from the first.
@@ -271,6 +270,14 @@ impl Machine for X86 {
 
     fn flush(&self, space: &mut Space) {
         tlb::flush(space);
+    }
+
+    fn is_sealed(&self, frame: Frame) -> bool {
+        let mut tables = self.hardware.iter().filter_map(|hardware| match hardware {
+            Hardware::Pci(_, table) => table.as_ref(),
+            Hardware::Line(_) | Hardware::Ports(..) => None,
+        });
+        tables.any(|table| table.reaches(frame.address()))
     }
 
     fn open_ports(&self, space: &mut Space, device: &Device) {
