@@ -1,7 +1,7 @@
 //! A machine for tests: frames in a map, tables as sets, a clock that is set by hand.
 
 use crate::device::Device;
-use crate::machine::{Cache, Frame, Machine, Mapping, Owner, Page};
+use crate::machine::{Cache, Change, Found, Frame, Machine, Mapping, Owner, Page, Walk};
 use abi::boot::BootInfo;
 use abi::{Error, PAGE_SIZE, Protection};
 use core::marker::PhantomData;
@@ -77,6 +77,21 @@ impl Tables {
     /// What is mapped.
     pub fn pages(&self) -> impl Iterator<Item = (Page, Mapping)> + '_ {
         self.pages.iter().map(|(page, (mapping, _))| (*page, *mapping))
+    }
+
+    /// The first table that a walk has to take away before it goes on to `next`.
+    fn table_to_leave(&self, walk: &Walk, next: Page) -> Option<(u64, u64)> {
+        let ends = |&(level, part): &(u64, u64)| {
+            let at = |part: u64| Page::containing(part << (21 + 9 * level));
+            (at(part), at(part + 1))
+        };
+        let leaves = |part: &(u64, u64)| {
+            let (first, end) = ends(part);
+            let inside = walk.hole.0 <= first && end <= walk.hole.1;
+            inside && first < walk.end && walk.at <= end && end.min(walk.end) <= next
+        };
+        // Those of lower levels before those above.
+        self.tables.keys().copied().filter(leaves).min_by_key(|part| (ends(part).1, part.0))
     }
 
     /// The number of the part of the address space that a table of `level` maps around `page`.
@@ -235,20 +250,6 @@ impl<R: spin::RelaxStrategy> Machine for Fake<R> {
         assert!(space.tables.insert(Tables::part(page, level), frame).is_none());
     }
 
-    fn remove_tables(&self, space: &mut Tables, first: Page, end: Page) -> u64 {
-        assert!(self.next_mapping(space, first, end).is_none(), "something is mapped there");
-        let inside = |&(level, part): &(u64, u64)| {
-            let shift = 21 + 9 * level;
-            first.address() <= part << shift && (part + 1) << shift <= end.address()
-        };
-        let gone: Vec<_> = space.tables.keys().copied().filter(inside).collect();
-        for part in &gone {
-            let frame = space.tables.remove(part).expect("it is there");
-            self.free_run(frame, 1);
-        }
-        gone.len() as u64
-    }
-
     fn map(&self, space: &mut Tables, page: Page, mapping: Mapping, cache: Cache) {
         assert_eq!(self.missing_tables(space, page), 0, "tables come first");
         space.pages.insert(page, (mapping, cache));
@@ -258,22 +259,48 @@ impl<R: spin::RelaxStrategy> Machine for Fake<R> {
         space.pages.get(&page).map(|(mapping, _)| *mapping)
     }
 
-    fn next_mapping(&self, space: &Tables, from: Page, end: Page) -> Option<(Page, Mapping)> {
-        if from >= end {
-            return None;
+    fn walk(&self, space: &mut Tables, walk: &mut Walk, visit: &mut dyn FnMut(Found) -> Option<Change>) {
+        loop {
+            let next = space.pages.range(walk.at..walk.end).next();
+            let next = next.map(|(page, (mapping, _))| (*page, *mapping));
+            if let Some(part) = space.table_to_leave(walk, next.map_or(walk.end, |(page, _)| page)) {
+                let frame = space.tables[&part];
+                let Some(change) = visit(Found::Table(frame)) else {
+                    // The pages before it are passed, but the walk is not over.
+                    walk.at = walk.at.min(Page::containing(walk.end.address() - 1));
+                    return;
+                };
+                assert_eq!(change, Change::Unmap, "a table goes");
+                space.tables.remove(&part);
+                self.state().remembered.insert(frame, space.root);
+                continue;
+            }
+            let Some((page, mapping)) = next else {
+                walk.at = walk.end;
+                return;
+            };
+            walk.at = page;
+            if walk.entries == 0 {
+                return;
+            }
+            match visit(Found::Page(page, mapping)) {
+                None => return,
+                Some(Change::Keep) => (),
+                Some(Change::Protect(protection)) => self.protect(space, page, protection),
+                Some(Change::Unmap) => {
+                    space.pages.remove(&page);
+                    if mapping.owner == Owner::Page {
+                        self.state().remembered.insert(mapping.frame, space.root);
+                    }
+                }
+            }
+            walk.at = page.offset(1);
+            walk.entries = walk.entries.saturating_sub(Walk::PAGE_ENTRIES);
         }
-        space.pages.range(from..end).next().map(|(page, (mapping, _))| (*page, *mapping))
     }
 
     fn protect(&self, space: &mut Tables, page: Page, protection: Protection) {
         space.pages.get_mut(&page).expect("it is mapped").0.protection = protection;
-    }
-
-    fn unmap(&self, space: &mut Tables, page: Page) {
-        let (mapping, _) = space.pages.remove(&page).expect("it was mapped");
-        if mapping.owner == Owner::Page {
-            self.state().remembered.insert(mapping.frame, space.root);
-        }
     }
 
     fn flush(&self, space: &mut Tables) {

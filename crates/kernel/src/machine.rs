@@ -87,6 +87,54 @@ pub enum Owner {
     Elsewhere,
 }
 
+/// What a walk through page tables comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// A page where something is mapped.
+    Page(Page, Mapping),
+    /// A table that lies wholly in the walk's hole, all that it mapped having been passed.
+    Table(Frame),
+}
+
+/// What becomes of what a walk came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It stays.
+    Keep,
+    /// The domain may do this with the page from now on.
+    Protect(Protection),
+    /// It is mapped no more: a page, or a table with all that it maps. CPUs may remember it until [`Machine::flush`].
+    Unmap,
+}
+
+/// A walk through the pages `at..end`, in order of address.
+#[derive(Clone, Copy, Debug)]
+pub struct Walk {
+    /// Where it is: at `end` when it is over.
+    pub at: Page,
+    /// One past its last page.
+    pub end: Page,
+    /// Where nothing is to be mapped afterwards: tables that lie in there can go.
+    pub hole: (Page, Page),
+    /// How many entries of tables it may still look at; one that maps a page counts as [`Walk::PAGE_ENTRIES`].
+    pub entries: usize,
+}
+
+impl Walk {
+    /// What it takes to look at the entry of a page and change it, in entries that are empty.
+    pub const PAGE_ENTRIES: usize = 4;
+
+    /// A walk that takes no table away.
+    pub const fn new((at, end): (Page, Page), entries: usize) -> Self {
+        Self { at, end, hole: (at, at), entries }
+    }
+
+    /// Whether it has come to its end.
+    pub fn is_over(&self) -> bool {
+        self.at >= self.end
+    }
+}
+
 /// How a page is cached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cache {
@@ -171,19 +219,15 @@ pub trait Machine: Sync + Sized {
     fn missing_tables(&self, space: &Self::Space, page: Page) -> u64;
     /// Adds the next missing table on the way to `page`: `frame`, which is all zeros.
     fn add_table(&self, space: &mut Self::Space, page: Page, frame: Frame);
-    /// Takes away and frees every table that maps nothing outside of `first..end`, where nothing is mapped; every CPU has forgotten
-    /// them before. Answers how many.
-    fn remove_tables(&self, space: &mut Self::Space, first: Page, end: Page) -> u64;
     /// Maps a page, replacing what was mapped there. No table may be missing.
     fn map(&self, space: &mut Self::Space, page: Page, mapping: Mapping, cache: Cache);
     /// What is mapped at `page`.
     fn mapping(&self, space: &Self::Space, page: Page) -> Option<Mapping>;
-    /// The first page in `from..end` where something is mapped.
-    fn next_mapping(&self, space: &Self::Space, from: Page, end: Page) -> Option<(Page, Mapping)>;
+    /// Goes on with a walk, and does with all that it finds what `visit` says; at `None` it stops before that. It also stops when it
+    /// has looked at as many entries as it may.
+    fn walk(&self, space: &mut Self::Space, walk: &mut Walk, visit: &mut dyn FnMut(Found) -> Option<Change>);
     /// Changes what the domain may do with a mapped page.
     fn protect(&self, space: &mut Self::Space, page: Page, protection: Protection);
-    /// Ends a mapping.
-    fn unmap(&self, space: &mut Self::Space, page: Page);
     /// Every CPU that may remember something of these tables forgets what was changed or ended since the last call; returns when
     /// they have.
     fn flush(&self, space: &mut Self::Space);

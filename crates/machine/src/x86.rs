@@ -19,7 +19,7 @@ use abi::{Error, PAGE_SIZE, Protection};
 use alloc::vec::Vec;
 use core::arch::asm;
 use core::sync::atomic::{AtomicU64, Ordering};
-use kernel::{Cache, Device, Frame, Machine, Mapping, Page};
+use kernel::{Cache, Change, Device, Found, Frame, Machine, Mapping, Page, Walk};
 use spin::mutex::TicketMutex;
 
 const VECTORS: usize = (DEVICE_VECTORS.end - DEVICE_VECTORS.start) as usize;
@@ -244,10 +244,6 @@ impl Machine for X86 {
         space.add_table(page, frame);
     }
 
-    fn remove_tables(&self, space: &mut Space, first: Page, end: Page) -> u64 {
-        space.remove_tables(first, end)
-    }
-
     fn map(&self, space: &mut Space, page: Page, mapping: Mapping, cache: Cache) {
         space.map(page, mapping, cache);
     }
@@ -256,16 +252,12 @@ impl Machine for X86 {
         space.mapping(page)
     }
 
-    fn next_mapping(&self, space: &Space, from: Page, end: Page) -> Option<(Page, Mapping)> {
-        space.next_mapping(from, end)
+    fn walk(&self, space: &mut Space, walk: &mut Walk, visit: &mut dyn FnMut(Found) -> Option<Change>) {
+        space.walk(walk, visit);
     }
 
     fn protect(&self, space: &mut Space, page: Page, protection: Protection) {
         space.protect(page, protection);
-    }
-
-    fn unmap(&self, space: &mut Space, page: Page) {
-        space.unmap(page);
     }
 
     fn flush(&self, space: &mut Space) {
