@@ -267,7 +267,7 @@ impl<M: Machine> Kernel<M> {
             entry.deadline_ns = vcpu.alarm_ns();
         }
         // What came before the lock was taken did not wake it: it looks once more by itself.
-        let sleeps = waiting.is_some() && vcpu.pending == 0 && !vcpu.tick_due;
+        let sleeps = waiting.is_some() && !vcpu.has_news();
         queue.put_back(if sleeps { Run::Blocked } else { Run::Ready }, self.machine.now_ns());
     }
 

@@ -276,8 +276,9 @@ impl<M: Machine> Kernel<M> {
             above.and_then(|place| self.with(place, |held| (held.revoker, held.parent)))
         {
             if let Some(id) = revoker
-                && let Some(vcpu) = self.vcpus.lock(id)
+                && let Some(mut vcpu) = self.vcpus.lock(id)
             {
+                vcpu.retry_due = true;
                 self.rouse(cpu, id, &vcpu);
             }
             above = next;

@@ -470,6 +470,40 @@ fn revocation_is_told_then_forced() {
 }
 
 #[test]
+fn a_revoker_sleeps_whose_upcalls_are_masked() {
+    const MASKED: usize = core::mem::offset_of!(abi::UpcallPage, masked) / 8;
+    let mut world = World::new(4000, 1);
+    let (space, vcpu, page) = (world.info.space, world.info.vcpu, super::UPCALL_PAGE);
+    let memory = world.must(0, Request::CreateMemory { domain: space, bytes: PAGE_SIZE });
+    let domain = world.create(0, &world.parameters()).expect("it is made");
+    world.must(0, Request::Grant { capability: memory, rights: Rights::ALL, domain });
+    world.map_zero(0, space, page, 1);
+    world.must(0, Request::SetUpcall { vcpu, page, entry: 0x3000, stack: 0x4000 });
+    let frame = world.frame(0, page).expect("it is mapped");
+    world.kernel.machine.write_words(frame, MASKED, &[1]);
+    world.kernel.raise(&world.cpus[0].0, listener_of_first(&world, 1));
+    world.must(0, Request::SetTimer { vcpu, deadline_ns: 0 });
+    let revoke = Request::Revoke { capability: memory, deadline_ns: 1_000_000 };
+    assert_eq!(world.once(0, revoke), Next::Sleep, "nothing that is due can be told");
+    world.kernel.raise(&world.cpus[0].0, listener_of_first(&world, 2));
+    assert_eq!(world.awake(0), Next::Sleep);
+    // Once it can, it is; then the request is made again.
+    world.kernel.machine.write_words(frame, MASKED, &[0]);
+    world.kernel.raise(&world.cpus[0].0, listener_of_first(&world, 3));
+    assert_eq!(world.awake(0), Next::Enter);
+    assert_eq!((world.context(0).rip, world.context(0).rdi), (0x3000, Kind::Tick as u64));
+    let resume = Request::Resume { vcpu, area: abi::upcall::Area::Tick };
+    assert_eq!(world.once(0, resume), Next::Enter);
+    assert_eq!((world.context(0).rip, world.context(0).rdi), (0x3000, Kind::Event as u64));
+    assert_eq!(world.once(0, resume), Next::Enter);
+    assert_eq!(world.context(0).rip, CALL_AT - 2);
+    assert_eq!(world.once(0, revoke), Next::Sleep, "events that were told are not news");
+    world.pass(1_000_000);
+    assert_eq!(world.awake(0), Next::Enter);
+    assert_eq!(world.call(0, revoke), Ok(0));
+}
+
+#[test]
 fn who_sleeps_is_told_of_a_revocation() {
     let mut world = World::new(4000, 1);
     let (space, vcpu) = (world.info.space, world.info.vcpu);
