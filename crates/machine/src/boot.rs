@@ -147,7 +147,10 @@ pub extern "C" fn pvh_main(info: u64) -> ! {
             if info.command_line != 0 {
                 boot.set_command_line(at(info.command_line));
             }
-            crate::start::refuse(boot, "the loader has laid the boot module over the kernel: there is too little memory");
+            crate::start::refuse(
+                boot,
+                "the loader has laid the boot module over the kernel: there is too little memory",
+            );
         }
         let range = |index| at(info.memory_map).cast::<StartRange>().add(index).read_unaligned();
         let ranges = || (0..info.memory_map_count as usize).map(range);
