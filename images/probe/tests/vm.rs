@@ -372,8 +372,6 @@ fn too_little_memory_is_told() {
 /// QEMU puts the module at the end of memory, so a long one lies over the end of the kernel, which begins at 2 MiB.
 #[test]
 fn a_module_over_the_kernel_is_told() {
-    /// What QEMU leaves free above the module (`hw/i386/x86.c`: `acpi_data_size`).
-    const ABOVE: u64 = 0x2_8000;
     let kernel = std::fs::read(file("SELKIS_KERNEL")).expect("it can be read");
     let word = |at: usize| u64::from_le_bytes(kernel[at..at + 8].try_into().expect("8 bytes"));
     // ELF-64: the program headers, and of each the kind (1: loaded), the physical address and the size in memory.
@@ -381,7 +379,7 @@ fn a_module_over_the_kernel_is_told() {
     let loaded = headers.filter(|&at| kernel[at] == 1);
     let kernel_end = loaded.map(|at| word(at + 24) + word(at + 40)).max().expect("something is loaded");
     for pages_over in [1, 4, 12] {
-        let length = ((16 << 20) - ABOVE - kernel_end + pages_over * PAGE_SIZE) as usize;
+        let length = ((16 << 20) - kernel_end + pages_over * PAGE_SIZE) as usize;
         let mut long = module(Scenario::StopAtOnce);
         long.resize(length, 0);
         long[8..16].copy_from_slice(&(length as u64).to_le_bytes());
