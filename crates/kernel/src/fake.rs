@@ -1,9 +1,9 @@
 //! A machine for tests: frames in a map, tables as sets, a clock that is set by hand.
 
 use crate::device::Device;
-use crate::machine::{Cache, Change, Found, Frame, Machine, Mapping, Owner, Page, Walk};
+use crate::machine::{Access, Cache, Change, Found, Frame, Machine, Mapping, Owner, Page, Walk};
 use abi::boot::BootInfo;
-use abi::{Error, PAGE_SIZE, Protection};
+use abi::{Error, Marks, PAGE_SIZE, Protection, mark};
 use core::marker::PhantomData;
 use std::boxed::Box;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -49,7 +49,8 @@ pub struct Tables {
     root: Frame,
     /// Tables below the root that exist, by level and by the number of the part that they map.
     tables: BTreeMap<(u64, u64), Frame>,
-    pages: BTreeMap<Page, (Mapping, Cache)>,
+    /// With what is noted of each.
+    pages: BTreeMap<Page, (Mapping, Cache, u8)>,
     pub open_ports: usize,
 }
 
@@ -64,6 +65,12 @@ impl spin::RelaxStrategy for Deadlock {
 }
 
 impl Tables {
+    /// What a CPU does that accesses a page, which is mapped.
+    pub fn note(&mut self, page: Page, access: Access) {
+        let marks = if access == Access::Write { mark::ACCESSED | mark::DIRTY } else { mark::ACCESSED };
+        self.pages.get_mut(&page).expect("it is mapped").2 |= marks;
+    }
+
     /// How many tables there are below the root.
     pub fn count(&self) -> u64 {
         self.tables.len() as u64
@@ -76,7 +83,7 @@ impl Tables {
 
     /// What is mapped.
     pub fn pages(&self) -> impl Iterator<Item = (Page, Mapping)> + '_ {
-        self.pages.iter().map(|(page, (mapping, _))| (*page, *mapping))
+        self.pages.iter().map(|(page, (mapping, ..))| (*page, *mapping))
     }
 
     /// The first table that a walk has to take away before it goes on to `next`.
@@ -252,18 +259,18 @@ impl<R: spin::RelaxStrategy> Machine for Fake<R> {
 
     fn map(&self, space: &mut Tables, page: Page, mapping: Mapping, cache: Cache) {
         assert_eq!(self.missing_tables(space, page), 0, "tables come first");
-        space.pages.insert(page, (mapping, cache));
+        space.pages.insert(page, (mapping, cache, 0));
     }
 
     fn mapping(&self, space: &Tables, page: Page) -> Option<Mapping> {
-        space.pages.get(&page).map(|(mapping, _)| *mapping)
+        space.pages.get(&page).map(|(mapping, ..)| *mapping)
     }
 
     fn walk(&self, space: &mut Tables, walk: &mut Walk, visit: &mut dyn FnMut(Found) -> Option<Change>) {
         loop {
             let next = space.pages.range(walk.at..walk.end).next();
-            let next = next.map(|(page, (mapping, _))| (*page, *mapping));
-            if let Some(part) = space.table_to_leave(walk, next.map_or(walk.end, |(page, _)| page)) {
+            let next = next.map(|(page, (mapping, _, marks))| (*page, *mapping, *marks));
+            if let Some(part) = space.table_to_leave(walk, next.map_or(walk.end, |(page, ..)| page)) {
                 let frame = space.tables[&part];
                 let Some(change) = visit(Found::Table(frame)) else {
                     // The pages before it are passed, but the walk is not over.
@@ -275,7 +282,7 @@ impl<R: spin::RelaxStrategy> Machine for Fake<R> {
                 self.state().remembered.insert(frame, space.root);
                 continue;
             }
-            let Some((page, mapping)) = next else {
+            let Some((page, mapping, marks)) = next else {
                 walk.at = walk.end;
                 return;
             };
@@ -283,7 +290,11 @@ impl<R: spin::RelaxStrategy> Machine for Fake<R> {
             if walk.entries == 0 {
                 return;
             }
-            match visit(Found::Page(page, mapping)) {
+            if walk.marks == Marks::Clear && marks != 0 {
+                space.pages.get_mut(&page).expect("it is mapped").2 = 0;
+                self.state().remembered.insert(mapping.frame, space.root);
+            }
+            match visit(Found::Page(page, mapping, marks)) {
                 None => return,
                 Some(Change::Keep) => (),
                 Some(Change::Protect(protection)) => self.protect(space, page, protection),
@@ -297,6 +308,10 @@ impl<R: spin::RelaxStrategy> Machine for Fake<R> {
             walk.at = page.offset(1);
             walk.entries = walk.entries.saturating_sub(Walk::PAGE_ENTRIES);
         }
+    }
+
+    fn mark_written(&self, space: &mut Tables, page: Page) {
+        space.note(page, Access::Write);
     }
 
     fn protect(&self, space: &mut Tables, page: Page, protection: Protection) {

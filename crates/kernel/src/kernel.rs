@@ -498,6 +498,9 @@ impl<M: Machine> Kernel<M> {
             let page = Page::containing(address);
             match domain.space.touch(&self.machine, page, access) {
                 Touch::Resolved(mapping) if !domain.space.is_device(page) => {
+                    if access == Access::Write {
+                        self.machine.mark_written(&mut domain.space.tables, page);
+                    }
                     let range = done as usize..(done + count) as usize;
                     each(&self.machine, mapping.frame, offset as usize, range);
                 }

@@ -2,7 +2,7 @@
 
 use crate::device::Device;
 use abi::boot::BootInfo;
-use abi::{Error, PAGE_SIZE, Protection};
+use abi::{Error, Marks, PAGE_SIZE, Protection};
 use core::fmt;
 
 /// A page of physical memory, by number.
@@ -90,8 +90,8 @@ pub enum Owner {
 /// What a walk through page tables comes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found {
-    /// A page where something is mapped.
-    Page(Page, Mapping),
+    /// A page where something is mapped, and what is noted of it: [`abi::mark::ACCESSED`] and [`abi::mark::DIRTY`].
+    Page(Page, Mapping, u8),
     /// A table that lies wholly in the walk's hole, all that it mapped having been passed.
     Table(Frame),
 }
@@ -116,6 +116,8 @@ pub struct Walk {
     pub end: Page,
     /// Where nothing is to be mapped afterwards: tables that lie in there can go.
     pub hole: (Page, Page),
+    /// What becomes of the marks of the pages, before they are visited.
+    pub marks: Marks,
     /// How many entries of tables it may still look at; one that maps a page counts as [`Walk::PAGE_ENTRIES`].
     pub entries: usize,
 }
@@ -126,7 +128,7 @@ impl Walk {
 
     /// A walk that takes no table away.
     pub const fn new((at, end): (Page, Page), entries: usize) -> Self {
-        Self { at, end, hole: (at, at), entries }
+        Self { at, end, hole: (at, at), marks: Marks::Keep, entries }
     }
 
     /// Whether it has come to its end.
@@ -219,14 +221,16 @@ pub trait Machine: Sync + Sized {
     fn missing_tables(&self, space: &Self::Space, page: Page) -> u64;
     /// Adds the next missing table on the way to `page`: `frame`, which is all zeros.
     fn add_table(&self, space: &mut Self::Space, page: Page, frame: Frame);
-    /// Maps a page, replacing what was mapped there. No table may be missing.
+    /// Maps a page without marks, replacing what was mapped there. No table may be missing.
     fn map(&self, space: &mut Self::Space, page: Page, mapping: Mapping, cache: Cache);
     /// What is mapped at `page`.
     fn mapping(&self, space: &Self::Space, page: Page) -> Option<Mapping>;
     /// Goes on with a walk, and does with all that it finds what `visit` says; at `None` it stops before that. It also stops when it
     /// has looked at as many entries as it may.
     fn walk(&self, space: &mut Self::Space, walk: &mut Walk, visit: &mut dyn FnMut(Found) -> Option<Change>);
-    /// Changes what the domain may do with a mapped page.
+    /// Notes that a mapped page is written to, as CPUs do.
+    fn mark_written(&self, space: &mut Self::Space, page: Page);
+    /// Changes what the domain may do with a mapped page; its marks stay.
     fn protect(&self, space: &mut Self::Space, page: Page, protection: Protection);
     /// Every CPU that may remember something of these tables forgets what was changed or ended since the last call; returns when
     /// they have.

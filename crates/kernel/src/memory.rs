@@ -4,7 +4,7 @@ use crate::capability::Place;
 use crate::machine::{Access, Cache, Change, Found, Frame, Machine, Mapping, Owner, Page, Walk};
 use crate::region::{Edit, Region, Regions, Share, Source};
 use crate::vcpu::VCPUS_MAX;
-use abi::{Commit, Error, PAGE_SIZE, Protection, Request, Span};
+use abi::{Commit, Error, Marks, PAGE_SIZE, Protection, Request, Span, mark};
 
 /// How many pages of an object one touch maps, aligned to as many: they cost no frame, and a touch is seldom alone.
 const AROUND_PAGES: u64 = 16;
@@ -137,7 +137,7 @@ impl<M: Machine> Space<M> {
         let mut walk = Walk::new((first, end), PIECE_ENTRIES);
         let Self { tables, regions, .. } = self;
         machine.walk(tables, &mut walk, &mut |found| match found {
-            Found::Page(page, mapping) => {
+            Found::Page(page, mapping, _) => {
                 Some(Change::Protect(effective(machine, regions, (page, mapping), protection)))
             }
             Found::Table(_) => Some(Change::Keep),
@@ -154,6 +154,22 @@ impl<M: Machine> Space<M> {
         let mut walk = Walk::new((first, end), PIECE_ENTRIES);
         self.drop_pages(machine, &mut walk, Drop::Private);
         rest_of(&walk)
+    }
+
+    /// Reads the marks of pages from `first` on, one byte for each: few enough for one piece.
+    pub fn read_marks(&mut self, machine: &M, first: Page, marks: Marks, bytes: &mut [u8]) {
+        let end = first.offset(bytes.len() as u64);
+        let mut walk = Walk { marks, ..Walk::new((first, end), usize::MAX) };
+        let Self { tables, pinned, .. } = self;
+        machine.walk(tables, &mut walk, &mut |found| {
+            if let Found::Page(page, mapping, noted) = found {
+                let private = if mapping.owner == Owner::Page { mark::PRIVATE } else { 0 };
+                let written = if pinned.contains(&Some(page)) { mark::ACCESSED | mark::DIRTY } else { 0 };
+                bytes[page.since(first) as usize] = noted | private | written;
+            }
+            Some(Change::Keep)
+        });
+        machine.flush(tables);
     }
 
     /// Ends what is mapped in `first..end`.
@@ -359,7 +375,7 @@ impl<M: Machine> Space<M> {
             machine.walk(tables, walk, &mut |found| {
                 let (frame, charge) = match found {
                     _ if limbo.is_full() => return None,
-                    Found::Page(page, Mapping { frame, owner: Owner::Page, .. }) => {
+                    Found::Page(page, Mapping { frame, owner: Owner::Page, .. }, _) => {
                         let last = region.filter(|region| region.first <= page && page < region.end);
                         region = last.or_else(|| regions.find(page));
                         (frame, region.is_some_and(Region::charges_on_touch))

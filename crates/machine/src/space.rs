@@ -3,7 +3,7 @@
 use crate::memory;
 use crate::paging::bits::*;
 use crate::paging::{ENTRIES, TABLE, TOP, Window, index, span};
-use abi::Protection;
+use abi::{Marks, Protection, mark};
 use core::ops::ControlFlow;
 use core::sync::atomic::{AtomicU64, Ordering};
 use kernel::{Cache, Change, Found, Frame, Mapping, Owner, Page, Walk};
@@ -88,6 +88,13 @@ impl Space {
         decode(Window::OWN.load(self.table(page, 0)?, index(page.address(), 0)))
     }
 
+    /// See [`kernel::Machine::mark_written`].
+    pub fn mark_written(&mut self, page: Page) {
+        if let Some(table) = self.table(page, 0) {
+            Window::OWN.update(table, index(page.address(), 0), |entry| entry | ACCESSED | DIRTY);
+        }
+    }
+
     /// See [`kernel::Machine::protect`].
     pub fn protect(&mut self, page: Page, protection: Protection) {
         self.replace(page, |entry| protected(entry, protection));
@@ -121,7 +128,9 @@ impl Space {
             walk.entries -= 1;
             let entry = Window::OWN.load(table, slot);
             let found = if level == 0 {
-                decode(entry).map(|mapping| Found::Page(page, mapping))
+                let entry =
+                    if walk.marks == Marks::Clear { self.clear_marks(table, slot, page) } else { entry };
+                decode(entry).map(|mapping| Found::Page(page, mapping, marks(entry)))
             } else if entry & PRESENT != 0 {
                 self.walk_below((entry & ADDRESS, level - 1, at), walk, visit)?;
                 let inside = walk.hole.0.address() <= at && at + bytes <= walk.hole.1.address();
@@ -142,15 +151,28 @@ impl Space {
         ControlFlow::Continue(())
     }
 
+    /// Takes the marks of a page away; answers with its entry before that.
+    fn clear_marks(&mut self, table: u64, slot: u64, page: Page) -> u64 {
+        let entry = Window::OWN.load(table, slot);
+        if marks(entry) == 0 {
+            return entry;
+        }
+        if entry & PRESENT != 0 {
+            self.stale.add(page);
+        }
+        Window::OWN.update(table, slot, |entry| entry & !(ACCESSED | DIRTY))
+    }
+
     fn change(&mut self, (table, slot): (u64, u64), (entry, found): (u64, Found), change: Change) {
-        let changed = match change {
+        match change {
             Change::Keep => return,
-            Change::Protect(protection) => protected(entry, protection),
-            Change::Unmap => 0,
-        };
-        Window::OWN.store(table, slot, changed);
+            Change::Protect(protection) => {
+                Window::OWN.update(table, slot, |entry| protected(entry, protection));
+            }
+            Change::Unmap => Window::OWN.store(table, slot, 0),
+        }
         match found {
-            Found::Page(page, _) if entry & PRESENT != 0 => self.stale.add(page),
+            Found::Page(page, ..) if entry & PRESENT != 0 => self.stale.add(page),
             Found::Page(..) => (),
             // CPUs also remember tables, under whatever address they walked through them.
             Found::Table(_) => self.stale.count = STALE_MAX + 1,
@@ -174,11 +196,10 @@ impl Space {
     }
 
     /// Changes the entry of a page. A CPU remembers none that was not present.
-    fn replace(&mut self, page: Page, change: impl FnOnce(u64) -> u64) {
+    fn replace(&mut self, page: Page, change: impl Fn(u64) -> u64) {
         let Some(table) = self.table(page, 0) else { return };
         let slot = index(page.address(), 0);
-        let before = Window::OWN.load(table, slot);
-        Window::OWN.store(table, slot, change(before));
+        let before = Window::OWN.update(table, slot, change);
         if before & PRESENT != 0 {
             self.stale.add(page);
         }
@@ -202,7 +223,13 @@ impl Space {
 type Visit<'v> = &'v mut dyn FnMut(Found) -> Option<Change>;
 
 fn protected(entry: u64, protection: Protection) -> u64 {
-    entry & (ADDRESS | OWNED | UNCACHED) | access_bits(protection)
+    entry & (ADDRESS | OWNED | UNCACHED | ACCESSED | DIRTY) | access_bits(protection)
+}
+
+fn marks(entry: u64) -> u8 {
+    let accessed = if entry & ACCESSED != 0 { mark::ACCESSED } else { 0 };
+    let dirty = if entry & DIRTY != 0 { mark::DIRTY } else { 0 };
+    accessed | dirty
 }
 
 fn access_bits(protection: Protection) -> u64 {

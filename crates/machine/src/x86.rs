@@ -256,6 +256,10 @@ impl Machine for X86 {
         space.walk(walk, visit);
     }
 
+    fn mark_written(&self, space: &mut Space, page: Page) {
+        space.mark_written(page);
+    }
+
     fn protect(&self, space: &mut Space, page: Page, protection: Protection) {
         space.protect(page, protection);
     }

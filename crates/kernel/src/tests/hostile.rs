@@ -14,8 +14,8 @@ use crate::start::{BootModule, start};
 use abi::boot::ClockParameters;
 use abi::upcall::Area;
 use abi::{
-    Backing, Commit, Context, DomainParameters, Error, Handle, PAGE_SIZE, Protection, Registers, Request,
-    Rights, Sharing, Span,
+    Backing, Commit, Context, DomainParameters, Error, Handle, Marks, PAGE_SIZE, Protection, Registers,
+    Request, Rights, Sharing, Span,
 };
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -71,7 +71,7 @@ impl World {
         }
         let repeats = self.cpus[number].1.rip == CALL_AT - 2;
         match what % 48 {
-            32..=34 => self.interrupt(number, Interrupt::Alarm),
+            32 | 34 => self.interrupt(number, Interrupt::Alarm),
             35 => self.interrupt(number, self.device_interrupt(a, b)),
             _ if repeats => self.repeat(number),
             0 => self.raw(number, [a, b, c, d, e, f]),
@@ -407,6 +407,12 @@ impl World {
                 text: Span::new(address(b) + u64::from(c), u64::from(d) * 5),
             },
             16 => Request::Stop { machine: machine(), status: b },
+            33 => Request::ReadMarks {
+                space: domain(),
+                span,
+                into: address(e) + u64::from(f),
+                marks: if d & 1 == 0 { Marks::Keep } else { Marks::Clear },
+            },
             _ => return self.request_of_authority(number, kind, [a, b, c, d, e, f]),
         })
     }
