@@ -1,4 +1,4 @@
-use crate::{Backing, Commit, Error, Handle, Protection, Rights, Sharing, Span};
+use crate::{Backing, Commit, Error, Handle, Marks, Protection, Rights, Sharing, Span};
 
 /// A request in the registers of a system call: the number in `rax`, then `rdi`, `rsi`, `rdx`, `r10`, `r8`, `r9`
 /// (the order of the System V kernel convention). The answer comes back as the error's code in `rax` (0: none)
@@ -280,6 +280,21 @@ pub enum Request {
         /// In the caller's memory.
         into: Span,
     },
+    /// Lays a byte at `into` for each page of `span`, with bits of [`crate::mark`], and answers with how many pages that are: the first
+    /// [`Request::MARKS_MAX`] at most. The marks are what CPUs noted when they went through `span`, and what the kernel wrote there
+    /// for the domain; other mappings of the same memory, in this domain or another, and devices leave none. A page that nobody touched
+    /// since it was mapped or reset, or that is not mapped, has none; a page that would be copied when it is written to has
+    /// [`crate::mark::PRIVATE`] as soon as it is; pages for upcalls count as written to, always. Needs CONTROL on the address space.
+    ReadMarks {
+        /// The address space.
+        space: Handle,
+        /// Where, inside of [`crate::BootInfo::window`].
+        span: Span,
+        /// In the caller's memory. If it is unmapped meanwhile by another virtual CPU, marks that were to be cleared are lost.
+        into: u64,
+        /// What becomes of them.
+        marks: Marks,
+    },
 }
 
 impl Request {
@@ -289,6 +304,8 @@ impl Request {
     pub const PRINT_BYTES_MAX: u64 = 512;
     /// The most that one memory, one channel's memory or one region for devices can have: they are made in one step.
     pub const MEMORY_BYTES_MAX: u64 = 4 << 20;
+    /// The most pages whose marks one [`Request::ReadMarks`] reads.
+    pub const MARKS_MAX: u64 = 2048;
 
     /// The request in registers.
     pub fn encode(self) -> Registers {
@@ -346,6 +363,9 @@ impl Request {
             Self::Signal { target } => (30, [target.raw(), 0, 0, 0, 0, 0]),
             Self::Inspect { object, index, into } => {
                 (31, [object.raw(), index, into.base, into.length, 0, 0])
+            }
+            Self::ReadMarks { space, span, into, marks } => {
+                (33, [space.raw(), span.base, span.length, into, marks as u64, 0])
             }
         };
         Registers { number, arguments }
@@ -421,6 +441,12 @@ impl Request {
             29 => Self::CreateEvent { vcpu: handle, event: small(b)? },
             30 => Self::Signal { target: handle },
             31 => Self::Inspect { object: handle, index: b, into: Span::new(c, d) },
+            33 => Self::ReadMarks {
+                space: handle,
+                span,
+                into: d,
+                marks: Marks::from_code(e).ok_or(Error::Malformed)?,
+            },
             _ => return Err(Error::Malformed),
         })
     }
@@ -431,7 +457,7 @@ mod tests {
     use super::*;
     use crate::upcall::Area;
 
-    fn every_request() -> [Request; 36] {
+    fn every_request() -> [Request; 38] {
         let h = Handle::new(7, 3);
         let span = Span::new(0x10_0000, 0x3000);
         let map = |backing| Request::Map {
@@ -478,6 +504,8 @@ mod tests {
             Request::CreateEvent { vcpu: h, event: 63 },
             Request::Signal { target: h },
             Request::Inspect { object: h, index: 1, into: span },
+            Request::ReadMarks { space: h, span, into: 0x7000, marks: Marks::Keep },
+            Request::ReadMarks { space: h, span, into: 0x7000, marks: Marks::Clear },
         ]
     }
 
@@ -497,6 +525,8 @@ mod tests {
             let arguments = [1, 0x1000, 0x1000, how, 0, 0];
             assert_eq!(Request::decode(Registers { number: 1, arguments }), Err(Error::Malformed));
         }
+        let arguments = [1, 0x1000, 0x1000, 0x1000, 2, 0];
+        assert_eq!(Request::decode(Registers { number: 33, arguments }), Err(Error::Malformed));
         let arguments = [1, 256, 0, 0, 0, 0];
         assert_eq!(Request::decode(Registers { number: 16, arguments }), Err(Error::Malformed));
     }

@@ -1,9 +1,9 @@
 //! A machine for tests: frames in a map, tables as sets, a clock that is set by hand.
 
 use crate::device::Device;
-use crate::machine::{Access, Cache, Frame, Machine, Mapping, Page};
+use crate::machine::{Access, Cache, Change, Found, Frame, Machine, Mapping, Page, Walk};
 use abi::boot::BootInfo;
-use abi::{Error, PAGE_SIZE, Protection};
+use abi::{Error, Marks, PAGE_SIZE, Protection, mark};
 use core::marker::PhantomData;
 use std::boxed::Box;
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,6 +13,8 @@ use std::vec::Vec;
 const PAGE: usize = PAGE_SIZE as usize;
 /// The first frame that is free; those below are the boot module's.
 pub const FIRST_FREE: u64 = 1 << 20;
+/// A frame of the first device's memory that domains may only read.
+const SEALED: Frame = Frame::containing(0xfe00_1000);
 
 /// `R` is what a CPU does that waits for a lock.
 #[derive(Debug, Default)]
@@ -53,7 +55,8 @@ pub struct Tables {
     root: Frame,
     /// Tables below the root that exist, by level and by the number of the part that they map.
     tables: BTreeMap<(u64, u64), Frame>,
-    pages: BTreeMap<Page, (Mapping, Cache)>,
+    /// With what is noted of each.
+    pages: BTreeMap<Page, (Mapping, Cache, u8)>,
     pub open_ports: usize,
 }
 
@@ -68,6 +71,12 @@ impl spin::RelaxStrategy for Deadlock {
 }
 
 impl Tables {
+    /// What a CPU does that accesses a page, which is mapped.
+    pub fn note(&mut self, page: Page, access: Access) {
+        let marks = if access == Access::Write { mark::ACCESSED | mark::DIRTY } else { mark::ACCESSED };
+        self.pages.get_mut(&page).expect("it is mapped").2 |= marks;
+    }
+
     /// How many tables there are below the root.
     pub fn count(&self) -> u64 {
         self.tables.len() as u64
@@ -85,7 +94,22 @@ impl Tables {
 
     /// What is mapped.
     pub fn pages(&self) -> impl Iterator<Item = (Page, Mapping)> + '_ {
-        self.pages.iter().map(|(page, (mapping, _))| (*page, *mapping))
+        self.pages.iter().map(|(page, (mapping, ..))| (*page, *mapping))
+    }
+
+    /// The first table that a walk has to take away before it goes on to `next`.
+    fn table_to_leave(&self, walk: &Walk, next: Page) -> Option<(u64, u64)> {
+        let ends = |&(level, part): &(u64, u64)| {
+            let at = |part: u64| Page::containing(part << (21 + 9 * level));
+            (at(part), at(part + 1))
+        };
+        let leaves = |part: &(u64, u64)| {
+            let (first, end) = ends(part);
+            let inside = walk.hole.0 <= first && end <= walk.hole.1;
+            inside && first < walk.end && walk.at <= end && end.min(walk.end) <= next
+        };
+        // Those of lower levels before those above.
+        self.tables.keys().copied().filter(leaves).min_by_key(|part| (ends(part).1, part.0))
     }
 
     /// The number of the part of the address space that a table of `level` maps around `page`.
@@ -260,41 +284,66 @@ impl<R: spin::RelaxStrategy> Machine for Fake<R> {
         assert!(space.tables.insert(Tables::part(page, level), frame).is_none());
     }
 
-    fn remove_tables(&self, space: &mut Tables, first: Page, end: Page) -> u64 {
-        assert!(self.next_mapping(space, first, end).is_none(), "something is mapped there");
-        let inside = |&(level, part): &(u64, u64)| {
-            let shift = 21 + 9 * level;
-            first.address() <= part << shift && (part + 1) << shift <= end.address()
-        };
-        let gone: Vec<_> = space.tables.keys().copied().filter(inside).collect();
-        for part in &gone {
-            let frame = space.tables.remove(part).expect("it is there");
-            self.free_run(frame, 1);
-        }
-        gone.len() as u64
-    }
-
     fn map(&self, space: &mut Tables, page: Page, mapping: Mapping, cache: Cache) {
         assert_eq!(self.missing_tables(space, page), 0, "tables come first");
-        let before = space.pages.insert(page, (mapping, cache));
-        if let Some((before, _)) = before.filter(|(before, _)| before.frame != mapping.frame) {
+        let before = space.pages.insert(page, (mapping, cache, 0));
+        if let Some((before, ..)) = before.filter(|(before, ..)| before.frame != mapping.frame) {
             self.state().remembered.insert((space.root, before.frame));
         }
     }
 
     fn mapping(&self, space: &Tables, page: Page) -> Option<Mapping> {
-        space.pages.get(&page).map(|(mapping, _)| *mapping)
+        space.pages.get(&page).map(|(mapping, ..)| *mapping)
     }
 
-    fn next_mapping(&self, space: &Tables, from: Page, end: Page) -> Option<(Page, Mapping)> {
-        if from >= end {
-            return None;
+    fn walk(&self, space: &mut Tables, walk: &mut Walk, visit: &mut dyn FnMut(Found) -> Option<Change>) {
+        loop {
+            let next = space.pages.range(walk.at..walk.end).next();
+            let next = next.map(|(page, (mapping, _, marks))| (*page, *mapping, *marks));
+            if let Some(part) = space.table_to_leave(walk, next.map_or(walk.end, |(page, ..)| page)) {
+                let frame = space.tables[&part];
+                let Some(change) = visit(Found::Table(frame)) else {
+                    // The pages before it are passed, but the walk is not over.
+                    walk.at = walk.at.min(Page::containing(walk.end.address() - 1));
+                    return;
+                };
+                assert_eq!(change, Change::Unmap, "a table goes");
+                space.tables.remove(&part);
+                self.state().remembered.insert((space.root, frame));
+                continue;
+            }
+            let Some((page, mapping, marks)) = next else {
+                walk.at = walk.end;
+                return;
+            };
+            walk.at = page;
+            if walk.entries == 0 {
+                return;
+            }
+            if walk.marks == Marks::Clear && marks != 0 {
+                space.pages.get_mut(&page).expect("it is mapped").2 = 0;
+                self.state().remembered.insert((space.root, mapping.frame));
+            }
+            match visit(Found::Page(page, mapping, marks)) {
+                None => return,
+                Some(Change::Keep) => (),
+                Some(Change::Protect(protection)) => self.protect(space, page, protection),
+                Some(Change::Unmap) => {
+                    space.pages.remove(&page);
+                    self.state().remembered.insert((space.root, mapping.frame));
+                }
+            }
+            walk.at = page.offset(1);
+            walk.entries = walk.entries.saturating_sub(Walk::PAGE_ENTRIES);
         }
-        space.pages.range(from..end).next().map(|(page, (mapping, _))| (*page, *mapping))
+    }
+
+    fn mark_written(&self, space: &mut Tables, page: Page) {
+        space.note(page, Access::Write);
     }
 
     fn protect(&self, space: &mut Tables, page: Page, protection: Protection) {
-        let (mapping, _) = space.pages.get_mut(&page).expect("it is mapped");
+        let (mapping, ..) = space.pages.get_mut(&page).expect("it is mapped");
         let less = |access: Access| access.allowed_by(mapping.protection) && !access.allowed_by(protection);
         if [Access::Read, Access::Write, Access::Execute].into_iter().any(less) {
             self.state().remembered.insert((space.root, mapping.frame));
@@ -302,13 +351,12 @@ impl<R: spin::RelaxStrategy> Machine for Fake<R> {
         mapping.protection = protection;
     }
 
-    fn unmap(&self, space: &mut Tables, page: Page) {
-        let (mapping, _) = space.pages.remove(&page).expect("it was mapped");
-        self.state().remembered.insert((space.root, mapping.frame));
-    }
-
     fn flush(&self, space: &mut Tables) {
         self.state().remembered.retain(|(root, _)| *root != space.root);
+    }
+
+    fn is_sealed(&self, frame: Frame) -> bool {
+        frame == SEALED
     }
 
     fn open_ports(&self, space: &mut Tables, _: &Device) {

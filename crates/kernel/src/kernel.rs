@@ -266,7 +266,7 @@ impl<M: Machine> Kernel<M> {
             entry.deadline_ns = vcpu.alarm_ns();
         }
         // What came before the lock was taken did not wake it: it looks once more by itself.
-        let sleeps = waiting.is_some() && vcpu.pending == 0 && !vcpu.tick_due;
+        let sleeps = waiting.is_some() && !vcpu.has_news();
         queue.put_back(if sleeps { Run::Blocked } else { Run::Ready }, self.machine.now_ns());
     }
 
@@ -515,6 +515,9 @@ impl<M: Machine> Kernel<M> {
             let page = Page::containing(address);
             match domain.space.touch(&self.machine, page, access) {
                 Touch::Resolved(mapping) if !domain.space.is_device(page) => {
+                    if access == Access::Write {
+                        self.machine.mark_written(&mut domain.space.tables, page);
+                    }
                     let range = done as usize..(done + count) as usize;
                     each(&self.machine, mapping.frame, offset as usize, range);
                 }

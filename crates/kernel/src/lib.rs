@@ -37,5 +37,5 @@ mod tests;
 pub use device::{ByteRange, Device};
 pub use elf::ElfError;
 pub use kernel::{Cpu, Fault, Interrupt, Kernel, Next, PAGE_FAULT};
-pub use machine::{Access, Cache, Frame, Machine, Mapping, Owner, Page};
+pub use machine::{Access, Cache, Change, Found, Frame, Machine, Mapping, Owner, Page, Walk};
 pub use start::{BootModule, StartError, start};

@@ -199,16 +199,8 @@ impl<M: Machine> Kernel<M> {
             budget_ns: 0,
             cpus: 0,
         };
-        let sealed = {
-            let devices = self.devices.lock();
-            let mut sealed = Vec::new();
-            sealed.try_reserve_exact(DEVICES_MAX).map_err(|_| StartError::NoMemory)?;
-            let spans = devices.iter().filter_map(|device| device.sealed);
-            sealed.extend(spans.map(|span| (Frame::containing(span.base), span.length / PAGE_SIZE)));
-            sealed
-        };
         let limits = Limits { vcpus: VCPUS_IN_ALL_MAX, objects: OBJECTS_MAX, domains: DOMAINS_MAX - 1 };
-        let id = self.insert_domain(None, &parameters, limits, sealed)?;
+        let id = self.insert_domain(None, &parameters, limits)?;
         self.first = Some(id);
         Ok(id)
     }

@@ -274,7 +274,8 @@ impl<M: Machine> Kernel<M> {
         while let Some((domain, is_awaited, parent)) = at {
             let vcpus = is_awaited.then(|| self.domains.lock(domain).map(|domain| domain.vcpus)).flatten();
             for id in vcpus.into_iter().flatten().flatten() {
-                if let Some(vcpu) = self.vcpus.lock(id) {
+                if let Some(mut vcpu) = self.vcpus.lock(id) {
+                    vcpu.retry_due = true;
                     self.rouse(cpu, id, &vcpu);
                 }
             }

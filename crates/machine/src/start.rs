@@ -222,6 +222,12 @@ fn run(mut machine: X86, boot: &'static Boot) -> ! {
     dispatch::begin()
 }
 
+/// Says why the machine does not start.
+pub fn refuse(boot: &Boot, reason: &str) -> ! {
+    read_options(boot);
+    stop_with(reason)
+}
+
 fn stop_with(reason: impl core::fmt::Display) -> ! {
     report!("kernel: {reason}");
     power::stop_at_once(status::START_FAILED)

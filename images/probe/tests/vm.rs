@@ -133,7 +133,13 @@ fn status_of(command: Command) -> u8 {
 }
 
 #[track_caller]
-fn exit_code_of(mut command: Command) -> i32 {
+fn exit_code_of(command: Command) -> i32 {
+    run(command).0
+}
+
+/// Runs it to its end: QEMU's exit code, and what came out of the serial port.
+#[track_caller]
+fn run(mut command: Command) -> (i32, String) {
     let mut child = command.spawn().unwrap_or_else(|error| panic!("qemu-system-x86_64: {error}"));
     let begin = Instant::now();
     let exit = loop {
@@ -149,7 +155,8 @@ fn exit_code_of(mut command: Command) -> i32 {
     let mut said = String::new();
     let _ = child.stdout.take().expect("a pipe").read_to_string(&mut said);
     println!("{command:?}\n{said}");
-    exit.expect("the machine did not stop in time").code().expect("QEMU exits by itself")
+    let exit = exit.expect("the machine did not stop in time");
+    (exit.code().expect("QEMU exits by itself"), said)
 }
 
 #[track_caller]
@@ -359,6 +366,27 @@ fn too_little_memory_is_told() {
         let module = Temporary::new(&format!("big-{kib}"), &big);
         let got = status_of(qemu(Machine::MicroVm, "16", Some(&module.0), ""));
         assert_eq!(got, status::START_FAILED, "a module of {kib} KiB in 16 MiB");
+    }
+}
+
+/// QEMU puts the module at the end of memory, so a long one lies over the end of the kernel, which begins at 2 MiB.
+#[test]
+fn a_module_over_the_kernel_is_told() {
+    let kernel = std::fs::read(file("SELKIS_KERNEL")).expect("it can be read");
+    let word = |at: usize| u64::from_le_bytes(kernel[at..at + 8].try_into().expect("8 bytes"));
+    // ELF-64: the program headers, and of each the kind (1: loaded), the physical address and the size in memory.
+    let headers = (0..usize::from(kernel[56])).map(|index| word(32) as usize + index * 56);
+    let loaded = headers.filter(|&at| kernel[at] == 1);
+    let kernel_end = loaded.map(|at| word(at + 24) + word(at + 40)).max().expect("something is loaded");
+    for pages_over in [1, 4, 12] {
+        let length = ((16 << 20) - kernel_end + pages_over * PAGE_SIZE) as usize;
+        let mut long = module(Scenario::StopAtOnce);
+        long.resize(length, 0);
+        long[8..16].copy_from_slice(&(length as u64).to_le_bytes());
+        let module = Temporary::new(&format!("over-{pages_over}"), &long);
+        let (code, said) = run(qemu(Machine::MicroVm, "16", Some(&module.0), ""));
+        assert_eq!(code, i32::from(status::START_FAILED) << 1 | 1, "{pages_over} pages over the kernel");
+        assert!(said.contains("has laid the boot module over the kernel"), "{pages_over} pages: {said}");
     }
 }
 

@@ -6,14 +6,14 @@ use crate::domain::{Domain, Limits};
 use crate::fake::Fake;
 use crate::kernel::{Cpu, Kernel};
 use crate::lifecycle::own_frames;
-use crate::machine::{Access, Frame, Machine, Mapping, Owner, Page};
-use crate::memory::PIECE_PAGES;
+use crate::machine::{Access, Frame, Machine, Mapping, Owner, Page, Walk};
+use crate::memory::PIECE_ENTRIES;
 use crate::region::{Region, Share, Source};
 use crate::schedule::{Entry, Run};
 use crate::table::{DomainId, VcpuId};
 use crate::vcpu::{VCPUS_MAX, Vcpu, Waiting};
 use abi::boot::DeviceKind;
-use abi::{Commit, DomainParameters, DomainState, PAGE_SIZE, Protection, Rights, Span};
+use abi::{Commit, DomainParameters, DomainState, Protection, Rights, Span};
 use spin::RelaxStrategy;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering::Relaxed;
@@ -34,11 +34,10 @@ pub fn audit<R: RelaxStrategy>(kernel: &Kernel<Fake<R>>, cpus: &[&Cpu]) {
     check_channels(kernel, &tree);
     check_devices(kernel, &tree, &domains);
     let mut owned = BTreeSet::new();
-    let sealed = sealed(kernel);
     for &id in &domains {
         let domain = kernel.domains.lock(id).expect("it was listed");
         check_regions(kernel, &tree, &domain);
-        check_mappings(&domain, &mut owned, &sealed);
+        check_mappings(kernel, &domain, &mut owned);
     }
     domains.iter().for_each(|&id| check_accounts(kernel, id, &domains));
     check_frames(kernel, owned, &vcpus);
@@ -206,15 +205,20 @@ fn check_window<R: RelaxStrategy>(kernel: &Kernel<Fake<R>>, region: &Region, ind
 }
 
 /// What is mapped is what was declared, and allows no more; private frames have one owner.
-fn check_mappings<R: RelaxStrategy>(domain: &Domain<Fake<R>>, owned: &mut BTreeSet<Frame>, sealed: &[Span]) {
+fn check_mappings<R: RelaxStrategy>(
+    kernel: &Kernel<Fake<R>>,
+    domain: &Domain<Fake<R>>,
+    owned: &mut BTreeSet<Frame>,
+) {
     let space = &domain.space;
     for (page, mapping) in space.tables.pages() {
         let region = space.regions.find(page).unwrap_or_else(|| panic!("{page:?} is in no region"));
         check_mapping(region, page, mapping);
-        let bytes = Span::new(mapping.frame.address(), PAGE_SIZE);
-        let written =
-            mapping.protection == Protection::ReadWrite && sealed.iter().any(|span| span.contains(bytes));
-        assert!(!written, "{page:?} can be written to: {mapping:?}");
+        let written = mapping.protection == Protection::ReadWrite;
+        assert!(
+            !written || !kernel.machine.is_sealed(mapping.frame),
+            "{page:?} can be written to: {mapping:?}"
+        );
         if mapping.owner == Owner::Page {
             assert!(owned.insert(mapping.frame), "{:?} has two owners", mapping.frame);
         }
@@ -227,11 +231,6 @@ fn check_mappings<R: RelaxStrategy>(domain: &Domain<Fake<R>>, owned: &mut BTreeS
     for frame in frames.chain(space.tables.frames()) {
         assert!(owned.insert(frame), "{frame:?} has two owners");
     }
-}
-
-/// Physical addresses that no domain may write to.
-fn sealed<R: RelaxStrategy>(kernel: &Kernel<Fake<R>>) -> Vec<Span> {
-    kernel.devices.lock().iter().filter_map(|device| device.sealed).collect()
 }
 
 fn check_mapping(region: &Region, page: Page, mapping: Mapping) {
@@ -300,7 +299,8 @@ fn check_accounts<R: RelaxStrategy>(kernel: &Kernel<Fake<R>>, id: DomainId, doma
     });
     assert_eq!(space.used, frames, "frames of {id:?}");
     // A change in pieces splits one more for a while.
-    let in_pieces = if space.tables.pages().count() > PIECE_PAGES { VCPUS_MAX } else { 0 };
+    let piece_pages = PIECE_ENTRIES / Walk::PAGE_ENTRIES;
+    let in_pieces = if space.tables.pages().count() > piece_pages { VCPUS_MAX } else { 0 };
     assert!(space.regions.count() <= space.regions.count_max() + in_pieces, "{id:?} has too many regions");
     assert!(space.used <= space.quota, "{id:?} is over its quota");
     assert_eq!(domain.taken, taken, "what {id:?} took");
@@ -417,6 +417,7 @@ fn check_sleep(vcpu: &Vcpu, entry: Option<(usize, Entry)>) {
     assert!(vcpu.waiting.is_none() || entry.run != Run::Running, "{entry:?} waits and runs");
     if entry.run == Run::Blocked && vcpu.started {
         assert!(entry.deadline_ns <= vcpu.alarm_ns(), "{entry:?} oversleeps {vcpu:?}");
+        assert!(!vcpu.retry_due, "{vcpu:?} was not woken");
         match vcpu.waiting.expect("it sleeps for a reason") {
             Waiting::Events { tick_was_due, .. } => {
                 let over = vcpu.pending != 0 || vcpu.tick_due && !tick_was_due;

@@ -6,7 +6,7 @@ use crate::capability::{Capability, Object};
 use crate::kernel::Current;
 use crate::machine::Machine;
 use abi::upcall::Area;
-use abi::{Backing, Commit, Handle, PAGE_SIZE, Protection, Request, Rights, Sharing, Span};
+use abi::{Backing, Commit, Handle, Marks, PAGE_SIZE, Protection, Request, Rights, Sharing, Span};
 use std::vec::Vec;
 
 impl World {
@@ -158,6 +158,12 @@ impl World {
                 let machine = self.handle(number, a, |object| *object == Object::Machine);
                 Request::Stop { machine, status: b }
             }
+            Act::ReadMarks => Request::ReadMarks {
+                space,
+                span: self.span_in(number, space, b, c),
+                into: self.address(number, e) + u64::from(f),
+                marks: if d & 1 == 0 { Marks::Keep } else { Marks::Clear },
+            },
             _ => return self.request_of_authority(number, act, with),
         })
     }

@@ -147,6 +147,7 @@ impl World {
     }
 
     fn check_loaded(&self, number: usize) {
+        assert!(self.kernel.machine.state().is_flushed(), "a CPU may reach what was unmapped");
         let loaded = self.loaded[number];
         let (seat, idle) = (&self.kernel.seats[number], self.kernel.idle.load(Relaxed));
         let told = |number: usize| self.kernel.seats[number].attention.load(Relaxed);
@@ -299,6 +300,7 @@ impl World {
         let before = self.mapping(current, page);
         let fault = Fault { vector: PAGE_FAULT, error, address: page.address() };
         self.enter(number, |kernel, cpu, context| kernel.fault(cpu, fault, context));
+        self.note(current, page, access);
         let is_new = |mapping: &Mapping| {
             before.is_none_or(|before| before.owner != Owner::Page || before.frame != mapping.frame)
         };
@@ -310,6 +312,16 @@ impl World {
         }
         self.kernel.machine.read(copy.frame, 0, &mut found);
         assert_eq!(expected, found, "the first contents of {page:?} of {region:?}");
+    }
+
+    /// What the CPU notes of a page that may be accessed now.
+    fn note(&self, current: Current, page: Page, access: Access) {
+        let mapping = self.mapping(current, page);
+        if mapping.is_some_and(|mapping| access.allowed_by(mapping.protection))
+            && let Some(mut domain) = self.kernel.domains.lock(current.domain)
+        {
+            domain.space.tables.note(page, access);
+        }
     }
 
     fn mapping(&self, current: Current, page: Page) -> Option<Mapping> {

@@ -38,6 +38,8 @@ const ZERO: u8 = 6 << 3;
 const READ: u8 = 0;
 const WRITE: u8 = 1;
 const EACH: u8 = 0x80;
+/// Marks that are taken away when they are read.
+const CLEAR: u8 = 1;
 /// Of whoever asks, and of another.
 const OWN: u8 = 0;
 const CHILD: u8 = 3;
@@ -108,6 +110,17 @@ pub const SEEDS: &[&[Step]] = &[
         step(0, Protect, [OWN, FAR, MOST, RO, 0, 0]),
         step(0, Unmap, [OWN, FAR, MOST, 0, 0, 0]),
         step(0, Unmap, [OWN, FAR, MOST, 0, 0, 0]),
+    ],
+    // What CPUs note of pages, read and cleared.
+    &[
+        step(0, Map, [OWN, A, FOUR, IMAGE | RW, 0x80, 0]),
+        step(0, Map, [OWN, B, ONE, ZERO | RW, 0, 0]),
+        step(0, Sweep, [A, FOUR, EACH | READ, 0, 0, 0]),
+        step(0, Touch, [A1, WRITE, 0, 0, 0, 0]),
+        step(0, ReadMarks, [OWN, A, FOUR, CLEAR, B, 0]),
+        step(0, Protect, [OWN, A1, ONE, RO, 0, 0]),
+        step(0, Sweep, [A, FOUR, EACH | READ, 0, 0, 0]),
+        step(0, ReadMarks, [OWN, A, MOST, CLEAR, A, 0]),
     ],
     // Upcalls, and the page that they go to.
     &[
