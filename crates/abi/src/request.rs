@@ -280,6 +280,17 @@ pub enum Request {
         /// In the caller's memory.
         into: Span,
     },
+    /// Has the kernel write what happens on a CPU into a memory, as [`crate::trace`] says, and no longer where it did before.
+    /// [`Handle::NONE`]: nowhere. It ends with either capability. Needs CONTROL on the machine, for who traces sees all domains; MAP and WRITE
+    /// on the memory, which [`Request::CreateMemory`] has made.
+    Trace {
+        /// The machine.
+        machine: Handle,
+        /// The number of the CPU.
+        cpu: u64,
+        /// The memory.
+        memory: Handle,
+    },
 }
 
 impl Request {
@@ -347,6 +358,7 @@ impl Request {
             Self::Inspect { object, index, into } => {
                 (31, [object.raw(), index, into.base, into.length, 0, 0])
             }
+            Self::Trace { machine, cpu, memory } => (32, [machine.raw(), cpu, memory.raw(), 0, 0, 0]),
         };
         Registers { number, arguments }
     }
@@ -421,6 +433,7 @@ impl Request {
             29 => Self::CreateEvent { vcpu: handle, event: small(b)? },
             30 => Self::Signal { target: handle },
             31 => Self::Inspect { object: handle, index: b, into: Span::new(c, d) },
+            32 => Self::Trace { machine: handle, cpu: b, memory: Handle::from_raw(c) },
             _ => return Err(Error::Malformed),
         })
     }
@@ -431,7 +444,7 @@ mod tests {
     use super::*;
     use crate::upcall::Area;
 
-    fn every_request() -> [Request; 36] {
+    fn every_request() -> [Request; 37] {
         let h = Handle::new(7, 3);
         let span = Span::new(0x10_0000, 0x3000);
         let map = |backing| Request::Map {
@@ -478,6 +491,7 @@ mod tests {
             Request::CreateEvent { vcpu: h, event: 63 },
             Request::Signal { target: h },
             Request::Inspect { object: h, index: 1, into: span },
+            Request::Trace { machine: h, cpu: 63, memory: Handle::NONE },
         ]
     }
 
@@ -490,7 +504,7 @@ mod tests {
 
     #[test]
     fn nonsense_is_malformed() {
-        for number in [0, 32, u64::MAX] {
+        for number in [0, 40, u64::MAX] {
             assert_eq!(Request::decode(Registers { number, arguments: [0; 6] }), Err(Error::Malformed));
         }
         for how in [6, 0x400, 0x2_0000, u64::MAX] {

@@ -1,7 +1,7 @@
 //! A machine for tests: frames in a map, tables as sets, a clock that is set by hand.
 
 use crate::device::Device;
-use crate::machine::{Cache, Frame, Machine, Mapping, Owner, Page};
+use crate::machine::{Cache, Frame, Machine, Mapping, Owner, Page, Shootdowns};
 use abi::boot::BootInfo;
 use abi::{Error, PAGE_SIZE, Protection};
 use core::marker::PhantomData;
@@ -141,8 +141,8 @@ impl<R: spin::RelaxStrategy> Machine for Fake<R> {
         self.state().kicked.push(cpu);
     }
 
-    fn shootdowns(&self, _: usize) -> u64 {
-        0
+    fn shootdowns(&self, _: usize) -> Shootdowns {
+        Shootdowns::default()
     }
 
     fn separate(&self) {}

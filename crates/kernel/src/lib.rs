@@ -26,6 +26,7 @@ mod schedule;
 mod serve;
 mod start;
 mod table;
+mod trace;
 mod tree;
 mod vcpu;
 
@@ -37,5 +38,5 @@ mod tests;
 pub use device::{ByteRange, Device};
 pub use elf::ElfError;
 pub use kernel::{Cpu, Fault, Interrupt, Kernel, Next, PAGE_FAULT};
-pub use machine::{Access, Cache, Frame, Machine, Mapping, Owner, Page};
+pub use machine::{Access, Cache, Frame, Machine, Mapping, Owner, Page, Shootdowns};
 pub use start::{BootModule, StartError, start};

@@ -9,7 +9,9 @@ use crate::region::{REGIONS_MAX, Regions};
 use crate::schedule::{Budget, Entry};
 use crate::start::WINDOW;
 use crate::table::{DomainId, VcpuId};
+use crate::trace::Event;
 use crate::vcpu::{Upcall, VCPUS_MAX, Vcpu, fresh_context};
+use abi::trace::Kind;
 use abi::{DomainParameters, DomainRecord, DomainState, Error, Handle, Rights};
 use alloc::vec::Vec;
 
@@ -36,7 +38,7 @@ impl<M: Machine> Kernel<M> {
         }
         let sealed = current.space.sealed.len();
         drop(current);
-        let made = self.make_domain(id, &parameters, limits, sealed);
+        let made = self.make_domain(cpu, id, &parameters, limits, sealed);
         if made.is_err() {
             self.give_back(id, parameters.frames(), limits.of_child());
         }
@@ -45,6 +47,7 @@ impl<M: Machine> Kernel<M> {
 
     fn make_domain(
         &self,
+        cpu: &Cpu,
         parent: DomainId,
         parameters: &DomainParameters,
         limits: Limits,
@@ -64,6 +67,7 @@ impl<M: Machine> Kernel<M> {
                 if let Some(mut domain) = self.domains.lock(id) {
                     domain.origin = Some(place);
                 }
+                self.trace(cpu, |_| Event::of(Kind::Made, id, 0, parent.number()));
                 Ok(handle.raw())
             }
             Err(error) => {
@@ -275,6 +279,7 @@ impl<M: Machine> Kernel<M> {
                 return;
             }
             (domain.state, domain.end) = (state, end);
+            self.trace(cpu, |_| Event::of(Kind::Ended, id, state as u32, end.status));
             (domain.vcpus, domain.listener)
         };
         for id in vcpus.into_iter().flatten() {
@@ -371,6 +376,7 @@ impl<M: Machine> Kernel<M> {
         }
         let Some(domain) = self.domains.remove(id) else { return Ok(()) };
         self.machine.destroy_space(domain.space.tables);
+        self.trace(cpu, |_| Event::of(Kind::Destroyed, id, 0, 0));
         if let Some(parent) = domain.parent {
             self.give_back(parent, domain.space.quota, domain.limits.of_child());
         }

@@ -118,6 +118,15 @@ impl Access {
     }
 }
 
+/// How often a CPU had to do with others' translations.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Shootdowns {
+    /// It asked others to forget some.
+    pub asked: u64,
+    /// It was asked by another.
+    pub served: u64,
+}
+
 /// The hardware under the kernel: frames, page tables, CPUs, the clock, the devices.
 ///
 /// All CPUs use it at once, so it takes `&self`; what is said of "this CPU" is said of the one that calls. Page-table operations
@@ -133,8 +142,8 @@ pub trait Machine: Sync + Sized {
     fn cpu_count(&self) -> usize;
     /// Makes another CPU enter the kernel ([`crate::Interrupt::Kick`]), soon.
     fn kick(&self, cpu: usize);
-    /// How often a CPU was asked by another to forget translations.
-    fn shootdowns(&self, cpu: usize) -> u64;
+    /// What was forgotten on CPUs' requests.
+    fn shootdowns(&self, cpu: usize) -> Shootdowns;
     /// Keeps what one domain leaves behind in this CPU (predictors, buffers) from the next one, as far as the CPU can and the user wants it.
     fn separate(&self);
 

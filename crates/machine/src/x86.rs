@@ -20,7 +20,7 @@ use abi::{Error, PAGE_SIZE, Protection};
 use alloc::vec::Vec;
 use core::arch::asm;
 use core::sync::atomic::{AtomicU64, Ordering};
-use kernel::{Cache, Device, Frame, Machine, Mapping, Page};
+use kernel::{Cache, Device, Frame, Machine, Mapping, Page, Shootdowns};
 use spin::mutex::TicketMutex;
 
 const VECTORS: usize = (DEVICE_VECTORS.end - DEVICE_VECTORS.start) as usize;
@@ -143,8 +143,8 @@ impl Machine for X86 {
         }
     }
 
-    fn shootdowns(&self, cpu: usize) -> u64 {
-        percpu::shared(cpu).map_or(0, |cpu| cpu.mailbox.answered())
+    fn shootdowns(&self, cpu: usize) -> Shootdowns {
+        percpu::shared(cpu).map_or_else(Shootdowns::default, |cpu| cpu.mailbox.counts())
     }
 
     fn separate(&self) {

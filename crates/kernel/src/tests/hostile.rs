@@ -70,7 +70,7 @@ impl World {
             return self.wake(number);
         }
         let repeats = self.cpus[number].1.rip == CALL_AT - 2;
-        match what % 48 {
+        match what % 49 {
             32..=34 => self.interrupt(number, Interrupt::Alarm),
             35 => self.interrupt(number, self.device_interrupt(a, b)),
             _ if repeats => self.repeat(number),
@@ -79,6 +79,7 @@ impl World {
             40 => self.poke(number, [a, b, c, d]),
             41..=43 => self.spawn(number, [a, b, c, d, e, f]),
             44..=47 => self.touch(number, a, b),
+            48 => self.trace(number, [a, b, c]),
             kind => {
                 let Some(request) = self.request(number, kind, [a, b, c, d, e, f]) else { return };
                 if f == 0xff || !self.stops(number, request) {
@@ -213,6 +214,17 @@ impl World {
             let next = self.kernel.fault(cpu, fault, context);
             self.follow(number, next);
         }
+    }
+
+    /// Has a CPU traced, or no longer.
+    fn trace(&mut self, number: usize, [a, b, c]: [u8; 3]) {
+        let machine = self.handle(number, a, |object| *object == Object::Machine);
+        let memory = match c {
+            0xc0.. => Handle::NONE,
+            _ => self.handle(number, c, |object| matches!(object, Object::Memory(_))),
+        };
+        let trace = Request::Trace { machine, cpu: u64::from(b & 3), memory };
+        self.call(number, trace.encode());
     }
 
     /// Writes to the domain's memory: to what the kernel reads again at a `Resume`.

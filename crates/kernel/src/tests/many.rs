@@ -1,5 +1,7 @@
 //! Several domains on several CPUs.
 
+mod trace;
+
 use super::{BASE, CALL_AT, RESERVE, devices, module};
 use crate::fake::{Deadlock, Fake};
 use crate::kernel::{Cpu, Fault, Interrupt, Kernel, Next, PAGE_FAULT};
