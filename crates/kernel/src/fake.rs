@@ -1,6 +1,7 @@
 //! A machine for tests: frames in a map, tables as sets, a clock that is set by hand.
 
 use crate::device::Device;
+use crate::log::Level;
 use crate::machine::{Cache, Frame, Machine, Mapping, Owner, Page, Shootdowns};
 use abi::boot::BootInfo;
 use abi::{Error, PAGE_SIZE, Protection};
@@ -329,5 +330,9 @@ impl<R: spin::RelaxStrategy> Machine for Fake<R> {
 
     fn print(&self, text: &[u8]) {
         self.state().printed.extend_from_slice(text);
+    }
+
+    fn log(&self, level: Level, text: std::fmt::Arguments<'_>) {
+        self.print(std::format!("{level}: {text}\n").as_bytes());
     }
 }

@@ -7,6 +7,7 @@
 use crate::capability::Object;
 use crate::device::{Devices, LineState};
 use crate::domain::{Channel, Domain, Memory};
+use crate::log::Level;
 use crate::machine::{Access, Machine, Page};
 use crate::memory::{Refusal, Touch};
 use crate::schedule::{Entry, Queue, Run};
@@ -17,7 +18,6 @@ use abi::boot::status;
 use abi::trace::Kind;
 use abi::{Context, DomainRecord, DomainState, Error, PAGE_SIZE, Registers, Request};
 use alloc::vec::Vec;
-use core::fmt::Write as _;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
 
 /// The kernel, which all CPUs share.
@@ -478,12 +478,13 @@ impl<M: Machine> Kernel<M> {
             let domain = self.domains.lock(current.domain);
             let name = domain.as_ref().map_or("", |domain| domain.name());
             let memory = if out_of_memory != 0 { ", no frame was left" } else { "" };
-            let _ = writeln!(
-                Log(&self.machine),
-                "kernel: the domain{}{name} ended: exception {vector} (error {error:#x}, address {address:#x}{memory}) at rip \
+            let level = if self.is_first(cpu) { Level::Error } else { Level::Warn };
+            let text = format_args!(
+                "the domain{}{name} ended: exception {vector} (error {error:#x}, address {address:#x}{memory}) at rip \
                  {rip:#x}, rsp {rsp:#x}, with upcalls masked or not set up",
                 if name.is_empty() { "" } else { " " }
             );
+            self.machine.log(level, text);
         }
         if self.is_first(cpu) {
             return Next::Stop(status::DOMAIN_ENDED);
@@ -548,16 +549,6 @@ impl<M: Machine> Kernel<M> {
     ) -> Result<Object, Refusal> {
         let domain = self.current(cpu)?;
         Ok(domain.capabilities.find(handle, needed).map(|(_, held)| held.object)?)
-    }
-}
-
-/// The kernel's log as a place to format to.
-pub(crate) struct Log<'m, M>(pub &'m M);
-
-impl<M: Machine> core::fmt::Write for Log<'_, M> {
-    fn write_str(&mut self, text: &str) -> core::fmt::Result {
-        self.0.print(text.as_bytes());
-        Ok(())
     }
 }
 

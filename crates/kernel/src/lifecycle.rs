@@ -3,6 +3,7 @@
 use crate::capability::{Capabilities, Object, Place};
 use crate::domain::{Domain, Limits};
 use crate::kernel::{Cpu, Effect, Kernel};
+use crate::log::Level;
 use crate::machine::{Access, Frame, Machine};
 use crate::memory::{Refusal, Space};
 use crate::region::{REGIONS_MAX, Regions};
@@ -68,6 +69,8 @@ impl<M: Machine> Kernel<M> {
                     domain.origin = Some(place);
                 }
                 self.trace(cpu, |_| Event::of(Kind::Made, id, 0, parent.number()));
+                let name = crate::domain::name_of(&parameters.name);
+                self.machine.log(Level::Debug, format_args!("made the domain {name}"));
                 Ok(handle.raw())
             }
             Err(error) => {
@@ -377,6 +380,8 @@ impl<M: Machine> Kernel<M> {
         let Some(domain) = self.domains.remove(id) else { return Ok(()) };
         self.machine.destroy_space(domain.space.tables);
         self.trace(cpu, |_| Event::of(Kind::Destroyed, id, 0, 0));
+        let name = crate::domain::name_of(&domain.name);
+        self.machine.log(Level::Debug, format_args!("took back the domain {name}"));
         if let Some(parent) = domain.parent {
             self.give_back(parent, domain.space.quota, domain.limits.of_child());
         }

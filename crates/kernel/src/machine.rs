@@ -1,6 +1,7 @@
 //! What the kernel needs of a machine.
 
 use crate::device::Device;
+use crate::log::Level;
 use abi::boot::BootInfo;
 use abi::{Error, PAGE_SIZE, Protection};
 use core::fmt;
@@ -223,6 +224,8 @@ pub trait Machine: Sync + Sized {
     fn read_config(&self, device: &Device, offset: u8) -> u32;
     /// Writes a PCI function's configuration space at a multiple of 4 below 256.
     fn write_config(&self, device: &Device, offset: u8, value: u32);
-    /// Writes to the kernel's log.
+    /// Writes where the kernel's log goes, as it is.
     fn print(&self, text: &[u8]);
+    /// Adds a line to the kernel's log, if its level is wanted.
+    fn log(&self, level: Level, text: fmt::Arguments<'_>);
 }

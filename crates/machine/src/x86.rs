@@ -3,6 +3,7 @@
 use crate::acpi::{self, SoftOff};
 use crate::apic::{DEVICE_VECTORS, IoApic, KICK_VECTOR};
 use crate::clock::Clock;
+use crate::log;
 use crate::mapper::Mapper;
 use crate::memory;
 use crate::mitigations::Mitigations;
@@ -19,6 +20,7 @@ use abi::boot::{BootInfo, DeviceKind};
 use abi::{Error, PAGE_SIZE, Protection};
 use alloc::vec::Vec;
 use core::arch::asm;
+use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
 use kernel::{Cache, Device, Frame, Machine, Mapping, Page, Shootdowns};
 use spin::mutex::TicketMutex;
@@ -356,5 +358,9 @@ impl Machine for X86 {
 
     fn print(&self, text: &[u8]) {
         serial::write(text);
+    }
+
+    fn log(&self, level: kernel::Level, text: fmt::Arguments<'_>) {
+        log::write(level, text);
     }
 }

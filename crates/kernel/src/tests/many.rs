@@ -13,6 +13,7 @@ use abi::{
     Backing, Commit, Context, DomainParameters, DomainRecord, DomainState, Error, Handle, PAGE_SIZE,
     Protection, Request, Rights, Sharing, Span,
 };
+use std::string::String;
 use std::vec::Vec;
 
 /// Where everyone has a page of scratch.
@@ -252,8 +253,10 @@ fn a_child_runs_ends_and_leaves_nothing() {
         }
         assert_eq!(world.accounts(), before, "round {round}");
     }
-    let names = b"kernel: the domain child ended: exception 14";
-    assert!(world.kernel.machine.state().printed.starts_with(names));
+    let printed = String::from_utf8_lossy(&world.kernel.machine.state().printed).into_owned();
+    let said = |line: &str| printed.lines().filter(|said| said.starts_with(line)).count();
+    assert_eq!(said("warn: the domain child ended: exception 14"), 1, "{printed}");
+    assert_eq!((said("debug: made the domain child"), said("debug: took back the domain child")), (3, 3));
 }
 
 #[test]
