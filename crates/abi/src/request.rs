@@ -301,6 +301,14 @@ impl Request {
     /// The most that one memory, one channel's memory or one region for devices can have: they are made in one step.
     pub const MEMORY_BYTES_MAX: u64 = 4 << 20;
 
+    /// What the request of this number is called.
+    pub fn name_of(number: u64) -> Option<&'static str> {
+        const NAMES: &str = "map protect reset unmap set-upcall resume set-timer wait now listen acknowledge read-config write-config \
+            open-ports print stop derive grant release revoke next-revoked create-domain create-vcpu start end create-memory \
+            create-channel other-end create-event signal inspect trace";
+        NAMES.split(' ').nth(usize::try_from(number.checked_sub(1)?).ok()?)
+    }
+
     /// The request in registers.
     pub fn encode(self) -> Registers {
         let (number, arguments) = match self {
@@ -441,6 +449,8 @@ impl Request {
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
+
     use super::*;
     use crate::upcall::Area;
 
@@ -500,6 +510,18 @@ mod tests {
         for request in every_request() {
             assert_eq!(Request::decode(request.encode()), Ok(request));
         }
+    }
+
+    #[test]
+    fn requests_are_called_as_they_are_here() {
+        for request in every_request() {
+            let name = Request::name_of(request.encode().number).expect("it has a name");
+            let mut letters =
+                std::format!("{request:?}").split(' ').next().unwrap_or_default().to_lowercase();
+            letters.retain(|letter| letter != '-');
+            assert_eq!(name.replace('-', ""), letters);
+        }
+        assert_eq!((Request::name_of(0), Request::name_of(u64::MAX)), (None, None));
     }
 
     #[test]

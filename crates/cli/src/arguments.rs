@@ -77,6 +77,9 @@ pub enum Command {
     /// Show what programs of a system have written
     #[command(after_help = client::LOG_EXAMPLES)]
     Log(client::LogArguments),
+    /// Show what the kernel of a system's machine does: switches, requests, interrupts
+    #[command(after_help = client::TRACE_EXAMPLES)]
+    Trace(client::TraceArguments),
     /// End programs of a system, for good, or all of it
     #[command(after_help = client::KILL_EXAMPLES)]
     Kill(client::KillArguments),
