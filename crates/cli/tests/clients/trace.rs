@@ -23,7 +23,7 @@ fn piece() -> Reply {
         record(1_000_000_500, 0, ALICE, TraceEvent::Switch),
         record(1_000_001_000, 1, TraceDomain::Named(1), TraceEvent::Switch),
         record(1_000_002_000, 0, ALICE, request(9, TraceOutcome::Answered(7))),
-        record(1_000_003_000, 0, ALICE, request(30, TraceOutcome::Refused(1))),
+        record(1_000_003_000, 0, ALICE, request(30, TraceOutcome::Refused(2))),
         record(1_000_004_000, 0, ALICE, TraceEvent::Touch { address, access: TraceAccess::Write }),
         record(1_000_005_000, 1, TraceDomain::Named(1), request(99, TraceOutcome::NoReturn)),
         record(1_000_006_000, 0, ALICE, request(8, TraceOutcome::Sleeps)),
