@@ -54,7 +54,9 @@ impl Show for Table {
 
 /// An object on each line.
 pub struct JsonLines {
+    /// What domains are called.
     pub names: Names,
+    /// The system's time 0, if it is known.
     pub started_unix_ns: Option<u64>,
 }
 
