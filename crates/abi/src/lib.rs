@@ -19,6 +19,7 @@ mod handle;
 mod kernel;
 mod memory;
 mod request;
+pub mod trace;
 pub mod upcall;
 
 pub use boot::BootInfo;

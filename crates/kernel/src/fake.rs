@@ -1,7 +1,8 @@
 //! A machine for tests: frames in a map, tables as sets, a clock that is set by hand.
 
 use crate::device::Device;
-use crate::machine::{Access, Cache, Change, Found, Frame, Machine, Mapping, Page, Walk};
+use crate::log::Level;
+use crate::machine::{Access, Cache, Change, Found, Frame, Machine, Mapping, Page, Shootdowns, Walk};
 use abi::boot::BootInfo;
 use abi::{Error, Marks, PAGE_SIZE, Protection, mark};
 use core::marker::PhantomData;
@@ -188,8 +189,8 @@ impl<R: spin::RelaxStrategy> Machine for Fake<R> {
         self.state().kicked.push(cpu);
     }
 
-    fn shootdowns(&self, _: usize) -> u64 {
-        0
+    fn shootdowns(&self, _: usize) -> Shootdowns {
+        Shootdowns::default()
     }
 
     fn separate(&self) {}
@@ -416,5 +417,9 @@ impl<R: spin::RelaxStrategy> Machine for Fake<R> {
 
     fn print(&self, text: &[u8]) {
         self.state().printed.extend_from_slice(text);
+    }
+
+    fn log(&self, level: Level, text: std::fmt::Arguments<'_>) {
+        self.print(std::format!("{level}: {text}\n").as_bytes());
     }
 }

@@ -3,13 +3,16 @@
 use crate::capability::{Capabilities, Object, Place};
 use crate::domain::{Domain, Limits};
 use crate::kernel::{Cpu, Effect, Kernel};
+use crate::log::Level;
 use crate::machine::{Access, Machine};
 use crate::memory::{Refusal, Space};
 use crate::region::{REGIONS_MAX, Regions};
 use crate::schedule::{Budget, Entry};
 use crate::start::WINDOW;
 use crate::table::{DomainId, VcpuId};
+use crate::trace::Event;
 use crate::vcpu::{Upcall, VCPUS_MAX, Vcpu, fresh_context};
+use abi::trace::Kind;
 use abi::{DomainParameters, DomainRecord, DomainState, Error, Handle, Rights};
 
 /// The most capabilities that a domain can have.
@@ -32,7 +35,7 @@ impl<M: Machine> Kernel<M> {
             return Err(Error::TableFull.into());
         }
         drop(current);
-        let made = self.make_domain(id, &parameters, limits);
+        let made = self.make_domain(cpu, id, &parameters, limits);
         if made.is_err() {
             self.give_back(id, parameters.frames(), limits.of_child());
         }
@@ -41,6 +44,7 @@ impl<M: Machine> Kernel<M> {
 
     fn make_domain(
         &self,
+        cpu: &Cpu,
         parent: DomainId,
         parameters: &DomainParameters,
         limits: Limits,
@@ -51,6 +55,9 @@ impl<M: Machine> Kernel<M> {
                 if let Some(mut domain) = self.domains.lock(id) {
                     domain.origin = Some(place);
                 }
+                self.trace(cpu, |_| Event::of(Kind::Made, id, 0, parent.number()));
+                let name = crate::domain::name_of(&parameters.name);
+                self.machine.log(Level::Debug, format_args!("made the domain {name}"));
                 Ok(handle.raw())
             }
             Err(error) => {
@@ -260,6 +267,7 @@ impl<M: Machine> Kernel<M> {
                 return;
             }
             (domain.state, domain.end) = (state, end);
+            self.trace(cpu, |_| Event::of(Kind::Ended, id, state as u32, end.status));
             (domain.vcpus, domain.listener)
         };
         for id in vcpus.into_iter().flatten() {
@@ -356,6 +364,9 @@ impl<M: Machine> Kernel<M> {
         }
         let Some(domain) = self.domains.remove(id) else { return Ok(()) };
         self.machine.destroy_space(domain.space.tables);
+        self.trace(cpu, |_| Event::of(Kind::Destroyed, id, 0, 0));
+        let name = crate::domain::name_of(&domain.name);
+        self.machine.log(Level::Debug, format_args!("took back the domain {name}"));
         if let Some(parent) = domain.parent {
             self.give_back(parent, domain.space.quota, domain.limits.of_child());
         }

@@ -1,6 +1,7 @@
 //! What the kernel needs of a machine.
 
 use crate::device::Device;
+use crate::log::Level;
 use abi::boot::BootInfo;
 use abi::{Error, Marks, PAGE_SIZE, Protection};
 use core::fmt;
@@ -168,6 +169,15 @@ impl Access {
     }
 }
 
+/// How often a CPU had to do with others' translations.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Shootdowns {
+    /// It asked others to forget some.
+    pub asked: u64,
+    /// It was asked by another.
+    pub served: u64,
+}
+
 /// The hardware under the kernel: frames, page tables, CPUs, the clock, the devices.
 ///
 /// All CPUs use it at once, so it takes `&self`; what is said of "this CPU" is said of the one that calls. Page-table operations
@@ -183,8 +193,8 @@ pub trait Machine: Sync + Sized {
     fn cpu_count(&self) -> usize;
     /// Makes another CPU enter the kernel ([`crate::Interrupt::Kick`]), soon.
     fn kick(&self, cpu: usize);
-    /// How often a CPU was asked by another to forget translations.
-    fn shootdowns(&self, cpu: usize) -> u64;
+    /// What was forgotten on CPUs' requests.
+    fn shootdowns(&self, cpu: usize) -> Shootdowns;
     /// Keeps what one domain leaves behind in this CPU (predictors, buffers) from the next one, as far as the CPU can and the user wants it.
     fn separate(&self);
 
@@ -264,6 +274,8 @@ pub trait Machine: Sync + Sized {
     fn read_config(&self, device: &Device, offset: u8) -> u32;
     /// Writes a PCI function's configuration space at a multiple of 4 below 256.
     fn write_config(&self, device: &Device, offset: u8, value: u32);
-    /// Writes to the kernel's log.
+    /// Writes where the kernel's log goes, as it is.
     fn print(&self, text: &[u8]);
+    /// Adds a line to the kernel's log, if its level is wanted.
+    fn log(&self, level: Level, text: fmt::Arguments<'_>);
 }

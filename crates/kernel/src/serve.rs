@@ -75,6 +75,9 @@ impl<M: Machine> Kernel<M> {
             Request::CreateEvent { vcpu, event } => self.create_event(cpu, vcpu, event)?,
             Request::Signal { target } => self.signal(cpu, target)?,
             Request::Inspect { object, index, into } => self.inspect(cpu, object, index, into)?,
+            Request::Trace { machine, cpu: number, memory } => {
+                self.set_trace(cpu, machine, number, memory)?
+            }
             Request::ReadMarks { space, span, into, marks } => {
                 self.read_marks(cpu, space, span, (into, marks))?
             }

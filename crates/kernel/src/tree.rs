@@ -10,7 +10,9 @@ use crate::kernel::{Cpu, Effect, Kernel};
 use crate::machine::Machine;
 use crate::memory::Refusal;
 use crate::table::{ChannelId, DomainId};
+use crate::trace::Event;
 use crate::vcpu::Waiting;
+use abi::trace::Kind;
 use abi::{Error, Handle, Rights};
 
 /// The most capabilities that are taken before the kernel looks at interrupts again.
@@ -128,6 +130,7 @@ impl<M: Machine> Kernel<M> {
             held = Some(*capability);
         });
         let Some(held) = held else { return Ok(()) };
+        self.end_trace(place);
         self.unmap_all(place, held.mapped)?;
         self.wake_revokers(cpu, place, &held);
         self.unlink(&held);
@@ -265,6 +268,7 @@ impl<M: Machine> Kernel<M> {
         let Some(id) = first else { return };
         let Some(mut vcpu) = self.vcpus.lock(id) else { return };
         vcpu.revocation_due = true;
+        self.trace(cpu, |_| Event::of(Kind::Revocation, domain, 0, 0));
         self.rouse(cpu, id, &vcpu);
     }
 

@@ -3,6 +3,7 @@
 use crate::acpi::{self, SoftOff};
 use crate::apic::{DEVICE_VECTORS, IoApic, KICK_VECTOR};
 use crate::clock::Clock;
+use crate::log;
 use crate::mapper::Mapper;
 use crate::memory;
 use crate::mitigations::Mitigations;
@@ -18,8 +19,9 @@ use abi::boot::{BootInfo, DeviceKind};
 use abi::{Error, PAGE_SIZE, Protection};
 use alloc::vec::Vec;
 use core::arch::asm;
+use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
-use kernel::{Cache, Change, Device, Found, Frame, Machine, Mapping, Page, Walk};
+use kernel::{Cache, Change, Device, Found, Frame, Machine, Mapping, Page, Shootdowns, Walk};
 use spin::mutex::TicketMutex;
 
 const VECTORS: usize = (DEVICE_VECTORS.end - DEVICE_VECTORS.start) as usize;
@@ -142,8 +144,8 @@ impl Machine for X86 {
         }
     }
 
-    fn shootdowns(&self, cpu: usize) -> u64 {
-        percpu::shared(cpu).map_or(0, |cpu| cpu.mailbox.answered())
+    fn shootdowns(&self, cpu: usize) -> Shootdowns {
+        percpu::shared(cpu).map_or_else(Shootdowns::default, |cpu| cpu.mailbox.counts())
     }
 
     fn separate(&self) {
@@ -359,5 +361,9 @@ impl Machine for X86 {
 
     fn print(&self, text: &[u8]) {
         serial::write(text);
+    }
+
+    fn log(&self, level: kernel::Level, text: fmt::Arguments<'_>) {
+        log::write(level, text);
     }
 }

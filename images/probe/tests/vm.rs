@@ -33,6 +33,7 @@ enum Scenario {
     Hostile = 9,
     CountCpus = 10,
     ChangesHoldEverywhere = 11,
+    Trace = 13,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -284,6 +285,37 @@ fn changes_of_an_address_space_hold_on_all_cpus() {
             command.args(["-smp", cpus]);
             assert_eq!(status_of(command), PASSED, "{machine:?} with {cpus} CPUs");
         }
+    }
+}
+
+#[test]
+fn what_happens_is_traced_for_who_may_know() {
+    for cpus in CPUS {
+        boot_with(Machine::MicroVm, cpus, "128", Scenario::Trace, [0, 0], &[]);
+    }
+}
+
+/// What goes wrong is told unasked, and what is found if it is asked for; a level that there is not changes nothing.
+#[test]
+fn the_log_has_levels() {
+    let module = Temporary::new("log", &module(Scenario::FaultMasked));
+    for (line, error, warn, info) in [
+        ("", true, false, false),
+        ("log=error", true, false, false),
+        ("log=warn", true, false, false),
+        ("log=info", true, false, true),
+        ("log=debug", true, false, true),
+        ("log=loud", true, true, false),
+        ("log=", true, true, false),
+    ] {
+        let (code, said) = run(qemu(Machine::MicroVm, "64", Some(&module.0), line));
+        assert_eq!(code, i32::from(status::DOMAIN_ENDED) << 1 | 1, "{line}");
+        let lines: Vec<&str> = said.lines().filter_map(|line| line.strip_prefix("kernel: ")).collect();
+        let has =
+            |level: &str, text: &str| lines.iter().any(|line| line.contains(level) && line.contains(text));
+        assert_eq!(has("cpu0 error: ", "the domain ended: exception"), error, "{line}: {said}");
+        assert_eq!(has("0.000000 cpu0 warn: ", "names no level"), warn, "{line}: {said}");
+        assert_eq!(has("cpu0 info: ", "frames free"), info, "{line}: {said}");
     }
 }
 

@@ -33,6 +33,7 @@ pub fn audit<R: RelaxStrategy>(kernel: &Kernel<Fake<R>>, cpus: &[&Cpu]) {
     check_objects(kernel, &tree, &domains);
     check_channels(kernel, &tree);
     check_devices(kernel, &tree, &domains);
+    check_rings(kernel, &tree);
     let mut owned = BTreeSet::new();
     for &id in &domains {
         let domain = kernel.domains.lock(id).expect("it was listed");
@@ -202,6 +203,25 @@ fn check_window<R: RelaxStrategy>(kernel: &Kernel<Fake<R>>, region: &Region, ind
         kernel.devices.lock().get(index).record.windows.iter().any(inside),
         "{region:?} is not the device's"
     );
+}
+
+/// What a CPU writes its records to is memory that somebody holds who controls the machine.
+fn check_rings<R: RelaxStrategy>(kernel: &Kernel<Fake<R>>, tree: &Tree) {
+    let mut any = false;
+    for (number, seat) in kernel.seats.iter().enumerate() {
+        let ring = seat.ring.lock();
+        let Some(ring) = &*ring else { continue };
+        any = true;
+        let [machine, memory] = ring.by.map(|place| {
+            tree.get(&key(place)).unwrap_or_else(|| panic!("CPU {number}'s ring hangs on nothing"))
+        });
+        assert!(machine.object == Object::Machine && machine.rights.allow(Rights::CONTROL), "{machine:?}");
+        assert!(memory.rights.allow(Rights::MAP.union(Rights::WRITE)), "{memory:?}");
+        let Object::Memory(id) = memory.object else { panic!("CPU {number}'s ring is in {memory:?}") };
+        let memory = kernel.memories.lock(id).expect("what is named exists");
+        assert!(memory.owner.is_some() && memory.first == ring.first, "CPU {number}'s ring");
+    }
+    assert_eq!(kernel.is_tracing(), any, "whether any CPU is traced");
 }
 
 /// What is mapped is what was declared, and allows no more; private frames have one owner.

@@ -230,6 +230,14 @@ impl World {
                 let into = Span::new(self.address(number, b) + u64::from(e & 0xf8), length(c));
                 Request::Inspect { object: self.handle(number, a, shows), index: u64::from(d), into }
             }
+            Act::Trace => {
+                let machine = self.handle(number, a, |object| *object == Object::Machine);
+                let memory = match c {
+                    0xc0.. => Handle::NONE,
+                    _ => self.handle(number, c, |object| matches!(object, Object::Memory(_))),
+                };
+                Request::Trace { machine, cpu: u64::from(b & 3), memory }
+            }
             _ => return None,
         })
     }

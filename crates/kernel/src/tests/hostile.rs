@@ -298,6 +298,11 @@ impl World {
         };
         let Some(region) = region.filter(|region| access.allowed_by(region.protection)) else { return };
         let before = self.mapping(current, page);
+        let mut expected = [0; PAGE_SIZE as usize];
+        // Before it is touched: what is traced may be written there afterwards.
+        if let Source::Memory(frame, ..) = region.source.offset(page.since(region.first)) {
+            self.kernel.machine.read(frame, 0, &mut expected);
+        }
         let fault = Fault { vector: PAGE_FAULT, error, address: page.address() };
         self.enter(number, |kernel, cpu, context| kernel.fault(cpu, fault, context));
         self.note(current, page, access);
@@ -306,10 +311,7 @@ impl World {
         };
         let after = self.mapping(current, page).filter(|mapping| mapping.owner == Owner::Page).filter(is_new);
         let Some(copy) = after else { return };
-        let (mut expected, mut found) = ([0; PAGE_SIZE as usize], [0; PAGE_SIZE as usize]);
-        if let Source::Memory(frame, ..) = region.source.offset(page.since(region.first)) {
-            self.kernel.machine.read(frame, 0, &mut expected);
-        }
+        let mut found = [0; PAGE_SIZE as usize];
         self.kernel.machine.read(copy.frame, 0, &mut found);
         assert_eq!(expected, found, "the first contents of {page:?} of {region:?}");
     }

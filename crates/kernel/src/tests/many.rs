@@ -1,5 +1,7 @@
 //! Several domains on several CPUs.
 
+mod trace;
+
 use super::{BASE, CALL_AT, RESERVE, devices, module};
 use crate::fake::{Deadlock, Fake};
 use crate::kernel::{Cpu, Fault, Interrupt, Kernel, Next, PAGE_FAULT};
@@ -11,6 +13,7 @@ use abi::{
     Backing, Commit, Context, DomainParameters, DomainRecord, DomainState, Error, Handle, Marks, PAGE_SIZE,
     Protection, Request, Rights, Sharing, Span, mark,
 };
+use std::string::String;
 use std::vec::Vec;
 
 /// Where everyone has a page of scratch.
@@ -258,8 +261,10 @@ fn a_child_runs_ends_and_leaves_nothing() {
         }
         assert_eq!(world.accounts(), before, "round {round}");
     }
-    let names = b"kernel: the domain child ended: exception 14";
-    assert!(world.kernel.machine.state().printed.starts_with(names));
+    let printed = String::from_utf8_lossy(&world.kernel.machine.state().printed).into_owned();
+    let said = |line: &str| printed.lines().filter(|said| said.starts_with(line)).count();
+    assert_eq!(said("warn: the domain child ended: exception 14"), 1, "{printed}");
+    assert_eq!((said("debug: made the domain child"), said("debug: took back the domain child")), (3, 3));
 }
 
 #[test]

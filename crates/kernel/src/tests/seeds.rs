@@ -244,6 +244,19 @@ pub const SEEDS: &[&[Step]] = &[
         step(1, Alarm, [0; 6]),
         step(2, Wait, [OWN, 0x50, 0, 0, 0, 0]),
     ],
+    // CPUs that are traced into a memory that is copied, and goes.
+    &[
+        step(0, CreateMemory, [OWN, 0, FOUR, 0, 0, 0]),
+        step(0, Derive, [0; 6]),
+        step(0, Trace, [0, 0, 0, 0, 0, 0]),
+        step(0, Map, [OWN, A, FOUR, PRIVATE | RW, 0, 0]),
+        step(0, Touch, [A, WRITE, 0, 0, 0, 0]),
+        step(0, Trace, [0, 1, 1, 0, 0, 0]),
+        step(1, Alarm, [0; 6]),
+        step(0, Release, [0; 6]),
+        step(0, Wait, [OWN, 0x50, 0, 0, 0, 0]),
+        step(0, Release, [0; 6]),
+    ],
     // No frame when one is needed.
     &[
         step(0, Map, [OWN, FAR, FOUR, ZERO | RW, 0, 0]),
