@@ -90,7 +90,8 @@ impl Ring {
         Self { by, first, head, shootdowns: machine.shootdowns(cpu) }
     }
 
-    fn write<M: Machine>(&mut self, machine: &M, Event { kind, domain, vcpu, detail, value }: Event) {
+    fn write<M: Machine>(&mut self, machine: &M, event: &Event) {
+        let &Event { kind, domain, vcpu, detail, value } = event;
         let record = Record { at_ns: machine.now_ns(), domain, kind, vcpu, detail, value };
         let slot = 1 + self.head.written % self.head.capacity;
         let (page, index) = (slot / RECORDS_PER_PAGE, (slot % RECORDS_PER_PAGE) as usize);
@@ -106,14 +107,14 @@ impl<M: Machine> Kernel<M> {
     #[inline(always)]
     pub(crate) fn trace(&self, cpu: &Cpu, event: impl FnOnce(&Cpu) -> Event) {
         if self.tracing.0.load(Ordering::Relaxed) {
-            self.write_trace(cpu, event);
+            self.write_trace(cpu, &event(cpu));
         }
     }
 
-    /// Apart, with all that finds out what the event is: so the way around it is short.
+    /// Apart and once for all events: so the way around it is short, and so is the kernel.
     #[cold]
     #[inline(never)]
-    fn write_trace(&self, cpu: &Cpu, event: impl FnOnce(&Cpu) -> Event) {
+    fn write_trace(&self, cpu: &Cpu, event: &Event) {
         let number = cpu.number;
         let Some(seat) = self.seats.get(number) else { return };
         let mut ring = seat.ring.lock();
@@ -124,9 +125,9 @@ impl<M: Machine> Kernel<M> {
             let (asked, served) = (now.asked - before.asked, now.served - before.served);
             let vcpu = Record::NO_VCPU;
             let event = Event { kind: Kind::Shootdown, domain: 0, vcpu, detail: served as u32, value: asked };
-            ring.write(&self.machine, event);
+            ring.write(&self.machine, &event);
         }
-        ring.write(&self.machine, event(cpu));
+        ring.write(&self.machine, event);
     }
 
     pub(crate) fn set_trace(
