@@ -226,7 +226,9 @@ fn run(mut machine: X86, boot: &'static Boot) -> ! {
 /// Says why the machine does not start.
 pub fn refuse(boot: &Boot, reason: &str) -> ! {
     read_options(boot);
-    stop_with(reason)
+    // Not through the log: what it knows of the clock and of CPUs may lie under the module.
+    crate::serial::write_line(format_args!("kernel: {reason}"));
+    power::stop_at_once(status::START_FAILED)
 }
 
 fn stop_with(reason: impl core::fmt::Display) -> ! {
