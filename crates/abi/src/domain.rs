@@ -165,6 +165,8 @@ pub struct DomainRecord {
     pub upcalls: [u64; 4],
     /// Requests made.
     pub requests: u64,
+    /// What it is called in [`crate::trace`]: no other ever is.
+    pub number: u64,
 }
 
 /// What [`crate::Request::Inspect`] shows of the machine's CPU with that number. All words.
@@ -191,6 +193,8 @@ pub struct CpuRecord {
     pub free_frames: u64,
     /// Frames of the machine.
     pub frames: u64,
+    /// 1 while the CPU is traced ([`crate::Request::Trace`]), else 0.
+    pub traced: u64,
 }
 
 /// Records that are words and nothing else.
@@ -231,6 +235,7 @@ impl DomainRecord {
             faults,
             revocations,
             self.requests,
+            self.number,
         ]
     }
 }
@@ -249,6 +254,7 @@ impl CpuRecord {
             self.ready,
             self.free_frames,
             self.frames,
+            self.traced,
         ]
     }
 }

@@ -19,6 +19,7 @@ mod handle;
 mod kernel;
 mod memory;
 mod request;
+pub mod trace;
 pub mod upcall;
 
 pub use boot::BootInfo;
@@ -26,6 +27,6 @@ pub use domain::{CpuRecord, DomainParameters, DomainRecord, DomainState};
 pub use error::Error;
 pub use handle::{Handle, Rights};
 pub use kernel::Kernel;
-pub use memory::{Backing, Commit, PAGE_SIZE, Protection, Sharing, Span};
+pub use memory::{Backing, Commit, Marks, PAGE_SIZE, Protection, Sharing, Span, mark};
 pub use request::{Registers, Request};
 pub use upcall::{Context, UpcallPage};

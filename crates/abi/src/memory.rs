@@ -121,3 +121,33 @@ pub enum Commit {
     /// tables that map them; each is filled at its first touch.
     Now = 1,
 }
+
+/// What [`crate::Request::ReadMarks`] says of a page: bits of a byte.
+pub mod mark {
+    /// The domain has the page for itself: its zeros were touched, or its copy was made.
+    pub const PRIVATE: u8 = 1;
+    /// It was read, written to or run since its marks were cleared.
+    pub const ACCESSED: u8 = 2;
+    /// It was written to since its marks were cleared.
+    pub const DIRTY: u8 = 4;
+}
+
+/// What becomes of marks that were read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+pub enum Marks {
+    /// They stay.
+    Keep = 0,
+    /// [`mark::ACCESSED`] and [`mark::DIRTY`] are taken away, on all CPUs when the request returns.
+    Clear = 1,
+}
+
+impl Marks {
+    pub(crate) const fn from_code(code: u64) -> Option<Self> {
+        match code {
+            0 => Some(Self::Keep),
+            1 => Some(Self::Clear),
+            _ => None,
+        }
+    }
+}

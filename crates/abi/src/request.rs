@@ -1,4 +1,4 @@
-use crate::{Backing, Commit, Error, Handle, Protection, Rights, Sharing, Span};
+use crate::{Backing, Commit, Error, Handle, Marks, Protection, Rights, Sharing, Span};
 
 /// A request in the registers of a system call: the number in `rax`, then `rdi`, `rsi`, `rdx`, `r10`, `r8`, `r9`
 /// (the order of the System V kernel convention). The answer comes back as the error's code in `rax` (0: none)
@@ -280,6 +280,32 @@ pub enum Request {
         /// In the caller's memory.
         into: Span,
     },
+    /// Has the kernel write what happens on a CPU into a memory, as [`crate::trace`] says, and no longer where it did before.
+    /// [`Handle::NONE`]: nowhere. It ends with either capability. Needs CONTROL on the machine, for who traces sees all domains; MAP and WRITE
+    /// on the memory, which [`Request::CreateMemory`] has made.
+    Trace {
+        /// The machine.
+        machine: Handle,
+        /// The number of the CPU.
+        cpu: u64,
+        /// The memory.
+        memory: Handle,
+    },
+    /// Lays a byte at `into` for each page of `span`, with bits of [`crate::mark`], and answers with how many pages that are: the first
+    /// [`Request::MARKS_MAX`] at most. The marks are what CPUs noted when they went through `span`, and what the kernel wrote there
+    /// for the domain; other mappings of the same memory, in this domain or another, and devices leave none. A page that nobody touched
+    /// since it was mapped or reset, or that is not mapped, has none; a page that would be copied when it is written to has
+    /// [`crate::mark::PRIVATE`] as soon as it is; pages for upcalls count as written to, always. Needs CONTROL on the address space.
+    ReadMarks {
+        /// The address space.
+        space: Handle,
+        /// Where, inside of [`crate::BootInfo::window`].
+        span: Span,
+        /// In the caller's memory. If it is unmapped meanwhile by another virtual CPU, marks that were to be cleared are lost.
+        into: u64,
+        /// What becomes of them.
+        marks: Marks,
+    },
 }
 
 impl Request {
@@ -289,6 +315,16 @@ impl Request {
     pub const PRINT_BYTES_MAX: u64 = 512;
     /// The most that one memory, one channel's memory or one region for devices can have: they are made in one step.
     pub const MEMORY_BYTES_MAX: u64 = 4 << 20;
+    /// The most pages whose marks one [`Request::ReadMarks`] reads.
+    pub const MARKS_MAX: u64 = 2048;
+
+    /// What the request of this number is called.
+    pub fn name_of(number: u64) -> Option<&'static str> {
+        const NAMES: &str = "map protect reset unmap set-upcall resume set-timer wait now listen acknowledge read-config write-config \
+            open-ports print stop derive grant release revoke next-revoked create-domain create-vcpu start end create-memory \
+            create-channel other-end create-event signal inspect trace read-marks";
+        NAMES.split(' ').nth(usize::try_from(number.checked_sub(1)?).ok()?)
+    }
 
     /// The request in registers.
     pub fn encode(self) -> Registers {
@@ -346,6 +382,10 @@ impl Request {
             Self::Signal { target } => (30, [target.raw(), 0, 0, 0, 0, 0]),
             Self::Inspect { object, index, into } => {
                 (31, [object.raw(), index, into.base, into.length, 0, 0])
+            }
+            Self::Trace { machine, cpu, memory } => (32, [machine.raw(), cpu, memory.raw(), 0, 0, 0]),
+            Self::ReadMarks { space, span, into, marks } => {
+                (33, [space.raw(), span.base, span.length, into, marks as u64, 0])
             }
         };
         Registers { number, arguments }
@@ -421,6 +461,13 @@ impl Request {
             29 => Self::CreateEvent { vcpu: handle, event: small(b)? },
             30 => Self::Signal { target: handle },
             31 => Self::Inspect { object: handle, index: b, into: Span::new(c, d) },
+            32 => Self::Trace { machine: handle, cpu: b, memory: Handle::from_raw(c) },
+            33 => Self::ReadMarks {
+                space: handle,
+                span,
+                into: d,
+                marks: Marks::from_code(e).ok_or(Error::Malformed)?,
+            },
             _ => return Err(Error::Malformed),
         })
     }
@@ -428,10 +475,12 @@ impl Request {
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
+
     use super::*;
     use crate::upcall::Area;
 
-    fn every_request() -> [Request; 36] {
+    fn every_request() -> [Request; 39] {
         let h = Handle::new(7, 3);
         let span = Span::new(0x10_0000, 0x3000);
         let map = |backing| Request::Map {
@@ -478,6 +527,9 @@ mod tests {
             Request::CreateEvent { vcpu: h, event: 63 },
             Request::Signal { target: h },
             Request::Inspect { object: h, index: 1, into: span },
+            Request::Trace { machine: h, cpu: 63, memory: Handle::NONE },
+            Request::ReadMarks { space: h, span, into: 0x7000, marks: Marks::Keep },
+            Request::ReadMarks { space: h, span, into: 0x7000, marks: Marks::Clear },
         ]
     }
 
@@ -489,14 +541,28 @@ mod tests {
     }
 
     #[test]
+    fn requests_are_called_as_they_are_here() {
+        for request in every_request() {
+            let name = Request::name_of(request.encode().number).expect("it has a name");
+            let mut letters =
+                std::format!("{request:?}").split(' ').next().unwrap_or_default().to_lowercase();
+            letters.retain(|letter| letter != '-');
+            assert_eq!(name.replace('-', ""), letters);
+        }
+        assert_eq!((Request::name_of(0), Request::name_of(u64::MAX)), (None, None));
+    }
+
+    #[test]
     fn nonsense_is_malformed() {
-        for number in [0, 32, u64::MAX] {
+        for number in [0, 40, u64::MAX] {
             assert_eq!(Request::decode(Registers { number, arguments: [0; 6] }), Err(Error::Malformed));
         }
         for how in [6, 0x400, 0x2_0000, u64::MAX] {
             let arguments = [1, 0x1000, 0x1000, how, 0, 0];
             assert_eq!(Request::decode(Registers { number: 1, arguments }), Err(Error::Malformed));
         }
+        let arguments = [1, 0x1000, 0x1000, 0x1000, 2, 0];
+        assert_eq!(Request::decode(Registers { number: 33, arguments }), Err(Error::Malformed));
         let arguments = [1, 256, 0, 0, 0, 0];
         assert_eq!(Request::decode(Registers { number: 16, arguments }), Err(Error::Malformed));
     }

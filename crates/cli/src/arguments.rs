@@ -5,6 +5,7 @@ use crate::environment::Variable;
 use crate::exit;
 use crate::grants::Grant;
 use crate::up::Report;
+use crate::vm::KernelLog;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use manifest::units::{ByteCount, parse_duration};
@@ -76,6 +77,9 @@ pub enum Command {
     /// Show what programs of a system have written
     #[command(after_help = client::LOG_EXAMPLES)]
     Log(client::LogArguments),
+    /// Show what the kernel of a system's machine does: switches, requests, interrupts
+    #[command(after_help = client::TRACE_EXAMPLES)]
+    Trace(client::TraceArguments),
     /// End programs of a system, for good, or all of it
     #[command(after_help = client::KILL_EXAMPLES)]
     Kill(client::KillArguments),
@@ -146,6 +150,10 @@ pub struct RunArguments {
     /// Say on standard error what is being done; with --vm also what the kernel says
     #[arg(short, long)]
     pub verbose: bool,
+
+    /// Show on standard error what the machine's kernel says that matters so much
+    #[arg(long, value_enum, value_name = "LEVEL", requires = "vm")]
+    pub kernel_log: Option<KernelLog>,
 }
 
 /// `selkis up`
@@ -165,6 +173,10 @@ pub struct UpArguments {
     /// Say on standard error what is being done, and what the machine's kernel says
     #[arg(short, long, requires = "vm")]
     pub verbose: bool,
+
+    /// Show on standard error what the machine's kernel says that matters so much
+    #[arg(long, value_enum, value_name = "LEVEL", requires = "vm")]
+    pub kernel_log: Option<KernelLog>,
 
     /// Print nothing but errors
     #[arg(short, long, conflicts_with = "json")]
@@ -199,6 +211,10 @@ pub struct ImageArguments {
     /// Another UEFI loader that speaks the Limine protocol, such as Limine's own BOOTX64.EFI
     #[arg(long, value_name = "PATH")]
     pub loader: Option<PathBuf>,
+
+    /// What the kernel is to say on the machine's serial port: what matters so much [default: warn]
+    #[arg(long, value_enum, value_name = "LEVEL")]
+    pub kernel_log: Option<KernelLog>,
 
     /// Say on standard error what is being done
     #[arg(short, long)]

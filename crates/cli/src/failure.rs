@@ -70,6 +70,9 @@ pub enum Failure {
     /// A file of ours.
     #[error("cannot open `{path}`: {error}", path = .0.display(), error = .1)]
     Open(PathBuf, io::Error),
+    /// A file for what comes out.
+    #[error("cannot write `{path}`: {error}", path = .0.display(), error = .1)]
+    Create(PathBuf, io::Error),
     /// The disk image.
     #[error("cannot make the image: {0}")]
     Image(#[from] diskimage::ImageError),

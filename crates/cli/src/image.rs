@@ -28,7 +28,7 @@ pub fn image(arguments: &ImageArguments) -> Result<(), Failure> {
     let boot = BootImage {
         loader: Source::File(loader),
         kernel: Source::File(kernel),
-        cmdline: String::new(),
+        cmdline: arguments.kernel_log.map_or_else(String::new, |log| log.word().to_owned()),
         modules: vec![Module {
             name: "bundle".to_owned(),
             source: Source::File(format!("/proc/self/fd/{}", bundle.file.as_raw_fd()).into()),

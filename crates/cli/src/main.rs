@@ -39,6 +39,7 @@ fn main() -> ExitCode {
         Command::Ps(arguments) => client::ps(&arguments).map(|()| 0),
         Command::Top(arguments) => client::top(&arguments).map(|()| 0),
         Command::Log(arguments) => client::log(&arguments).map(|()| 0),
+        Command::Trace(arguments) => client::trace(&arguments).map(|()| 0),
         Command::Kill(arguments) => client::kill(&arguments).map(|()| 0),
         Command::Programs(arguments) => lists::programs(&arguments).map(|()| 0),
         Command::Cache(arguments) => lists::cache(&arguments).map(|()| 0),

@@ -74,6 +74,7 @@ fn run_in_machine(arguments: &RunArguments, verbosity: Verbosity) -> Result<u8, 
         cpus: 1,
         mitigations: Mitigations::On,
         verbosity,
+        log: arguments.kernel_log,
     })?)
 }
 

@@ -1,7 +1,7 @@
-//! What is said between a running system and those who look into it: `selkis ps`, `top`, `log` and `kill`.
+//! What is said between a running system and those who look into it: `selkis ps`, `top`, `log`, `trace` and `kill`.
 //!
 //! Both sides begin with [`GREETING`], which holds the version; then the client sends [`Request`]s and the system answers each with
-//! [`Reply`]s, in order: one, or for a log several until [`Reply::LogEnd`]. All in frames ([`encode`], [`Decoder`]):
+//! [`Reply`]s, in order: one, or for a log several until [`Reply::LogEnd`], for a trace until [`Reply::TraceEnd`]. All in frames ([`encode`], [`Decoder`]):
 //! ```text
 //! u32, little-endian: bytes that follow     postcard: one message
 //! ```
@@ -17,6 +17,7 @@ mod frame;
 mod message;
 mod metrics;
 mod status;
+mod trace;
 
 pub use frame::{
     Decoder, FrameError, GREETING, Message, REPLY_BYTES_MAX, REQUEST_BYTES_MAX, VERSION, encode,
@@ -29,3 +30,4 @@ pub use metrics::{METRICS_TYPE, metrics};
 pub use status::{
     Counters, Cpu, Domain, End, LogSize, Memory, Phase, Platform, Program, State, System, Usage,
 };
+pub use trace::{TraceAccess, TraceDomain, TraceEvent, TraceOutcome, TracePiece, TraceRecord};

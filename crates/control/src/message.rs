@@ -1,6 +1,7 @@
 //! Requests and replies.
 
 use crate::status::System;
+use crate::trace::TracePiece;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
@@ -32,6 +33,9 @@ pub enum Request {
         /// How.
         how: How,
     },
+    /// What happens on the CPUs from now on; answered by [`Reply::Trace`]s. Who wants no more closes the connection: the machine notes
+    /// nothing down while nobody asks.
+    Trace,
 }
 
 /// Which programs are meant.
@@ -85,6 +89,10 @@ pub enum Reply {
     Killed(Vec<ProgramName>),
     /// To [`Request::Shutdown`]: everything has ended.
     ShutDown,
+    /// To [`Request::Trace`]: some of what has happened. More follows.
+    Trace(TracePiece),
+    /// To [`Request::Trace`]: every program has ended for good.
+    TraceEnd,
     /// To any: it cannot be done.
     Refused(Refusal),
 }
@@ -185,6 +193,10 @@ pub enum Refusal {
     TooLong,
     /// More clients are connected than are served at a time.
     TooManyClients,
+    /// The system runs on another's kernel, which is not ours to trace.
+    NotOurKernel,
+    /// The machine cannot trace: why, in words.
+    CannotTrace(String),
 }
 
 impl fmt::Display for Refusal {
@@ -199,6 +211,10 @@ impl fmt::Display for Refusal {
             Self::NotRunning(names) => write!(f, "it has ended: {}", Names(names)),
             Self::TooLong => f.write_str("the answer is too long"),
             Self::TooManyClients => f.write_str("too many are connected already: try again later"),
+            Self::NotOurKernel => {
+                f.write_str("the system runs on Linux: there is no kernel of Selkis to trace")
+            }
+            Self::CannotTrace(why) => write!(f, "the machine cannot trace: {why}"),
         }
     }
 }

@@ -205,6 +205,12 @@ const CPU: &[Family<Cpu>] = &[
         help: "Interrupts that the CPU took.",
         value: |cpu| Some(Value::Count(cpu.interrupts)),
     },
+    Family {
+        name: "selkis_cpu_traced",
+        kind: Kind::Gauge,
+        help: "1 while the CPU is traced, else 0.",
+        value: |cpu| Some(Value::Count(cpu.traced.into())),
+    },
 ];
 
 /// Families of which nothing is known are left out.

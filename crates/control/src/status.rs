@@ -57,6 +57,8 @@ pub struct Cpu {
     pub switches: u64,
     /// Of all kinds.
     pub interrupts: u64,
+    /// What happens on it is noted down now, for `selkis trace`.
+    pub traced: bool,
 }
 
 /// A domain.

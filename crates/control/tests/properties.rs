@@ -28,7 +28,7 @@ fn selector() -> impl Strategy<Value = Selector> {
 fn request() -> impl Strategy<Value = Request> {
     let from = prop_oneof![Just(From::Start), any::<u64>().prop_map(From::Last)];
     prop_oneof![
-        Just(Request::List),
+        select(vec![Request::List, Request::Trace]),
         (selector(), from, select(vec![Follow::No, Follow::Yes]))
             .prop_map(|(which, from, follow)| Request::Log { which, from, follow }),
         (selector(), how()).prop_map(|(which, how)| Request::Kill { which, how }),
@@ -101,11 +101,12 @@ fn domain() -> impl Strategy<Value = Domain> {
 }
 
 fn cpu() -> impl Strategy<Value = Cpu> {
-    any::<(u64, u64, u64, u64)>().prop_map(|(run_ns, idle_ns, switches, interrupts)| Cpu {
+    any::<(u64, u64, u64, u64, bool)>().prop_map(|(run_ns, idle_ns, switches, interrupts, traced)| Cpu {
         run_ns,
         idle_ns,
         switches,
         interrupts,
+        traced,
     })
 }
 
@@ -131,8 +132,43 @@ fn refusal() -> impl Strategy<Value = Refusal> {
         (text(), names()).prop_map(|(asked, known)| Refusal::NoSuchName { asked, known }),
         (text(), names()).prop_map(|(asked, matching)| Refusal::Ambiguous { asked, matching }),
         names().prop_map(Refusal::NotRunning),
-        select(vec![Refusal::TooLong, Refusal::TooManyClients]),
+        select(vec![Refusal::TooLong, Refusal::TooManyClients, Refusal::NotOurKernel]),
+        text().prop_map(Refusal::CannotTrace),
     ]
+}
+
+fn trace_event() -> impl Strategy<Value = TraceEvent> {
+    use TraceEvent::*;
+    let plain = vec![Switch, Tick, Event, Revoking, Alarm, Kick, Wake, Made, Destroyed, Revocation];
+    let outcome = prop_oneof![
+        any::<u64>().prop_map(TraceOutcome::Answered),
+        any::<u16>().prop_map(TraceOutcome::Refused),
+        select(vec![TraceOutcome::Sleeps, TraceOutcome::Again, TraceOutcome::NoReturn]),
+    ];
+    let access = select(vec![TraceAccess::Read, TraceAccess::Write, TraceAccess::Execute]);
+    prop_oneof![
+        select(plain),
+        any::<Option<u64>>().prop_map(|until_ns| Idle { until_ns }),
+        (any::<u16>(), outcome).prop_map(|(number, outcome)| Request { number, outcome }),
+        any::<(u8, u64)>().prop_map(|(vector, address)| Fault { vector, address }),
+        (any::<u64>(), access).prop_map(|(address, access)| Touch { address, access }),
+        any::<(u32, u32)>().prop_map(|(device, line)| Interrupt { device, line }),
+        any::<(u32, u64)>().prop_map(|(served, asked)| Shootdown { served, asked }),
+        any::<u32>().prop_map(|from| Steal { from }),
+        any::<(bool, u64)>().prop_map(|(faulted, status)| Ended { faulted, status }),
+    ]
+}
+
+fn trace_piece() -> impl Strategy<Value = TracePiece> {
+    let domain = prop_oneof![
+        select(vec![TraceDomain::Nobody, TraceDomain::Root]),
+        any::<u32>().prop_map(TraceDomain::Named),
+        any::<u64>().prop_map(TraceDomain::Other),
+    ];
+    let record = (any::<(u64, u16, Option<u16>)>(), domain, trace_event())
+        .prop_map(|((at_ns, cpu, vcpu), domain, event)| TraceRecord { at_ns, cpu, domain, vcpu, event });
+    (prop::collection::vec(record, 0..6), prop::collection::vec(any::<u64>(), 0..3))
+        .prop_map(|(records, lost)| TracePiece { records, lost })
 }
 
 fn reply() -> impl Strategy<Value = Reply> {
@@ -143,7 +179,8 @@ fn reply() -> impl Strategy<Value = Reply> {
         piece.prop_map(Reply::Log),
         select(vec![LogEnd::Newest, LogEnd::Ended]).prop_map(Reply::LogEnd),
         names().prop_map(Reply::Killed),
-        Just(Reply::ShutDown),
+        select(vec![Reply::ShutDown, Reply::TraceEnd]),
+        trace_piece().prop_map(Reply::Trace),
         refusal().prop_map(Reply::Refused),
     ]
 }
@@ -311,7 +348,7 @@ fn another_version_is_told_from_another_protocol() {
 /// A change here is a change of the protocol: count the version up.
 #[test]
 fn the_layout_is_the_documented_one() {
-    assert_eq!(GREETING, *b"\x08\0\0\0SLKC\x01\0\0\0");
+    assert_eq!(GREETING, *b"\x08\0\0\0SLKC\x02\0\0\0");
     let kill = Request::Kill { which: Selector::Named("a/b".into()), how: How::AtOnce };
     assert_eq!(encode(&kill), Ok(b"\x07\0\0\0\x02\x01\x03a/b\x01".to_vec()));
     let piece = LogPiece {
@@ -321,6 +358,10 @@ fn the_layout_is_the_documented_one() {
     };
     let frame = encode(&Reply::Log(piece));
     assert_eq!(frame, Ok(b"\x0d\0\0\0\x01\x01d\x01p\xac\x02\x01\x01\x01\x01\xff\x01".to_vec()));
+    let event = TraceEvent::Request { number: 8, outcome: TraceOutcome::Sleeps };
+    let record = TraceRecord { at_ns: 1, cpu: 2, domain: TraceDomain::Named(3), vcpu: Some(4), event };
+    let frame = encode(&Reply::Trace(TracePiece { records: vec![record], lost: vec![5] }));
+    assert_eq!(frame, Ok(b"\x0d\0\0\0\x05\x01\x01\x02\x02\x03\x01\x04\x02\x08\x02\x01\x05".to_vec()));
 }
 
 #[test]

@@ -144,6 +144,7 @@ fn serve(request: Request) -> Result<u64, Error> {
             unsafe { libc::_exit(i32::from(status)) }
         }
         // Linux restores the context when the handler returns, devices are Linux's, and so are other domains: processes of the launcher.
+        // What Linux notes of pages is in files of /proc, which confinement has taken away.
         _ => Err(Error::Unsupported),
     }
 }

@@ -56,8 +56,8 @@ pub(crate) struct Capability {
     pub next: Option<Place>,
     pub previous: Option<Place>,
     pub notice: Notice,
-    /// Whoever waits until nothing is derived from it any more.
-    pub revoker: Option<VcpuId>,
+    /// A virtual CPU of its holder's waits until nothing is derived from it any more.
+    pub is_awaited: bool,
     pub mapped: Mapped,
 }
 
@@ -93,7 +93,7 @@ impl Capability {
             next: None,
             previous: None,
             notice: Notice::None,
-            revoker: None,
+            is_awaited: false,
             mapped: Mapped::Nowhere,
         }
     }

@@ -18,8 +18,6 @@ pub struct Device {
     /// Parts of the configuration space that the domain must not write: MSI and MSI-X capabilities and what else
     /// would let it write to those registers by another way.
     pub locked: Vec<ByteRange>,
-    /// Physical addresses that the domain may only read: the MSI-X table. In whole pages.
-    pub sealed: Option<abi::Span>,
 }
 
 /// Bytes of a configuration space.

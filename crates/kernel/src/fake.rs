@@ -1,18 +1,21 @@
 //! A machine for tests: frames in a map, tables as sets, a clock that is set by hand.
 
 use crate::device::Device;
-use crate::machine::{Cache, Frame, Machine, Mapping, Owner, Page};
+use crate::log::Level;
+use crate::machine::{Access, Cache, Change, Found, Frame, Machine, Mapping, Page, Shootdowns, Walk};
 use abi::boot::BootInfo;
-use abi::{Error, PAGE_SIZE, Protection};
+use abi::{Error, Marks, PAGE_SIZE, Protection, mark};
 use core::marker::PhantomData;
 use std::boxed::Box;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::vec::Vec;
 
 const PAGE: usize = PAGE_SIZE as usize;
 /// The first frame that is free; those below are the boot module's.
 pub const FIRST_FREE: u64 = 1 << 20;
+/// A frame of the first device's memory that domains may only read.
+const SEALED: Frame = Frame::containing(0xfe00_1000);
 
 /// `R` is what a CPU does that waits for a lock.
 #[derive(Debug, Default)]
@@ -25,18 +28,24 @@ pub struct Fake<R = Deadlock> {
 #[derive(Debug, Default)]
 pub struct State {
     memory: BTreeMap<Frame, Box<[u8]>>,
+    /// How many frames from 0 on are memory, too.
+    module_frames: u64,
     free: BTreeSet<Frame>,
-    /// Frames that a CPU may still reach, though their pages were unmapped, and in which tables they were.
-    remembered: HashMap<Frame, Frame>,
+    /// Tables, and frames that a CPU may still reach by them, or reach in a way that is not allowed any more.
+    remembered: BTreeSet<(Frame, Frame)>,
     /// The tables that are loaded.
     pub active: Option<Frame>,
     /// Areas whose vector registers some CPU has loaded.
-    vectors: HashSet<Frame>,
+    loaded: BTreeSet<Frame>,
+    /// The one that was loaded last.
+    pub vectors: Option<Frame>,
+    /// So many more can be taken, and then, once, there is none.
+    pub frames_until_none: Option<u64>,
     pub kicked: Vec<usize>,
     pub now_ns: u64,
     pub alarm_ns: u64,
-    pub connected: HashSet<(usize, u32)>,
-    pub masked: HashSet<(usize, u32)>,
+    pub connected: BTreeSet<(usize, u32)>,
+    pub masked: BTreeSet<(usize, u32)>,
     pub configuration: BTreeMap<u8, u32>,
     pub printed: Vec<u8>,
     pub info: Option<BootInfo>,
@@ -47,7 +56,8 @@ pub struct Tables {
     root: Frame,
     /// Tables below the root that exist, by level and by the number of the part that they map.
     tables: BTreeMap<(u64, u64), Frame>,
-    pages: BTreeMap<Page, (Mapping, Cache)>,
+    /// With what is noted of each.
+    pages: BTreeMap<Page, (Mapping, Cache, u8)>,
     pub open_ports: usize,
 }
 
@@ -62,9 +72,20 @@ impl spin::RelaxStrategy for Deadlock {
 }
 
 impl Tables {
+    /// What a CPU does that accesses a page, which is mapped.
+    pub fn note(&mut self, page: Page, access: Access) {
+        let marks = if access == Access::Write { mark::ACCESSED | mark::DIRTY } else { mark::ACCESSED };
+        self.pages.get_mut(&page).expect("it is mapped").2 |= marks;
+    }
+
     /// How many tables there are below the root.
     pub fn count(&self) -> u64 {
         self.tables.len() as u64
+    }
+
+    /// Names them.
+    pub fn root(&self) -> Frame {
+        self.root
     }
 
     /// The frames of all tables.
@@ -74,7 +95,22 @@ impl Tables {
 
     /// What is mapped.
     pub fn pages(&self) -> impl Iterator<Item = (Page, Mapping)> + '_ {
-        self.pages.iter().map(|(page, (mapping, _))| (*page, *mapping))
+        self.pages.iter().map(|(page, (mapping, ..))| (*page, *mapping))
+    }
+
+    /// The first table that a walk has to take away before it goes on to `next`.
+    fn table_to_leave(&self, walk: &Walk, next: Page) -> Option<(u64, u64)> {
+        let ends = |&(level, part): &(u64, u64)| {
+            let at = |part: u64| Page::containing(part << (21 + 9 * level));
+            (at(part), at(part + 1))
+        };
+        let leaves = |part: &(u64, u64)| {
+            let (first, end) = ends(part);
+            let inside = walk.hole.0 <= first && end <= walk.hole.1;
+            inside && first < walk.end && walk.at <= end && end.min(walk.end) <= next
+        };
+        // Those of lower levels before those above.
+        self.tables.keys().copied().filter(leaves).min_by_key(|part| (ends(part).1, part.0))
     }
 
     /// The number of the part of the address space that a table of `level` maps around `page`.
@@ -92,6 +128,7 @@ impl<R> Fake<R> {
             let mut bytes = std::vec![0; PAGE].into_boxed_slice();
             bytes[..page.len()].copy_from_slice(page);
             state.memory.insert(Frame::new(index as u64), bytes);
+            state.module_frames = index as u64 + 1;
         }
         Self { state: Mutex::new(state), cpus, relax: PhantomData }
     }
@@ -113,7 +150,17 @@ impl State {
         self.remembered.is_empty()
     }
 
+    fn has_frames(&mut self) -> bool {
+        let left = self.frames_until_none;
+        self.frames_until_none = left.and_then(|left| left.checked_sub(1));
+        left != Some(0)
+    }
+
     fn bytes(&mut self, frame: Frame) -> &mut [u8] {
+        assert!(
+            frame < Frame::new(self.module_frames) || frame >= Frame::new(FIRST_FREE),
+            "{frame:?} is no memory"
+        );
         assert!(!self.free.contains(&frame), "{frame:?} is used while it is free");
         // Not zeros: nobody may rely on what a fresh frame holds.
         self.memory.entry(frame).or_insert_with(|| std::vec![0xdd; PAGE].into_boxed_slice())
@@ -122,7 +169,8 @@ impl State {
     fn free_run(&mut self, first: Frame, count: u64) {
         for frame in (0..count).map(|at| first.offset(at)) {
             assert!(frame >= Frame::new(FIRST_FREE), "{frame:?} is not to be freed");
-            assert!(!self.remembered.contains_key(&frame), "{frame:?} is freed while a CPU may reach it");
+            let reached = self.remembered.iter().any(|(_, remembered)| *remembered == frame);
+            assert!(!reached, "{frame:?} is freed while a CPU may reach it");
             assert!(self.free.insert(frame), "{frame:?} is freed twice");
             self.memory.remove(&frame);
         }
@@ -141,18 +189,22 @@ impl<R: spin::RelaxStrategy> Machine for Fake<R> {
         self.state().kicked.push(cpu);
     }
 
-    fn shootdowns(&self, _: usize) -> u64 {
-        0
+    fn shootdowns(&self, _: usize) -> Shootdowns {
+        Shootdowns::default()
     }
 
     fn separate(&self) {}
 
     fn allocate(&self) -> Option<Frame> {
-        self.state().free.pop_first()
+        let mut state = self.state();
+        state.has_frames().then(|| state.free.pop_first())?
     }
 
     fn allocate_run(&self, count: u64) -> Option<Frame> {
         let mut state = self.state();
+        if !state.has_frames() {
+            return None;
+        }
         let fits = |first: &&Frame| (0..count).all(|at| state.free.contains(&first.offset(at)));
         let first = *state.free.iter().find(fits)?;
         (0..count).for_each(|at| assert!(state.free.remove(&first.offset(at))));
@@ -233,49 +285,79 @@ impl<R: spin::RelaxStrategy> Machine for Fake<R> {
         assert!(space.tables.insert(Tables::part(page, level), frame).is_none());
     }
 
-    fn remove_tables(&self, space: &mut Tables, first: Page, end: Page) -> u64 {
-        assert!(self.next_mapping(space, first, end).is_none(), "something is mapped there");
-        let inside = |&(level, part): &(u64, u64)| {
-            let shift = 21 + 9 * level;
-            first.address() <= part << shift && (part + 1) << shift <= end.address()
-        };
-        let gone: Vec<_> = space.tables.keys().copied().filter(inside).collect();
-        for part in &gone {
-            let frame = space.tables.remove(part).expect("it is there");
-            self.free_run(frame, 1);
-        }
-        gone.len() as u64
-    }
-
     fn map(&self, space: &mut Tables, page: Page, mapping: Mapping, cache: Cache) {
         assert_eq!(self.missing_tables(space, page), 0, "tables come first");
-        space.pages.insert(page, (mapping, cache));
+        let before = space.pages.insert(page, (mapping, cache, 0));
+        if let Some((before, ..)) = before.filter(|(before, ..)| before.frame != mapping.frame) {
+            self.state().remembered.insert((space.root, before.frame));
+        }
     }
 
     fn mapping(&self, space: &Tables, page: Page) -> Option<Mapping> {
-        space.pages.get(&page).map(|(mapping, _)| *mapping)
+        space.pages.get(&page).map(|(mapping, ..)| *mapping)
     }
 
-    fn next_mapping(&self, space: &Tables, from: Page, end: Page) -> Option<(Page, Mapping)> {
-        if from >= end {
-            return None;
+    fn walk(&self, space: &mut Tables, walk: &mut Walk, visit: &mut dyn FnMut(Found) -> Option<Change>) {
+        loop {
+            let next = space.pages.range(walk.at..walk.end).next();
+            let next = next.map(|(page, (mapping, _, marks))| (*page, *mapping, *marks));
+            if let Some(part) = space.table_to_leave(walk, next.map_or(walk.end, |(page, ..)| page)) {
+                let frame = space.tables[&part];
+                let Some(change) = visit(Found::Table(frame)) else {
+                    // The pages before it are passed, but the walk is not over.
+                    walk.at = walk.at.min(Page::containing(walk.end.address() - 1));
+                    return;
+                };
+                assert_eq!(change, Change::Unmap, "a table goes");
+                space.tables.remove(&part);
+                self.state().remembered.insert((space.root, frame));
+                continue;
+            }
+            let Some((page, mapping, marks)) = next else {
+                walk.at = walk.end;
+                return;
+            };
+            walk.at = page;
+            if walk.entries == 0 {
+                return;
+            }
+            if walk.marks == Marks::Clear && marks != 0 {
+                space.pages.get_mut(&page).expect("it is mapped").2 = 0;
+                self.state().remembered.insert((space.root, mapping.frame));
+            }
+            match visit(Found::Page(page, mapping, marks)) {
+                None => return,
+                Some(Change::Keep) => (),
+                Some(Change::Protect(protection)) => self.protect(space, page, protection),
+                Some(Change::Unmap) => {
+                    space.pages.remove(&page);
+                    self.state().remembered.insert((space.root, mapping.frame));
+                }
+            }
+            walk.at = page.offset(1);
+            walk.entries = walk.entries.saturating_sub(Walk::PAGE_ENTRIES);
         }
-        space.pages.range(from..end).next().map(|(page, (mapping, _))| (*page, *mapping))
+    }
+
+    fn mark_written(&self, space: &mut Tables, page: Page) {
+        space.note(page, Access::Write);
     }
 
     fn protect(&self, space: &mut Tables, page: Page, protection: Protection) {
-        space.pages.get_mut(&page).expect("it is mapped").0.protection = protection;
-    }
-
-    fn unmap(&self, space: &mut Tables, page: Page) {
-        let (mapping, _) = space.pages.remove(&page).expect("it was mapped");
-        if mapping.owner == Owner::Page {
-            self.state().remembered.insert(mapping.frame, space.root);
+        let (mapping, ..) = space.pages.get_mut(&page).expect("it is mapped");
+        let less = |access: Access| access.allowed_by(mapping.protection) && !access.allowed_by(protection);
+        if [Access::Read, Access::Write, Access::Execute].into_iter().any(less) {
+            self.state().remembered.insert((space.root, mapping.frame));
         }
+        mapping.protection = protection;
     }
 
     fn flush(&self, space: &mut Tables) {
-        self.state().remembered.retain(|_, root| *root != space.root);
+        self.state().remembered.retain(|(root, _)| *root != space.root);
+    }
+
+    fn is_sealed(&self, frame: Frame) -> bool {
+        frame == SEALED
     }
 
     fn open_ports(&self, space: &mut Tables, _: &Device) {
@@ -291,11 +373,13 @@ impl<R: spin::RelaxStrategy> Machine for Fake<R> {
     }
 
     fn save_vectors(&self, area: Frame) {
-        assert!(self.state().vectors.contains(&area), "saved where they were loaded from");
+        assert!(self.state().loaded.contains(&area), "saved where they were loaded from");
     }
 
     fn load_vectors(&self, area: Frame) {
-        self.state().vectors.insert(area);
+        let mut state = self.state();
+        state.loaded.insert(area);
+        state.vectors = Some(area);
     }
 
     fn now_ns(&self) -> u64 {
@@ -323,11 +407,19 @@ impl<R: spin::RelaxStrategy> Machine for Fake<R> {
         self.state().configuration.get(&offset).copied().unwrap_or(0)
     }
 
-    fn write_config(&self, _: &Device, offset: u8, value: u32) {
+    fn write_config(&self, device: &Device, offset: u8, value: u32) {
+        let locked = device.locked.iter().any(|range| {
+            (offset..offset + 4).any(|at| (range.first..range.first + range.count).contains(&at))
+        });
+        assert!(!locked, "{offset:#x} of {device:?} is not for the domain");
         self.state().configuration.insert(offset, value);
     }
 
     fn print(&self, text: &[u8]) {
         self.state().printed.extend_from_slice(text);
+    }
+
+    fn log(&self, level: Level, text: std::fmt::Arguments<'_>) {
+        self.print(std::format!("{level}: {text}\n").as_bytes());
     }
 }

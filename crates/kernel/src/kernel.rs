@@ -1,20 +1,23 @@
 //! The state of the kernel and every way into it.
 //!
-//! Locks are taken in this order, and two of a kind never together: `authority`, a domain, a memory or channel, the devices, a virtual CPU, a queue.
+//! Locks are taken in this order, and two of a kind never together: `authority`, a domain, a memory or channel, the devices, a virtual CPU, a queue,
+//! a ring.
 //! Whatever touches two domains holds `authority`.
 
 use crate::capability::Object;
 use crate::device::{Devices, LineState};
 use crate::domain::{Channel, Domain, Memory};
+use crate::log::Level;
 use crate::machine::{Access, Machine, Page};
 use crate::memory::{Refusal, Touch};
 use crate::schedule::{Entry, Queue, Run};
 use crate::table::{DomainId, Guard, Lock, Table, VcpuId, kind};
+use crate::trace::{Event, Flag, Ring};
 use crate::vcpu::{Listener, Vcpu, Waiting};
 use abi::boot::status;
+use abi::trace::Kind;
 use abi::{Context, DomainRecord, DomainState, Error, PAGE_SIZE, Registers, Request};
 use alloc::vec::Vec;
-use core::fmt::Write as _;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
 
 /// The kernel, which all CPUs share.
@@ -31,6 +34,7 @@ pub struct Kernel<M: Machine> {
     pub(crate) seats: Vec<Seat<M>>,
     /// CPUs that sleep, as bits.
     pub(crate) idle: AtomicU64,
+    pub(crate) tracing: Flag,
     /// The first domain: with it the machine stops.
     pub(crate) first: Option<DomainId>,
     /// Frames of the machine that domains can have.
@@ -42,6 +46,8 @@ pub(crate) struct Seat<M: Machine> {
     pub queue: Lock<Queue, M>,
     /// The queue changed: the CPU shall look before it goes back to ring 3.
     pub attention: AtomicBool,
+    /// Where it notes what happens, if somebody wants to know.
+    pub ring: Lock<Option<Ring>, M>,
 }
 
 /// What a CPU has for itself.
@@ -142,6 +148,7 @@ impl<M: Machine> Kernel<M> {
             Ok(request) => self.serve(cpu, request),
             Err(error) => Err(error.into()),
         };
+        self.trace(cpu, |cpu| Event::request(cpu, context.rax, &served));
         match served {
             Ok(Effect::Answer(value)) => answer(context, Ok(value)),
             Ok(Effect::Sleep(waiting)) => {
@@ -187,7 +194,12 @@ impl<M: Machine> Kernel<M> {
             let page = Page::containing(fault.address);
             let domain = self.domains.lock(current.domain);
             match domain.map(|mut domain| domain.space.touch(&self.machine, page, access)) {
-                Some(Touch::Resolved(_)) => return Next::Enter,
+                Some(Touch::Resolved(_)) => {
+                    let event =
+                        move |cpu: &Cpu| Event::here(Kind::Touch, cpu, fault.error as u32, fault.address);
+                    self.trace(cpu, event);
+                    return Next::Enter;
+                }
                 Some(Touch::OutOfMemory) => out_of_memory = true,
                 Some(Touch::Denied) | None => (),
             }
@@ -198,7 +210,11 @@ impl<M: Machine> Kernel<M> {
         context.out_of_memory = u64::from(out_of_memory);
         let vcpu = self.vcpus.lock(current.vcpu);
         match vcpu.and_then(|mut vcpu| vcpu.deliver_fault(&self.machine, context)) {
-            Some(_) => Next::Enter,
+            Some(kind) => {
+                let detail = kind as u32 | u32::from(fault.vector) << 8;
+                self.trace(cpu, move |cpu| Event::here(Kind::Upcall, cpu, detail, fault.address));
+                Next::Enter
+            }
             None => self.end_by_fault(cpu, context),
         }
     }
@@ -213,6 +229,7 @@ impl<M: Machine> Kernel<M> {
     pub fn note(&self, cpu: &mut Cpu, interrupt: Interrupt) {
         let seat = &self.seats[cpu.number];
         seat.queue.lock().counters.interrupts += 1;
+        self.trace(cpu, move |cpu| Event::interrupt(cpu, interrupt));
         match interrupt {
             Interrupt::Alarm | Interrupt::Kick => seat.attention.store(true, Relaxed),
             Interrupt::Device { number, line } => {
@@ -229,7 +246,6 @@ impl<M: Machine> Kernel<M> {
 
     /// A sleep is over, or the CPU is new: finds out what runs now.
     pub fn awake(&self, cpu: &mut Cpu, context: &mut Context) -> Next {
-        self.idle.fetch_and(!(1 << cpu.number), SeqCst);
         self.dispatch(cpu, context)
     }
 
@@ -249,7 +265,10 @@ impl<M: Machine> Kernel<M> {
             self.set_alarm(cpu.number, current.vcpu, &vcpu);
         }
         match vcpu.deliver(&self.machine, context) {
-            Some(_) => Next::Enter,
+            Some(kind) => {
+                self.trace(cpu, move |cpu| Event::here(Kind::Upcall, cpu, kind as u32, 0));
+                Next::Enter
+            }
             None => next,
         }
     }
@@ -267,7 +286,7 @@ impl<M: Machine> Kernel<M> {
             entry.deadline_ns = vcpu.alarm_ns();
         }
         // What came before the lock was taken did not wake it: it looks once more by itself.
-        let sleeps = waiting.is_some() && vcpu.pending == 0 && !vcpu.tick_due;
+        let sleeps = waiting.is_some() && !vcpu.has_news();
         queue.put_back(if sleeps { Run::Blocked } else { Run::Ready }, self.machine.now_ns());
     }
 
@@ -282,30 +301,46 @@ impl<M: Machine> Kernel<M> {
                 queue.advance(now_ns);
                 queue.pick(now_ns)
             };
-            if let Some(entry) = picked.or_else(|| self.steal(cpu.number, now_ns)) {
+            if let Some(entry) = picked.or_else(|| self.steal(cpu, now_ns)) {
                 if self.enter(cpu, &entry, now_ns, context) {
+                    self.pass_on(cpu);
                     return Next::Enter;
                 }
                 continue;
             }
             // Who makes something ready after this sees the bit and kicks; what was made ready before is seen here.
-            let bit = 1 << cpu.number;
-            self.idle.fetch_or(bit, SeqCst);
+            self.idle.fetch_or(1 << cpu.number, SeqCst);
             let alarm_ns = {
                 let queue = seat.queue.lock();
                 if queue.spare(cpu.number).is_some() || self.spare(cpu.number).is_some() {
-                    self.idle.fetch_and(!bit, SeqCst);
                     continue;
                 }
                 queue.alarm_ns()
             };
             self.machine.set_alarm(alarm_ns);
+            self.trace(cpu, move |cpu| Event::here(Kind::Idle, cpu, 0, alarm_ns));
             return Next::Sleep;
+        }
+    }
+
+    /// If the CPU slept, it does not any more. It was asked to take what waits elsewhere, and has taken one: others are asked for the rest.
+    fn pass_on(&self, cpu: &Cpu) {
+        let bit = 1 << cpu.number;
+        if self.idle.load(SeqCst) & bit == 0 {
+            return;
+        }
+        self.idle.fetch_and(!bit, SeqCst);
+        for (home, seat) in self.seats.iter().enumerate().filter(|&(home, _)| home != cpu.number) {
+            let left = seat.queue.lock().spare(cpu.number);
+            if let Some(left) = left {
+                self.offer(cpu, home, left.cpus);
+            }
         }
     }
 
     /// Loads what was picked. It may find that it still has nothing to do, and sleep on.
     fn enter(&self, cpu: &mut Cpu, entry: &Entry, now_ns: u64, context: &mut Context) -> bool {
+        let who = (entry.domain, entry.vcpu);
         let sleep_on = |run| self.seats[cpu.number].queue.lock().put_back(run, now_ns);
         {
             let Some(mut vcpu) = self.vcpus.lock(entry.vcpu) else {
@@ -334,7 +369,10 @@ impl<M: Machine> Kernel<M> {
             if vcpu.vectors_on != Some(cpu.number) || cpu.vectors != Some(entry.vcpu) {
                 self.machine.load_vectors(vcpu.vectors);
             }
-            vcpu.deliver(&self.machine, context);
+            self.trace(cpu, |_| Event::of_vcpu(Kind::Switch, who, 0, 0));
+            if let Some(kind) = vcpu.deliver(&self.machine, context) {
+                self.trace(cpu, |_| Event::of_vcpu(Kind::Upcall, who, kind as u32, 0));
+            }
             self.set_alarm(cpu.number, entry.vcpu, &vcpu);
         }
         if cpu.active != Some(entry.domain) {
@@ -353,12 +391,13 @@ impl<M: Machine> Kernel<M> {
     }
 
     /// Takes one that waits for another CPU, and marks it as running here.
-    fn steal(&self, here: usize, now_ns: u64) -> Option<Entry> {
-        let (from, id) = self.spare(here)?;
+    fn steal(&self, cpu: &Cpu, now_ns: u64) -> Option<Entry> {
+        let here = cpu.number;
+        let (from, Entry { vcpu: id, .. }) = self.spare(here)?;
         let mut vcpu = self.vcpus.lock(id).filter(|vcpu| vcpu.home == from)?;
         let taken = {
             let mut queue = self.seats[from].queue.lock();
-            queue.spare(here).filter(|&spare| spare == id)?;
+            queue.spare(here).filter(|spare| spare.vcpu == id)?;
             queue.remove(id)?
         };
         let mut queue = self.seats[here].queue.lock();
@@ -369,10 +408,11 @@ impl<M: Machine> Kernel<M> {
             return None;
         }
         vcpu.home = here;
+        self.trace(cpu, |_| Event::of_vcpu(Kind::Steal, (vcpu.domain, id), from as u32, 0));
         queue.pick(now_ns)
     }
 
-    fn spare(&self, here: usize) -> Option<(usize, VcpuId)> {
+    fn spare(&self, here: usize) -> Option<(usize, Entry)> {
         let others = self.seats.iter().enumerate().filter(|&(number, _)| number != here);
         others
             .filter_map(|(number, seat)| {
@@ -410,14 +450,21 @@ impl<M: Machine> Kernel<M> {
             match run {
                 Run::Running => (true, 0),
                 Run::Ready => return,
-                Run::Blocked => (queue.wake(id, self.machine.now_ns()), cpus),
+                Run::Blocked => {
+                    self.trace(cpu, |_| Event::of_vcpu(Kind::Wake, (vcpu.domain, id), 0, 0));
+                    (queue.wake(id, self.machine.now_ns()), cpus)
+                }
             }
         };
         if looks {
             self.attend(cpu, home);
             return;
         }
-        // It waits for its turn: a CPU that sleeps may take it, or its own ends the slice of the one that runs.
+        self.offer(cpu, home, cpus);
+    }
+
+    /// One in the queue of `home` waits for its turn: a CPU that sleeps may take it, or its own ends the slice of the one that runs.
+    fn offer(&self, cpu: &Cpu, home: usize, cpus: u64) {
         let idle = self.idle.load(SeqCst) & cpus;
         self.attend(cpu, if idle != 0 { idle.trailing_zeros() as usize } else { home });
     }
@@ -448,12 +495,13 @@ impl<M: Machine> Kernel<M> {
             let domain = self.domains.lock(current.domain);
             let name = domain.as_ref().map_or("", |domain| domain.name());
             let memory = if out_of_memory != 0 { ", no frame was left" } else { "" };
-            let _ = writeln!(
-                Log(&self.machine),
-                "kernel: the domain{}{name} ended: exception {vector} (error {error:#x}, address {address:#x}{memory}) at rip \
+            let level = if self.is_first(cpu) { Level::Error } else { Level::Warn };
+            let text = format_args!(
+                "the domain{}{name} ended: exception {vector} (error {error:#x}, address {address:#x}{memory}) at rip \
                  {rip:#x}, rsp {rsp:#x}, with upcalls masked or not set up",
                 if name.is_empty() { "" } else { " " }
             );
+            self.machine.log(level, text);
         }
         if self.is_first(cpu) {
             return Next::Stop(status::DOMAIN_ENDED);
@@ -498,6 +546,9 @@ impl<M: Machine> Kernel<M> {
             let page = Page::containing(address);
             match domain.space.touch(&self.machine, page, access) {
                 Touch::Resolved(mapping) if !domain.space.is_device(page) => {
+                    if access == Access::Write {
+                        self.machine.mark_written(&mut domain.space.tables, page);
+                    }
                     let range = done as usize..(done + count) as usize;
                     each(&self.machine, mapping.frame, offset as usize, range);
                 }
@@ -518,16 +569,6 @@ impl<M: Machine> Kernel<M> {
     ) -> Result<Object, Refusal> {
         let domain = self.current(cpu)?;
         Ok(domain.capabilities.find(handle, needed).map(|(_, held)| held.object)?)
-    }
-}
-
-/// The kernel's log as a place to format to.
-pub(crate) struct Log<'m, M>(pub &'m M);
-
-impl<M: Machine> core::fmt::Write for Log<'_, M> {
-    fn write_str(&mut self, text: &str) -> core::fmt::Result {
-        self.0.print(text.as_bytes());
-        Ok(())
     }
 }
 

@@ -3,20 +3,20 @@
 use crate::capability::{Capabilities, Object, Place};
 use crate::domain::{Domain, Limits};
 use crate::kernel::{Cpu, Effect, Kernel};
-use crate::machine::{Access, Frame, Machine};
+use crate::log::Level;
+use crate::machine::{Access, Machine};
 use crate::memory::{Refusal, Space};
 use crate::region::{REGIONS_MAX, Regions};
 use crate::schedule::{Budget, Entry};
 use crate::start::WINDOW;
 use crate::table::{DomainId, VcpuId};
+use crate::trace::Event;
 use crate::vcpu::{Upcall, VCPUS_MAX, Vcpu, fresh_context};
+use abi::trace::Kind;
 use abi::{DomainParameters, DomainRecord, DomainState, Error, Handle, Rights};
-use alloc::vec::Vec;
 
 /// The most capabilities that a domain can have.
 pub(crate) const CAPABILITIES_MAX: u64 = 1 << 16;
-/// Entries of a list of sealed frames that fill a page.
-const SEALED_ROOM: usize = abi::PAGE_SIZE as usize / size_of::<(Frame, u64)>();
 /// Frames of every domain: its root table. And of each virtual CPU: its vector registers.
 const ROOT_FRAMES: u64 = 1;
 pub(crate) const VCPU_FRAMES: u64 = 1;
@@ -34,9 +34,8 @@ impl<M: Machine> Kernel<M> {
             current.space.discharge(parameters.frames());
             return Err(Error::TableFull.into());
         }
-        let sealed = current.space.sealed.len();
         drop(current);
-        let made = self.make_domain(id, &parameters, limits, sealed);
+        let made = self.make_domain(cpu, id, &parameters, limits);
         if made.is_err() {
             self.give_back(id, parameters.frames(), limits.of_child());
         }
@@ -45,25 +44,20 @@ impl<M: Machine> Kernel<M> {
 
     fn make_domain(
         &self,
+        cpu: &Cpu,
         parent: DomainId,
         parameters: &DomainParameters,
         limits: Limits,
-        sealed_count: usize,
     ) -> Result<u64, Refusal> {
-        let mut sealed = Vec::new();
-        if sealed_count > 0 {
-            // As much as makes the kernel's heap take a frame for it: less would not come back with the domain's end.
-            sealed.try_reserve_exact(sealed_count.max(SEALED_ROOM)).map_err(|_| Error::NoMemory)?;
-        }
-        if let Some(parent) = self.domains.lock(parent) {
-            sealed.extend_from_slice(&parent.space.sealed);
-        }
-        let id = self.insert_domain(Some(parent), parameters, limits, sealed)?;
+        let id = self.insert_domain(Some(parent), parameters, limits)?;
         match self.insert_origin(parent, Object::Domain(id)) {
             Ok((place, handle)) => {
                 if let Some(mut domain) = self.domains.lock(id) {
                     domain.origin = Some(place);
                 }
+                self.trace(cpu, |_| Event::of(Kind::Made, id, 0, parent.number()));
+                let name = crate::domain::name_of(&parameters.name);
+                self.machine.log(Level::Debug, format_args!("made the domain {name}"));
                 Ok(handle.raw())
             }
             Err(error) => {
@@ -81,7 +75,6 @@ impl<M: Machine> Kernel<M> {
         parent: Option<DomainId>,
         parameters: &DomainParameters,
         limits: Limits,
-        sealed: Vec<(Frame, u64)>,
     ) -> Result<DomainId, Refusal> {
         if own_frames(parameters) > parameters.frames() {
             return Err(Error::NoMemory.into());
@@ -97,7 +90,6 @@ impl<M: Machine> Kernel<M> {
             used: own_frames(parameters),
             quota: parameters.frames(),
             pinned: [None; VCPUS_MAX],
-            sealed,
             touches: 0,
         };
         let mut parts = Some((space, capabilities));
@@ -275,6 +267,7 @@ impl<M: Machine> Kernel<M> {
                 return;
             }
             (domain.state, domain.end) = (state, end);
+            self.trace(cpu, |_| Event::of(Kind::Ended, id, state as u32, end.status));
             (domain.vcpus, domain.listener)
         };
         for id in vcpus.into_iter().flatten() {
@@ -371,6 +364,9 @@ impl<M: Machine> Kernel<M> {
         }
         let Some(domain) = self.domains.remove(id) else { return Ok(()) };
         self.machine.destroy_space(domain.space.tables);
+        self.trace(cpu, |_| Event::of(Kind::Destroyed, id, 0, 0));
+        let name = crate::domain::name_of(&domain.name);
+        self.machine.log(Level::Debug, format_args!("took back the domain {name}"));
         if let Some(parent) = domain.parent {
             self.give_back(parent, domain.space.quota, domain.limits.of_child());
         }

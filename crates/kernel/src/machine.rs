@@ -1,8 +1,9 @@
 //! What the kernel needs of a machine.
 
 use crate::device::Device;
+use crate::log::Level;
 use abi::boot::BootInfo;
-use abi::{Error, PAGE_SIZE, Protection};
+use abi::{Error, Marks, PAGE_SIZE, Protection};
 use core::fmt;
 
 /// A page of physical memory, by number.
@@ -87,6 +88,56 @@ pub enum Owner {
     Elsewhere,
 }
 
+/// What a walk through page tables comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// A page where something is mapped, and what is noted of it: [`abi::mark::ACCESSED`] and [`abi::mark::DIRTY`].
+    Page(Page, Mapping, u8),
+    /// A table that lies wholly in the walk's hole, all that it mapped having been passed.
+    Table(Frame),
+}
+
+/// What becomes of what a walk came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It stays.
+    Keep,
+    /// The domain may do this with the page from now on.
+    Protect(Protection),
+    /// It is mapped no more: a page, or a table with all that it maps. CPUs may remember it until [`Machine::flush`].
+    Unmap,
+}
+
+/// A walk through the pages `at..end`, in order of address.
+#[derive(Clone, Copy, Debug)]
+pub struct Walk {
+    /// Where it is: at `end` when it is over.
+    pub at: Page,
+    /// One past its last page.
+    pub end: Page,
+    /// Where nothing is to be mapped afterwards: tables that lie in there can go.
+    pub hole: (Page, Page),
+    /// What becomes of the marks of the pages, before they are visited.
+    pub marks: Marks,
+    /// How many entries of tables it may still look at; one that maps a page counts as [`Walk::PAGE_ENTRIES`].
+    pub entries: usize,
+}
+
+impl Walk {
+    /// What it takes to look at the entry of a page and change it, in entries that are empty.
+    pub const PAGE_ENTRIES: usize = 4;
+
+    /// A walk that takes no table away.
+    pub const fn new((at, end): (Page, Page), entries: usize) -> Self {
+        Self { at, end, hole: (at, at), marks: Marks::Keep, entries }
+    }
+
+    /// Whether it has come to its end.
+    pub fn is_over(&self) -> bool {
+        self.at >= self.end
+    }
+}
+
 /// How a page is cached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cache {
@@ -118,6 +169,15 @@ impl Access {
     }
 }
 
+/// How often a CPU had to do with others' translations.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Shootdowns {
+    /// It asked others to forget some.
+    pub asked: u64,
+    /// It was asked by another.
+    pub served: u64,
+}
+
 /// The hardware under the kernel: frames, page tables, CPUs, the clock, the devices.
 ///
 /// All CPUs use it at once, so it takes `&self`; what is said of "this CPU" is said of the one that calls. Page-table operations
@@ -133,8 +193,8 @@ pub trait Machine: Sync + Sized {
     fn cpu_count(&self) -> usize;
     /// Makes another CPU enter the kernel ([`crate::Interrupt::Kick`]), soon.
     fn kick(&self, cpu: usize);
-    /// How often a CPU was asked by another to forget translations.
-    fn shootdowns(&self, cpu: usize) -> u64;
+    /// What was forgotten on CPUs' requests.
+    fn shootdowns(&self, cpu: usize) -> Shootdowns;
     /// Keeps what one domain leaves behind in this CPU (predictors, buffers) from the next one, as far as the CPU can and the user wants it.
     fn separate(&self);
 
@@ -171,22 +231,22 @@ pub trait Machine: Sync + Sized {
     fn missing_tables(&self, space: &Self::Space, page: Page) -> u64;
     /// Adds the next missing table on the way to `page`: `frame`, which is all zeros.
     fn add_table(&self, space: &mut Self::Space, page: Page, frame: Frame);
-    /// Takes away and frees every table that maps nothing outside of `first..end`, where nothing is mapped; every CPU has forgotten
-    /// them before. Answers how many.
-    fn remove_tables(&self, space: &mut Self::Space, first: Page, end: Page) -> u64;
-    /// Maps a page, replacing what was mapped there. No table may be missing.
+    /// Maps a page without marks, replacing what was mapped there. No table may be missing.
     fn map(&self, space: &mut Self::Space, page: Page, mapping: Mapping, cache: Cache);
     /// What is mapped at `page`.
     fn mapping(&self, space: &Self::Space, page: Page) -> Option<Mapping>;
-    /// The first page in `from..end` where something is mapped.
-    fn next_mapping(&self, space: &Self::Space, from: Page, end: Page) -> Option<(Page, Mapping)>;
-    /// Changes what the domain may do with a mapped page.
+    /// Goes on with a walk, and does with all that it finds what `visit` says; at `None` it stops before that. It also stops when it
+    /// has looked at as many entries as it may.
+    fn walk(&self, space: &mut Self::Space, walk: &mut Walk, visit: &mut dyn FnMut(Found) -> Option<Change>);
+    /// Notes that a mapped page is written to, as CPUs do.
+    fn mark_written(&self, space: &mut Self::Space, page: Page);
+    /// Changes what the domain may do with a mapped page; its marks stay.
     fn protect(&self, space: &mut Self::Space, page: Page, protection: Protection);
-    /// Ends a mapping.
-    fn unmap(&self, space: &mut Self::Space, page: Page);
     /// Every CPU that may remember something of these tables forgets what was changed or ended since the last call; returns when
     /// they have.
     fn flush(&self, space: &mut Self::Space);
+    /// Whether a frame of a device's memory is one that domains may only read: an MSI-X table, which says what is interrupted.
+    fn is_sealed(&self, frame: Frame) -> bool;
     /// Opens a device's I/O ports to the domain of these tables.
     fn open_ports(&self, space: &mut Self::Space, device: &Device);
     /// Closes them again, if it has any.
@@ -214,6 +274,8 @@ pub trait Machine: Sync + Sized {
     fn read_config(&self, device: &Device, offset: u8) -> u32;
     /// Writes a PCI function's configuration space at a multiple of 4 below 256.
     fn write_config(&self, device: &Device, offset: u8, value: u32);
-    /// Writes to the kernel's log.
+    /// Writes where the kernel's log goes, as it is.
     fn print(&self, text: &[u8]);
+    /// Adds a line to the kernel's log, if its level is wanted.
+    fn log(&self, level: Level, text: fmt::Arguments<'_>);
 }

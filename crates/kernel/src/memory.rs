@@ -1,16 +1,16 @@
 //! A domain's memory: regions over its address space, frames against its quota.
 
 use crate::capability::Place;
-use crate::machine::{Access, Cache, Frame, Machine, Mapping, Owner, Page};
+use crate::machine::{Access, Cache, Change, Found, Frame, Machine, Mapping, Owner, Page, Walk};
 use crate::region::{Edit, Region, Regions, Share, Source};
 use crate::vcpu::VCPUS_MAX;
-use abi::{Commit, Error, PAGE_SIZE, Protection, Request, Span};
-use alloc::vec::Vec;
+use abi::{Commit, Error, Marks, PAGE_SIZE, Protection, Request, Span, mark};
 
 /// How many pages of an object one touch maps, aligned to as many: they cost no frame, and a touch is seldom alone.
 const AROUND_PAGES: u64 = 16;
-/// The most pages that are ended or changed before the kernel looks at interrupts again.
-const PIECE_PAGES: usize = 2048;
+/// The most entries of page tables that are looked at before the kernel looks at interrupts again. More than lie beside the ends of a walk
+/// in tables that others need as well: so each piece comes further than the one before.
+pub(crate) const PIECE_ENTRIES: usize = 2048 * Walk::PAGE_ENTRIES;
 /// Frames that wait for the CPUs to forget them before they are free.
 const LIMBO_MAX: usize = 64;
 
@@ -30,8 +30,6 @@ pub(crate) struct Space<M: Machine> {
     pub quota: u64,
     /// The pages that the kernel writes upcalls to, by virtual CPU: they stay as they are.
     pub pinned: [Option<Page>; VCPUS_MAX],
-    /// Frames of device memory that the domain may only read.
-    pub sealed: Vec<(Frame, u64)>,
     /// Page faults that were resolved.
     pub touches: u64,
 }
@@ -73,13 +71,14 @@ impl Limbo {
         Self { frames: [Frame::new(0); LIMBO_MAX], count: 0 }
     }
 
-    /// Takes a frame whose page was unmapped.
-    fn add<M: Machine>(&mut self, machine: &M, tables: &mut M::Space, frame: Frame) {
+    const fn is_full(&self) -> bool {
+        self.count == LIMBO_MAX
+    }
+
+    /// Takes the frame of a page, or of a table, that was unmapped.
+    fn add(&mut self, frame: Frame) {
         self.frames[self.count] = frame;
         self.count += 1;
-        if self.count == LIMBO_MAX {
-            self.free(machine, tables);
-        }
     }
 
     /// Frees them, when every CPU has forgotten them.
@@ -96,7 +95,7 @@ impl<M: Machine> Space<M> {
     /// Declares a region in the place of whatever was there.
     pub fn map(&mut self, machine: &M, region: Region) -> Result<(), Refusal> {
         self.vacate(machine, region.first, region.end, Edit::Replace)?;
-        Ok(self.occupy(machine, region).inspect_err(|_| self.remove_tables(machine, region.first))?)
+        Ok(self.occupy(machine, region).inspect_err(|_| self.trim(machine, region.first, region.end))?)
     }
 
     /// Declares a region of contiguous, zeroed frames in the place of whatever was there. Answers with the first of them.
@@ -117,7 +116,7 @@ impl<M: Machine> Space<M> {
             self.occupy(machine, region).inspect_err(|_| machine.free_run(frame, pages))?;
             Ok(frame)
         });
-        Ok(mapped.inspect_err(|_| self.remove_tables(machine, first))?)
+        Ok(mapped.inspect_err(|_| self.trim(machine, first, end))?)
     }
 
     /// Changes the access to regions that cover all of `first..end`.
@@ -135,44 +134,54 @@ impl<M: Machine> Space<M> {
             check_protection(region.source, protection)?;
         }
         self.regions.admit(first, end, Edit::Protect)?;
-        let (mut at, mut count) = (first, 0);
-        while let Some((page, mapping)) = machine.next_mapping(&self.tables, at, end) {
-            if count == PIECE_PAGES {
-                // What was done keeps; the rest is asked for again.
-                self.regions.protect(first, page, protection);
-                machine.flush(&mut self.tables);
-                return Err(Refusal::Again(Some(page)));
+        let mut walk = Walk::new((first, end), PIECE_ENTRIES);
+        let Self { tables, regions, .. } = self;
+        machine.walk(tables, &mut walk, &mut |found| match found {
+            Found::Page(page, mapping, _) => {
+                Some(Change::Protect(effective(machine, regions, (page, mapping), protection)))
             }
-            let effective = self.effective(mapping.frame, mapping.owner, protection, page);
-            machine.protect(&mut self.tables, page, effective);
-            (at, count) = (page.offset(1), count + 1);
-        }
-        self.regions.protect(first, end, protection);
+            Found::Table(_) => Some(Change::Keep),
+        });
+        // What was done keeps; the rest is asked for again.
+        self.regions.protect(first, walk.at, protection);
         machine.flush(&mut self.tables);
-        Ok(())
+        rest_of(&walk)
     }
 
     /// Gives the private pages in `first..end` back. What is committed stays charged.
     pub fn reset(&mut self, machine: &M, first: Page, end: Page) -> Result<(), Refusal> {
         self.check_unpinned(first, end)?;
-        self.drop_pages(machine, first, end, Drop::Private)
+        let mut walk = Walk::new((first, end), PIECE_ENTRIES);
+        self.drop_pages(machine, &mut walk, Drop::Private);
+        rest_of(&walk)
+    }
+
+    /// Reads the marks of pages from `first` on, one byte for each: few enough for one piece.
+    pub fn read_marks(&mut self, machine: &M, first: Page, marks: Marks, bytes: &mut [u8]) {
+        let end = first.offset(bytes.len() as u64);
+        let mut walk = Walk { marks, ..Walk::new((first, end), usize::MAX) };
+        let Self { tables, pinned, .. } = self;
+        machine.walk(tables, &mut walk, &mut |found| {
+            if let Found::Page(page, mapping, noted) = found {
+                let private = if mapping.owner == Owner::Page { mark::PRIVATE } else { 0 };
+                let written = if pinned.contains(&Some(page)) { mark::ACCESSED | mark::DIRTY } else { 0 };
+                bytes[page.since(first) as usize] = noted | private | written;
+            }
+            Some(Change::Keep)
+        });
+        machine.flush(tables);
     }
 
     /// Ends what is mapped in `first..end`.
     pub fn unmap(&mut self, machine: &M, first: Page, end: Page) -> Result<(), Refusal> {
-        self.vacate(machine, first, end, Edit::Remove)?;
-        self.remove_tables(machine, first);
-        Ok(())
+        self.vacate(machine, first, end, Edit::Remove)
     }
 
     /// Ends every region that hangs on a capability. Upcall pages never do.
     pub fn unmap_capability(&mut self, machine: &M, place: Place) -> Result<(), Refusal> {
-        let (mut at, _) = LOWER_HALF;
+        let (mut at, mut entries) = (LOWER_HALF.0, PIECE_ENTRIES);
         while let Some(&Region { first, end, .. }) = self.regions.by_capability(place, at) {
-            self.drop_pages(machine, first, end, Drop::All)?;
-            self.clear(machine, first, end);
-            self.regions.remove(first, end);
-            self.remove_tables(machine, first);
+            self.remove(machine, (first, end), Edit::Remove, &mut entries)?;
             at = end;
         }
         Ok(())
@@ -208,12 +217,12 @@ impl<M: Machine> Space<M> {
 
     /// Gives everything back: regions, private pages, tables.
     pub fn end(&mut self, machine: &M) -> Result<(), Refusal> {
-        let (first, end) = LOWER_HALF;
         self.pinned = [None; VCPUS_MAX];
-        self.drop_pages(machine, first, end, Drop::All)?;
-        self.clear(machine, first, end);
-        self.regions.remove(first, end);
-        self.remove_tables(machine, first);
+        let mut entries = PIECE_ENTRIES;
+        // The last first: no other moves up in the list.
+        while let Some(&Region { first, end, .. }) = self.regions.last() {
+            self.remove(machine, (first, end), Edit::Remove, &mut entries)?;
+        }
         Ok(())
     }
 
@@ -249,14 +258,33 @@ impl<M: Machine> Space<M> {
         Ok(first)
     }
 
-    /// Makes `first..end` a hole. Its tables stay.
+    /// Makes `first..end` a hole.
     fn vacate(&mut self, machine: &M, first: Page, end: Page, edit: Edit) -> Result<(), Refusal> {
         self.check_unpinned(first, end)?;
         self.regions.admit(first, end, edit)?;
-        match self.drop_pages(machine, first, end, Drop::All) {
+        self.remove(machine, (first, end), edit, &mut { PIECE_ENTRIES })
+    }
+
+    /// The same when nothing is in the way; `entries` is what is left of the piece. Tables go that lie in the hole that there is
+    /// then, or, if something takes the place, in this part of it.
+    fn remove(
+        &mut self,
+        machine: &M,
+        (first, end): (Page, Page),
+        edit: Edit,
+        entries: &mut usize,
+    ) -> Result<(), Refusal> {
+        let mut walk = Walk::new((first, end), *entries);
+        if edit == Edit::Remove {
+            walk.hole = self.regions.hole((first, end), LOWER_HALF);
+        } else {
+            walk.hole = (first, end);
+        }
+        self.drop_pages(machine, &mut walk, Drop::All);
+        *entries = walk.entries.saturating_sub(Walk::PAGE_ENTRIES);
+        if !walk.is_over() {
             // The whole is asked for again: what is a hole by then is passed quickly.
-            Err(Refusal::Again(_)) => return Err(Refusal::Again(None)),
-            done => done?,
+            return Err(Refusal::Again(None));
         }
         self.clear(machine, first, end);
         self.regions.remove(first, end);
@@ -295,7 +323,7 @@ impl<M: Machine> Space<M> {
         if self.add_tables(machine, page).is_err() {
             return Touch::OutOfMemory;
         }
-        let Some(mapping) = self.shared_mapping(page, region, access) else { return Touch::Denied };
+        let Some(mapping) = self.shared_mapping(machine, page, region, access) else { return Touch::Denied };
         match region.source {
             Source::Memory(..) => self.map_around(machine, page, region, access),
             Source::Device(..) => machine.map(&mut self.tables, page, mapping, Cache::Device),
@@ -311,7 +339,7 @@ impl<M: Machine> Space<M> {
         let mut at = around.max(region.first);
         while at < around.offset(AROUND_PAGES).min(region.end) {
             if (at == page || machine.mapping(&self.tables, at).is_none())
-                && let Some(mapping) = self.shared_mapping(at, region, access)
+                && let Some(mapping) = self.shared_mapping(machine, at, region, access)
             {
                 machine.map(&mut self.tables, at, mapping, Cache::Normal);
             }
@@ -319,27 +347,14 @@ impl<M: Machine> Space<M> {
         }
     }
 
-    fn shared_mapping(&self, page: Page, region: &Region, access: Access) -> Option<Mapping> {
+    fn shared_mapping(&self, machine: &M, page: Page, region: &Region, access: Access) -> Option<Mapping> {
         let frame = match region.source.offset(page.since(region.first)) {
             Source::Memory(frame, ..) | Source::Device(frame, _) | Source::Dma(frame) => frame,
             Source::Zero => return None,
         };
-        let protection = self.effective(frame, Owner::Elsewhere, region.protection, page);
-        access.allowed_by(protection).then_some(Mapping { frame, protection, owner: Owner::Elsewhere })
-    }
-
-    /// What a page table entry for `frame` may allow when the region allows `protection`.
-    fn effective(&self, frame: Frame, owner: Owner, protection: Protection, page: Page) -> Protection {
-        if owner == Owner::Page || protection != Protection::ReadWrite {
-            return protection;
-        }
-        let sealed =
-            || self.sealed.iter().any(|&(first, count)| frame.since(first).is_some_and(|at| at < count));
-        match self.regions.find(page).map(|region| region.source) {
-            Some(Source::Dma(_) | Source::Memory(_, Share::Written, _)) => protection,
-            Some(Source::Device(..)) if !sealed() => protection,
-            _ => Protection::Read,
-        }
+        let mapping = Mapping { frame, protection: region.protection, owner: Owner::Elsewhere };
+        let protection = effective(machine, &self.regions, (page, mapping), region.protection);
+        access.allowed_by(protection).then_some(Mapping { protection, ..mapping })
     }
 
     /// Takes the charges and contiguous frames of `first..end` back, where no page is mapped any more; leaves the regions' entries.
@@ -352,27 +367,33 @@ impl<M: Machine> Space<M> {
         }
     }
 
-    /// Ends mappings, a piece at a time.
-    fn drop_pages(&mut self, machine: &M, first: Page, end: Page, what: Drop) -> Result<(), Refusal> {
-        let (mut at, mut limbo, mut passed) = (first, Limbo::new(), 0);
-        let mut rest = Ok(());
-        while let Some((page, mapping)) = machine.next_mapping(&self.tables, at, end) {
-            if passed == PIECE_PAGES {
-                rest = Err(Refusal::Again(Some(page)));
-                break;
-            }
-            (at, passed) = (page.offset(1), passed + 1);
-            if mapping.owner == Owner::Page {
-                machine.unmap(&mut self.tables, page);
-                limbo.add(machine, &mut self.tables, mapping.frame);
-                let charged = self.regions.find(page).is_some_and(Region::charges_on_touch);
-                self.used -= u64::from(charged);
-            } else if what == Drop::All {
-                machine.unmap(&mut self.tables, page);
+    /// Ends mappings, as far as the walk comes.
+    fn drop_pages(&mut self, machine: &M, walk: &mut Walk, what: Drop) {
+        let Self { tables, regions, used, .. } = self;
+        let (mut limbo, mut region) = (Limbo::new(), None::<&Region>);
+        loop {
+            machine.walk(tables, walk, &mut |found| {
+                let (frame, charge) = match found {
+                    _ if limbo.is_full() => return None,
+                    Found::Page(page, Mapping { frame, owner: Owner::Page, .. }, _) => {
+                        let last = region.filter(|region| region.first <= page && page < region.end);
+                        region = last.or_else(|| regions.find(page));
+                        (frame, region.is_some_and(Region::charges_on_touch))
+                    }
+                    Found::Page(..) if what == Drop::Private => return Some(Change::Keep),
+                    Found::Page(..) => return Some(Change::Unmap),
+                    Found::Table(frame) => (frame, true),
+                };
+                limbo.add(frame);
+                *used -= u64::from(charge);
+                Some(Change::Unmap)
+            });
+            let goes_on = limbo.is_full();
+            limbo.free(machine, tables);
+            if !goes_on {
+                return;
             }
         }
-        limbo.free(machine, &mut self.tables);
-        rest
     }
 
     fn check_unpinned(&self, first: Page, end: Page) -> Result<(), Error> {
@@ -407,10 +428,32 @@ impl<M: Machine> Space<M> {
         Ok(())
     }
 
-    /// Takes back the tables of the hole that `page` lies in.
-    fn remove_tables(&mut self, machine: &M, page: Page) {
-        let (first, end) = self.regions.hole(page, LOWER_HALF);
-        self.used -= machine.remove_tables(&mut self.tables, first, end);
+    /// Takes back the tables of the hole that `first..end` lies in.
+    fn trim(&mut self, machine: &M, first: Page, end: Page) {
+        let hole = self.regions.hole((first, end), LOWER_HALF);
+        self.drop_pages(machine, &mut Walk { hole, ..Walk::new((first, end), usize::MAX) }, Drop::All);
+    }
+}
+
+/// Asks for the rest of a walk.
+fn rest_of(walk: &Walk) -> Result<(), Refusal> {
+    if walk.is_over() { Ok(()) } else { Err(Refusal::Again(Some(walk.at))) }
+}
+
+/// What the entry of a page may allow when its region is to allow `protection`.
+fn effective<M: Machine>(
+    machine: &M,
+    regions: &Regions,
+    (page, mapping): (Page, Mapping),
+    protection: Protection,
+) -> Protection {
+    if mapping.owner == Owner::Page || protection != Protection::ReadWrite {
+        return protection;
+    }
+    match regions.find(page).map(|region| region.source) {
+        Some(Source::Dma(_) | Source::Memory(_, Share::Written, _)) => protection,
+        Some(Source::Device(..)) if !machine.is_sealed(mapping.frame) => protection,
+        _ => Protection::Read,
     }
 }
 

@@ -133,6 +133,7 @@ impl<M: Machine> Kernel<M> {
             regions: domain.space.regions.count() as u64,
             domains: domain.taken.domains,
             touches: domain.space.touches,
+            number: domain.id.number(),
             ..domain.end
         };
         let vcpus = domain.vcpus;
@@ -164,10 +165,11 @@ impl<M: Machine> Kernel<M> {
             switches,
             domain_switches,
             interrupts,
-            shootdowns: self.machine.shootdowns(number),
+            shootdowns: self.machine.shootdowns(number).served,
             ready: queue.ready_count() as u64,
             free_frames: self.machine.free_count(),
             frames: self.frames,
+            traced: seat.ring.lock().is_some().into(),
         })
     }
 

@@ -161,12 +161,17 @@ impl Regions {
         at == end
     }
 
-    /// The pages around `page`, which lies in no region, up to the next region on each side.
-    pub fn hole(&self, page: Page, bounds: (Page, Page)) -> (Page, Page) {
-        let next = self.first_ending_after(page);
-        let first = next.checked_sub(1).map_or(bounds.0, |previous| self.sorted[previous].end);
-        let end = self.sorted.get(next).map_or(bounds.1, |region| region.first);
-        (first, end)
+    /// The hole that there is once `first..end` lies in no region.
+    pub fn hole(&self, (first, end): (Page, Page), bounds: (Page, Page)) -> (Page, Page) {
+        let before = self.sorted[..self.sorted.partition_point(|region| region.first < first)].last();
+        let behind = self.sorted.get(self.first_ending_after(end));
+        let from = before.map_or(bounds.0, |region| region.end.min(first));
+        (from, behind.map_or(bounds.1, |region| region.first.max(end)))
+    }
+
+    /// The last of them.
+    pub fn last(&self) -> Option<&Region> {
+        self.sorted.last()
     }
 
     /// Makes sure that an edit of `first..end` has room in the table.

@@ -232,9 +232,9 @@ impl Queue {
     }
 
     /// One that waits here and may run on `cpu`, for that one to take.
-    pub fn spare(&self, cpu: usize) -> Option<VcpuId> {
+    pub fn spare(&self, cpu: usize) -> Option<Entry> {
         let fits = |entry: &&Entry| entry.can_run() && !entry.stop && entry.cpus >> cpu & 1 != 0;
-        self.entries.iter().filter(fits).min_by_key(|entry| entry.virtual_ns).map(|entry| entry.vcpu)
+        self.entries.iter().filter(fits).min_by_key(|entry| entry.virtual_ns).copied()
     }
 
     /// When the CPU has to look again.

@@ -10,7 +10,7 @@ use crate::region::{Region, Share, Source};
 use crate::table::DomainId;
 use crate::vcpu::{Listener, NEVER, USER_END, Upcall, Waiting};
 use abi::boot::DeviceKind;
-use abi::{Backing, Commit, Error, Handle, PAGE_SIZE, Protection, Request, Rights, Sharing, Span};
+use abi::{Backing, Commit, Error, Handle, Marks, PAGE_SIZE, Protection, Request, Rights, Sharing, Span};
 
 /// Where others may map for a domain: all of the lower half but its first page.
 const OTHERS: Span = Span::new(PAGE_SIZE, USER_END - PAGE_SIZE);
@@ -75,6 +75,12 @@ impl<M: Machine> Kernel<M> {
             Request::CreateEvent { vcpu, event } => self.create_event(cpu, vcpu, event)?,
             Request::Signal { target } => self.signal(cpu, target)?,
             Request::Inspect { object, index, into } => self.inspect(cpu, object, index, into)?,
+            Request::Trace { machine, cpu: number, memory } => {
+                self.set_trace(cpu, machine, number, memory)?
+            }
+            Request::ReadMarks { space, span, into, marks } => {
+                self.read_marks(cpu, space, span, (into, marks))?
+            }
         };
         Ok(Effect::Answer(value))
     }
@@ -100,6 +106,31 @@ impl<M: Machine> Kernel<M> {
         check_inside(OTHERS, span)?;
         let mut other = self.domains.lock(target).ok_or(Error::StaleHandle)?;
         act(&mut other.space, pages).map(|()| 0)
+    }
+
+    fn read_marks(
+        &self,
+        cpu: &Cpu,
+        space: Handle,
+        span: Span,
+        (into, marks): (u64, Marks),
+    ) -> Result<u64, Refusal> {
+        self.current(cpu)?.domain_of(space, Rights::CONTROL)?;
+        let (first, end) = pages_of(span)?;
+        let mut bytes = [0; Request::MARKS_MAX as usize];
+        let count = end.since(first).min(Request::MARKS_MAX);
+        let bytes = &mut bytes[..count as usize];
+        // No mark is taken that cannot be told.
+        self.user_frames(&mut *self.current(cpu)?, (into, count), Access::Write, |_, _, _, _| ())?;
+        self.in_space(cpu, space, Span::new(span.base, count * PAGE_SIZE), |space, (first, _)| {
+            space.read_marks(&self.machine, first, marks, bytes);
+            Ok(())
+        })?;
+        let mut current = self.current(cpu)?;
+        self.user_frames(&mut current, (into, count), Access::Write, |machine, frame, offset, range| {
+            machine.write(frame, offset, &bytes[range]);
+        })?;
+        Ok(count)
     }
 
     /// Checks, now that nothing can be revoked, that a handle still names a domain that the caller controls.

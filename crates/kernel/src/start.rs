@@ -11,6 +11,7 @@ use crate::memory::{Refusal, Space, Touch};
 use crate::region::{REGIONS_MAX, Region, Share, Source};
 use crate::schedule::Queue;
 use crate::table::{DomainId, Lock, MemoryId, Table};
+use crate::trace::Flag;
 use crate::vcpu::fresh_context;
 use abi::boot::{BootInfo, ClockParameters, DEVICES_MAX, DeviceRecord, ModuleHeader};
 use abi::{Commit, DomainParameters, Error, Handle, PAGE_SIZE, Protection, Span};
@@ -166,7 +167,8 @@ fn empty<M: Machine>(machine: M, devices: Devices) -> Option<Kernel<M>> {
     seats.try_reserve_exact(machine.cpu_count()).ok()?;
     for _ in 0..machine.cpu_count() {
         let queue = Lock::<_, M>::new(Queue::new()?);
-        seats.push(Seat { queue, attention: AtomicBool::new(false) });
+        let ring = Lock::<_, M>::new(None);
+        seats.push(Seat { queue, attention: AtomicBool::new(false), ring });
     }
     Some(Kernel {
         authority: Lock::<_, M>::new(()),
@@ -177,6 +179,7 @@ fn empty<M: Machine>(machine: M, devices: Devices) -> Option<Kernel<M>> {
         devices: Lock::<_, M>::new(devices),
         seats,
         idle: AtomicU64::new(0),
+        tracing: Flag::default(),
         first: None,
         frames: machine.free_count(),
         machine,
@@ -199,16 +202,8 @@ impl<M: Machine> Kernel<M> {
             budget_ns: 0,
             cpus: 0,
         };
-        let sealed = {
-            let devices = self.devices.lock();
-            let mut sealed = Vec::new();
-            sealed.try_reserve_exact(DEVICES_MAX).map_err(|_| StartError::NoMemory)?;
-            let spans = devices.iter().filter_map(|device| device.sealed);
-            sealed.extend(spans.map(|span| (Frame::containing(span.base), span.length / PAGE_SIZE)));
-            sealed
-        };
         let limits = Limits { vcpus: VCPUS_IN_ALL_MAX, objects: OBJECTS_MAX, domains: DOMAINS_MAX - 1 };
-        let id = self.insert_domain(None, &parameters, limits, sealed)?;
+        let id = self.insert_domain(None, &parameters, limits)?;
         self.first = Some(id);
         Ok(id)
     }

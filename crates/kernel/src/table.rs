@@ -78,6 +78,18 @@ impl<T> DerefMut for Guard<'_, T> {
     }
 }
 
+impl<K> Id<K> {
+    /// Which slot.
+    pub(crate) fn index(&self) -> u32 {
+        self.index
+    }
+
+    /// As a number that no other object of its kind ever has, and that is not 0.
+    pub(crate) fn number(&self) -> u64 {
+        u64::from(self.generation) << 32 | u64::from(self.index)
+    }
+}
+
 impl<K: Copy, T, M: Machine> Table<K, T, M> {
     /// A table for at most `slots_max` objects (rounded up); `None` if there is no memory for it.
     pub fn new(slots_max: usize) -> Option<Self> {

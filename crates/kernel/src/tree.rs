@@ -10,7 +10,9 @@ use crate::kernel::{Cpu, Effect, Kernel};
 use crate::machine::Machine;
 use crate::memory::Refusal;
 use crate::table::{ChannelId, DomainId};
+use crate::trace::Event;
 use crate::vcpu::Waiting;
+use abi::trace::Kind;
 use abi::{Error, Handle, Rights};
 
 /// The most capabilities that are taken before the kernel looks at interrupts again.
@@ -69,18 +71,17 @@ impl<M: Machine> Kernel<M> {
         let _tree = self.authority.lock();
         let (place, held) = self.held(cpu, handle, Rights::NONE)?;
         if held.first_child.is_none() {
-            self.with(place, |held| held.revoker = None);
+            self.with(place, |held| held.is_awaited = false);
             return Ok(Effect::Answer(0));
         }
         if self.machine.now_ns() >= deadline_ns {
             self.take_below(cpu, place)?;
             return Ok(Effect::Answer(0));
         }
-        if held.revoker.is_none() {
+        if !held.is_awaited {
             self.tell_below(cpu, place);
         }
-        let revoker = cpu.current.map(|current| current.vcpu);
-        self.with(place, |held| held.revoker = revoker);
+        self.with(place, |held| held.is_awaited = true);
         Ok(Effect::Sleep(Waiting::Retry { deadline_ns }))
     }
 
@@ -113,7 +114,7 @@ impl<M: Machine> Kernel<M> {
                 leaf = child;
             }
             if leaf == place {
-                self.with(place, |held| held.revoker = None);
+                self.with(place, |held| held.is_awaited = false);
                 return Ok(());
             }
             self.remove(cpu, leaf)?;
@@ -129,8 +130,9 @@ impl<M: Machine> Kernel<M> {
             held = Some(*capability);
         });
         let Some(held) = held else { return Ok(()) };
+        self.end_trace(place);
         self.unmap_all(place, held.mapped)?;
-        self.wake_revokers(cpu, &held);
+        self.wake_revokers(cpu, place, &held);
         self.unlink(&held);
         if let Some(mut holder) = self.domains.lock(place.domain) {
             holder.capabilities.remove(place.slot);
@@ -266,21 +268,23 @@ impl<M: Machine> Kernel<M> {
         let Some(id) = first else { return };
         let Some(mut vcpu) = self.vcpus.lock(id) else { return };
         vcpu.revocation_due = true;
+        self.trace(cpu, |_| Event::of(Kind::Revocation, domain, 0, 0));
         self.rouse(cpu, id, &vcpu);
     }
 
-    /// Has everyone look again who waits for a capability above this one to be free.
-    fn wake_revokers(&self, cpu: &Cpu, held: &Capability) {
-        let mut above = held.parent;
-        while let Some((revoker, next)) =
-            above.and_then(|place| self.with(place, |held| (held.revoker, held.parent)))
-        {
-            if let Some(id) = revoker
-                && let Some(vcpu) = self.vcpus.lock(id)
-            {
-                self.rouse(cpu, id, &vcpu);
+    /// Has everyone look again who waits for this capability or one above it to be free.
+    fn wake_revokers(&self, cpu: &Cpu, place: Place, held: &Capability) {
+        let mut at = Some((place.domain, held.is_awaited, held.parent));
+        while let Some((domain, is_awaited, parent)) = at {
+            let vcpus = is_awaited.then(|| self.domains.lock(domain).map(|domain| domain.vcpus)).flatten();
+            for id in vcpus.into_iter().flatten().flatten() {
+                if let Some(mut vcpu) = self.vcpus.lock(id) {
+                    vcpu.retry_due = true;
+                    self.rouse(cpu, id, &vcpu);
+                }
             }
-            above = next;
+            let above = |place: Place| self.with(place, |held| (place.domain, held.is_awaited, held.parent));
+            at = parent.and_then(above);
         }
     }
 

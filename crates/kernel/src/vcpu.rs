@@ -86,6 +86,8 @@ pub(crate) struct Vcpu {
     pub tick_due: bool,
     /// A capability is being revoked, and its upcall was not made yet.
     pub revocation_due: bool,
+    /// What its request waits for may have come.
+    pub retry_due: bool,
     /// Events that [`abi::Request::Wait`] has not taken.
     pub pending: u64,
     /// Of these, the ones that no upcall told of.
@@ -113,6 +115,7 @@ impl Vcpu {
             deadline_ns: NEVER,
             tick_due: false,
             revocation_due: false,
+            retry_due: false,
             pending: 0,
             untold: 0,
             upcalls: [0; 4],
@@ -137,15 +140,30 @@ impl Vcpu {
     pub fn wake<M: Machine>(&mut self, machine: &M, now_ns: u64) -> Option<Waiting> {
         self.advance(now_ns);
         let waiting = self.waiting?;
+        // Whoever is woken for another's request does not find it at the next sleep.
+        let retry_due = core::mem::take(&mut self.retry_due);
         let over = match waiting {
             Waiting::Events { tick_was_due, .. } => {
                 let told = self.revocation_due && self.is_open(machine);
                 self.pending != 0 || told || self.tick_due && !tick_was_due
             }
-            // Woken without a reason that it could see: its request is what looks.
-            Waiting::Retry { .. } => true,
+            // Its request is what looks; an upcall comes before that.
+            Waiting::Retry { .. } => retry_due || self.is_due() && self.is_open(machine),
         };
-        if over || now_ns >= waiting.deadline_ns() { self.waiting.take() } else { None }
+        if !over && now_ns < waiting.deadline_ns() {
+            return None;
+        }
+        self.waiting.take()
+    }
+
+    /// Whether something has come that its sleep may have been for.
+    pub fn has_news(&self) -> bool {
+        self.pending != 0 || self.retry_due || self.is_due()
+    }
+
+    /// Whether an upcall is due.
+    fn is_due(&self) -> bool {
+        self.tick_due || self.revocation_due || self.untold != 0
     }
 
     /// Sends upcalls to another place.
@@ -178,8 +196,7 @@ impl Vcpu {
 
     /// Makes the upcall that is due, if any and if it is not masked: saves `context` and changes it to the handler's.
     pub fn deliver<M: Machine>(&mut self, machine: &M, context: &mut Context) -> Option<Kind> {
-        let nothing_due = !self.tick_due && !self.revocation_due && self.untold == 0;
-        if nothing_due || !self.is_open(machine) {
+        if !self.is_due() || !self.is_open(machine) {
             return None;
         }
         let upcall = self.upcall?;

@@ -134,6 +134,24 @@ pub extern "C" fn pvh_main(info: u64) -> ! {
         if info.version == 0 || info.memory_map_count == 0 {
             panic!("the PVH loader gave no memory map (start info version {})", info.version);
         }
+        let module = (info.module_count > 0).then(|| {
+            let module = at(info.modules).cast::<StartModule>().read_unaligned();
+            Span::new(module.address, module.length)
+        });
+        let image = crate::symbols::image();
+        let image = Span::new(boot.kernel, image.end - image.text.start);
+        if module.is_some_and(|module| overlap(module, image)) {
+            // What static memory there still is of ours, nobody knows. It takes little to say this.
+            crate::serial::seize();
+            *boot = Boot::new();
+            if info.command_line != 0 {
+                boot.set_command_line(at(info.command_line));
+            }
+            crate::start::refuse(
+                boot,
+                "the loader has laid the boot module over the kernel: there is too little memory",
+            );
+        }
         let range = |index| at(info.memory_map).cast::<StartRange>().add(index).read_unaligned();
         let ranges = || (0..info.memory_map_count as usize).map(range);
         for StartRange { address, length, .. } in ranges().filter(|range| range.kind == START_RANGE_RAM) {
@@ -143,10 +161,7 @@ pub extern "C" fn pvh_main(info: u64) -> ! {
         for StartRange { address, length, .. } in ranges().filter(|range| range.kind != START_RANGE_RAM) {
             boot.ranges.exclude(address, address.saturating_add(length));
         }
-        if info.module_count > 0 {
-            let module = at(info.modules).cast::<StartModule>().read_unaligned();
-            boot.module = Some(Span::new(module.address, module.length));
-        }
+        boot.module = module;
         if info.command_line != 0 {
             boot.set_command_line(at(info.command_line));
         }
@@ -155,6 +170,11 @@ pub extern "C" fn pvh_main(info: u64) -> ! {
     boot.take_low_page();
     boot.ranges.exclude(0, LOW_MEMORY_END);
     finish(boot)
+}
+
+fn overlap(one: Span, other: Span) -> bool {
+    let ends_before = |one: Span, other: Span| one.base.saturating_add(one.length) <= other.base;
+    !ends_before(one, other) && !ends_before(other, one)
 }
 
 /// Reads the Limine responses and goes on.

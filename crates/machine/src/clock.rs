@@ -3,8 +3,8 @@
 use crate::apic::{LocalApic, Timer};
 use crate::cpu::{cpuid, in8, out8, time_stamp};
 use crate::dispatch;
+use crate::log::log;
 use crate::percpu;
-use crate::report;
 use abi::boot::ClockParameters;
 
 /// Nanoseconds since the kernel began, and the alarms.
@@ -56,9 +56,7 @@ impl Clock {
         };
         apic.select_timer(apic.timer);
         if !is_invariant() {
-            report!(
-                "kernel: this CPU's counter may change its rate or stop: time will be wrong when it does"
-            );
+            log!(Warn, "this CPU's counter may change its rate or stop: time will be wrong when it does");
         }
         let parameters = ClockParameters::new(rates.tsc, begin_tsc, 0);
         Ok(Self { parameters, timer_hz: rates.timer })

@@ -14,8 +14,7 @@ pub fn find(machine: &mut X86, boot: &Boot) -> Vec<Device> {
     let mut devices = Vec::with_capacity(DEVICES_MAX);
     for function in pci::functions(machine.mapper.get_mut()) {
         let hardware = Hardware::Pci(function.address, function.table);
-        let device =
-            Device { number: 0, record: function.record, locked: function.locked, sealed: function.sealed };
+        let device = Device { number: 0, record: function.record, locked: function.locked };
         add(machine, &mut devices, device, hardware);
     }
     for (memory, interrupt) in boot.arguments().filter_map(virtio_mmio) {
@@ -41,7 +40,7 @@ fn add(machine: &mut X86, devices: &mut Vec<Device>, device: Device, hardware: H
 }
 
 fn plain(record: DeviceRecord) -> Device {
-    Device { number: 0, record, locked: Vec::new(), sealed: None }
+    Device { number: 0, record, locked: Vec::new() }
 }
 
 /// `virtio_mmio.device=<size>[K|M]@<base>:<interrupt>[:<id>]`, as Linux takes it (`drivers/virtio/virtio_mmio.c`) and

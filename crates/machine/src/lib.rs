@@ -9,8 +9,8 @@
 //! What it does not: 5-level paging; an IOMMU, so that a domain with a device can reach all memory through it; mitigations for CPUs
 //! that leak from ring 0 to ring 3 (Meltdown and its kin): it maps the kernel while ring 3 runs, and says so.
 //!
-//! The order of things at the start is that of `start`. Options on the kernel's command line: `log=info` (say what
-//! happens), `exit=isa-debug` (QEMU's device is there to stop with a status), `cpus=N` (use no more), `mitigations=off` (nothing between
+//! The order of things at the start is that of `start`. Options on the kernel's command line: `log=LEVEL` (say what matters as
+//! much as an `error`, `warn`, `info`, `debug`; else `warn`), `exit=isa-debug` (QEMU's device is there to stop with a status), `cpus=N` (use no more), `mitigations=off` (nothing between
 //! domains), `selftest` (walk all page tables before ring 3 starts and before the machine stops, check the table of names),
 //! `selftest=panic` (panic), `selftest=iret` (enter ring 3 at an address that faults), and the `virtio_mmio.device=` that QEMU and
 //! Firecracker add.
@@ -33,6 +33,7 @@ mod features;
 mod frames;
 mod heap;
 mod limine;
+mod log;
 mod madt;
 mod mapper;
 mod memory;

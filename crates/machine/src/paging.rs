@@ -7,6 +7,8 @@
 use abi::PAGE_SIZE;
 use core::arch::asm;
 use core::ops::Range;
+use core::sync::atomic::AtomicU64;
+use core::sync::atomic::Ordering::{AcqRel, Acquire};
 
 /// Where all RAM is mapped, but for the kernel's image.
 pub const DIRECT: u64 = 0xffff_8000_0000_0000;
@@ -29,6 +31,10 @@ pub mod bits {
     /// Uncached: page-level write-through and cache-disable choose entry 3 of the PAT, which is UC both at reset and
     /// as Limine leaves it.
     pub const UNCACHED: u64 = 3 << 3;
+    /// A CPU has used the entry.
+    pub const ACCESSED: u64 = 1 << 5;
+    /// A CPU has written to the page.
+    pub const DIRTY: u64 = 1 << 6;
     /// A page of 2 MiB or 1 GiB.
     pub const LARGE: u64 = 1 << 7;
     /// Stays in the TLB when `cr3` is loaded.
@@ -84,6 +90,15 @@ impl Window {
         // SAFETY: as for `load`. What the entry means for the memory under Rust is the callers' matter: they map only
         // free addresses of the kernel's half, and the domain's half has no Rust objects.
         unsafe { ((self.0 + table) as *mut u64).add(slot as usize).write_volatile(entry) }
+    }
+
+    /// Changes an entry in one step, whatever CPUs note in it meanwhile. Answers with what it was.
+    pub fn update(self, table: u64, slot: u64, change: impl Fn(u64) -> u64) -> u64 {
+        let at = ((self.0 + table) as *mut u64).wrapping_add(slot as usize);
+        // SAFETY: as for `store`; it is aligned, and CPUs access it atomically as well.
+        let entry = unsafe { AtomicU64::from_ptr(at) };
+        let changed = entry.fetch_update(AcqRel, Acquire, |entry| Some(change(entry)));
+        changed.unwrap_or_else(|entry| entry)
     }
 
     /// Makes a table of a frame that was just allocated: its first `count` entries are empty.

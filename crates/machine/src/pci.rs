@@ -50,10 +50,23 @@ pub struct Function {
     pub record: DeviceRecord,
     /// What the domain must not write.
     pub locked: Vec<ByteRange>,
-    /// What the domain must only read.
-    pub sealed: Option<Span>,
     /// Its MSI-X table.
-    pub table: Option<Registers>,
+    pub table: Option<Table>,
+}
+
+/// Where interrupts go, and whether they come: domains must only read it.
+#[derive(Clone, Copy)]
+pub struct Table {
+    registers: Registers,
+    /// The pages that it lies in, by physical address.
+    pages: Span,
+}
+
+impl Table {
+    /// Whether a part of it lies in this page, by physical address.
+    pub fn reaches(&self, page: u64) -> bool {
+        self.pages.contains(Span::new(page, PAGE_SIZE))
+    }
 }
 
 impl Address {
@@ -117,7 +130,7 @@ fn describe(mapper: &mut Mapper, address: Address, identity: u32) -> Function {
     let windows = windows(address);
     let class = address.read(CLASS);
     let record = DeviceRecord { kind: DeviceKind::Pci, identity, class, windows, ..DeviceRecord::default() };
-    let mut function = Function { address, record, locked: Vec::new(), sealed: None, table: None };
+    let mut function = Function { address, record, locked: Vec::new(), table: None };
     // A driver writes to none of the capabilities. Some are ways to interrupts (MSI) or to any BAR (virtio 1.2, section 4.1.4.9), and nobody
     // knows what one that is not listed may be.
     function.locked.push(ByteRange { first: CAPABILITIES_FIRST, count: CAPABILITIES_BYTES });
@@ -184,12 +197,12 @@ fn take_msi_x(mapper: &mut Mapper, function: &mut Function, at: u8, header: u32)
     let Some(registers) = mapper.registers(table.base, table.length) else { return };
     let first = table.base / PAGE_SIZE * PAGE_SIZE;
     let end = (table.base + table.length).next_multiple_of(PAGE_SIZE);
-    function.sealed = Some(Span::new(first, end - first));
+    let table = Table { registers, pages: Span::new(first, end - first) };
     function.record.interrupt_count = count;
-    function.table = Some(registers);
+    function.table = Some(table);
     let command = function.address.read(COMMAND) & 0xffff;
     function.address.write(COMMAND, command | COMMAND_DECODE);
-    (0..count).for_each(|vector| set_masked(registers, vector, Masked::Yes));
+    (0..count).for_each(|vector| set_masked(table, vector, Masked::Yes));
     function.address.write(COMMAND, command);
     function.address.write(at, header & !MASK_ALL | ENABLE);
 }
@@ -206,14 +219,14 @@ pub enum Masked {
 }
 
 /// Sends an MSI-X vector of a device to `vector` of the CPU `apic_id` (Intel SDM volume 3, section 11.11). Masked.
-pub fn route(table: Registers, line: u32, vector: u8, apic_id: u8) {
+pub fn route(table: Table, line: u32, vector: u8, apic_id: u8) {
     let entry = line as usize * MSI_X_ENTRY_BYTES;
-    table.write(entry, 0xfee0_0000 | u32::from(apic_id) << 12);
-    table.write(entry + 4, 0);
-    table.write(entry + 8, u32::from(vector));
+    table.registers.write(entry, 0xfee0_0000 | u32::from(apic_id) << 12);
+    table.registers.write(entry + 4, 0);
+    table.registers.write(entry + 8, u32::from(vector));
 }
 
 /// Masks or unmasks one MSI-X vector. The function must decode its memory.
-pub fn set_masked(table: Registers, line: u32, masked: Masked) {
-    table.write(line as usize * MSI_X_ENTRY_BYTES + 12, u32::from(masked == Masked::Yes));
+pub fn set_masked(table: Table, line: u32, masked: Masked) {
+    table.registers.write(line as usize * MSI_X_ENTRY_BYTES + 12, u32::from(masked == Masked::Yes));
 }

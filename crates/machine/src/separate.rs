@@ -2,8 +2,8 @@
 
 use crate::cpu::{cpuid, read_msr, write_msr};
 use crate::descriptors::KERNEL_DATA;
+use crate::log::log;
 use crate::mitigations::{ARCH_CAPABILITIES, Facts, Mitigations, RDCL_NO};
-use crate::{log, report};
 use core::arch::asm;
 
 /// What this CPU offers and needs; says so in the log.
@@ -18,15 +18,17 @@ pub fn find() -> Mitigations {
     let say = |used, what| if used { what } else { "" };
     let Mitigations { predictors, buffers, cache } = chosen;
     log!(
-        "kernel: between domains:{}{}{}{}",
+        Info,
+        "between domains:{}{}{}{}",
         say(predictors, " prediction barrier"),
         say(buffers, " buffers overwritten"),
         say(cache, " data cache emptied"),
         say(chosen == Mitigations::default(), " nothing, the CPU offers nothing that it needs")
     );
     if reads_kernel_memory(capabilities) {
-        report!(
-            "kernel: on this CPU ring 3 can find out what the kernel's memory holds (Meltdown): nothing is done about that"
+        log!(
+            Warn,
+            "on this CPU ring 3 can find out what the kernel's memory holds (Meltdown): nothing is done about that"
         );
     }
     chosen

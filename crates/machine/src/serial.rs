@@ -12,7 +12,6 @@ const TRANSMITTER_EMPTY: u8 = 1 << 5;
 /// Polls for room before the port is given up: a dead one must not stop the kernel.
 const POLLS_MAX: u32 = 100_000;
 
-static CHATTY: AtomicBool = AtomicBool::new(false);
 static PORT_LOCK: TicketMutex<Port, Relax> = TicketMutex::new(Port { dead: false });
 /// The other CPUs have stopped, one of them perhaps while it wrote.
 static SEIZED: AtomicBool = AtomicBool::new(false);
@@ -35,16 +34,6 @@ pub fn start() {
     for (register, value) in [(1, 0), (3, 0x80), (0, 1), (1, 0), (3, 0x03), (2, 0xc7), (4, 0x03)] {
         out8(PORT + register, value);
     }
-}
-
-/// From now on `log!` speaks.
-pub fn be_chatty() {
-    CHATTY.store(true, Ordering::Relaxed);
-}
-
-/// Whether `log=info` was asked for.
-pub fn is_chatty() -> bool {
-    CHATTY.load(Ordering::Relaxed)
 }
 
 /// This CPU is the only one that still runs: it waits for no other's text.
@@ -92,20 +81,10 @@ impl Port {
     }
 }
 
-/// One line that says what goes wrong.
+/// One line of the kernel's own end.
 #[macro_export]
 macro_rules! report {
     ($($text:tt)*) => {
         $crate::serial::write_line(format_args!($($text)*))
-    };
-}
-
-/// One line on the normal path, if it was asked for.
-#[macro_export]
-macro_rules! log {
-    ($($text:tt)*) => {
-        if $crate::serial::is_chatty() {
-            $crate::report!($($text)*);
-        }
     };
 }

@@ -10,6 +10,7 @@ use crate::dispatch;
 use crate::entry;
 use crate::features;
 use crate::limine;
+use crate::log::log;
 use crate::madt;
 use crate::mapper::take_frames;
 use crate::memory;
@@ -20,7 +21,6 @@ use crate::trampoline::{self, Way};
 use crate::tsc::{self, Verdict};
 use crate::vectors::Vectors;
 use crate::x86::X86;
-use crate::{log, report};
 use abi::PAGE_SIZE;
 use alloc::vec::Vec;
 use core::ptr;
@@ -85,7 +85,7 @@ fn take_over(machine: &mut X86, boot: &Boot, limit: usize) -> LoaderMemory {
         left += usize::from(!has_come);
     }
     if left > 0 {
-        report!("kernel: {left} CPUs of the loader's did not come");
+        log!(Warn, "{left} CPUs of the loader's did not come");
     }
     if left == 0 { LoaderMemory::Free } else { LoaderMemory::Used }
 }
@@ -131,10 +131,7 @@ fn mp_table(machine: &mut X86) -> Option<&'static [u8]> {
 
 fn start_others(machine: &mut X86, boot: &Boot, others: &[u32], limit: usize) {
     let Some(page) = boot.low_page else {
-        return report!(
-            "kernel: there is no memory below 1 MiB that {} more CPUs could start in",
-            others.len()
-        );
+        return log!(Warn, "there is no memory below 1 MiB that {} more CPUs could start in", others.len());
     };
     let mut apic = percpu::this().apic.get();
     if others.iter().any(|&id| !apic.reaches(id))
@@ -146,7 +143,7 @@ fn start_others(machine: &mut X86, boot: &Boot, others: &[u32], limit: usize) {
     prepare(machine);
     let tables = StartTables::new(page);
     let (Some(tables), Some(at)) = (tables, machine.mapper.get_mut().page(page)) else {
-        return report!("kernel: there is too little memory to start {} more CPUs", others.len());
+        return log!(Warn, "there is too little memory to start {} more CPUs", others.len());
     };
     let way = Way {
         root: tables.root,
@@ -158,11 +155,11 @@ fn start_others(machine: &mut X86, boot: &Boot, others: &[u32], limit: usize) {
     let mut all_came = true;
     for &id in others.iter().take(limit - 1) {
         if !apic.reaches(id) {
-            report!("kernel: CPU with APIC number {id} is out of reach");
+            log!(Warn, "CPU with APIC number {id} is out of reach");
             continue;
         }
         let Some(cpu) = new_cpu(machine) else {
-            report!("kernel: there is too little memory for the CPU with APIC number {id}");
+            log!(Warn, "there is too little memory for the CPU with APIC number {id}");
             continue;
         };
         MAILBOX.store(cpu as u64, Ordering::Release);
@@ -237,16 +234,16 @@ fn welcome(machine: &X86, cpu: *mut Cpu, id: u32) -> bool {
     let number = percpu::count();
     let is_late = || EXPECTED.swap(ptr::null_mut(), Ordering::AcqRel) == cpu;
     if !wait_until(machine, WAIT_NS, has_come) && is_late() {
-        report!("kernel: the CPU with APIC number {id} did not start");
+        log!(Warn, "the CPU with APIC number {id} did not start");
         return false;
     }
     match tsc::compare() {
-        Verdict::Same => log!("kernel: CPU {number} has APIC number {id}"),
+        Verdict::Same => log!(Info, "CPU {number} has APIC number {id}"),
         Verdict::Corrected(ahead) => {
-            report!("kernel: CPU {number} (APIC number {id}): its counter was {ahead} ahead and was set");
+            log!(Warn, "CPU {number} (APIC number {id}): its counter was {ahead} ahead and was set");
         }
         Verdict::Refused(ahead) => {
-            report!("kernel: the CPU with APIC number {id} is not used: its counter is {ahead} ahead");
+            log!(Warn, "the CPU with APIC number {id} is not used: its counter is {ahead} ahead");
             return true;
         }
     }

@@ -3,10 +3,10 @@
 use crate::memory;
 use crate::paging::bits::*;
 use crate::paging::{ENTRIES, TABLE, TOP, Window, index, span};
-use crate::tlb;
-use abi::{PAGE_SIZE, Protection};
+use abi::{Marks, Protection, mark};
+use core::ops::ControlFlow;
 use core::sync::atomic::{AtomicU64, Ordering};
-use kernel::{Cache, Frame, Mapping, Owner, Page};
+use kernel::{Cache, Change, Found, Frame, Mapping, Owner, Page, Walk};
 
 /// Pages that are forgotten one by one before all are.
 pub const STALE_MAX: usize = 16;
@@ -74,19 +74,6 @@ impl Space {
         }
     }
 
-    /// See [`kernel::Machine::remove_tables`].
-    pub fn remove_tables(&mut self, first: Page, end: Page) -> u64 {
-        let mut removed = Removed { first: 0, count: 0 };
-        remove_below(self.root, TOP, first.address(), end.address(), &mut removed);
-        if removed.count > 0 {
-            // CPUs also remember tables, under whatever address they walked through them.
-            self.stale.count = STALE_MAX + 1;
-            tlb::flush(self);
-            removed.free();
-        }
-        removed.count
-    }
-
     /// See [`kernel::Machine::map`].
     pub fn map(&mut self, page: Page, mapping: Mapping, cache: Cache) {
         let Mapping { frame, protection, owner } = mapping;
@@ -101,40 +88,95 @@ impl Space {
         decode(Window::OWN.load(self.table(page, 0)?, index(page.address(), 0)))
     }
 
+    /// See [`kernel::Machine::mark_written`].
+    pub fn mark_written(&mut self, page: Page) {
+        if let Some(table) = self.table(page, 0) {
+            Window::OWN.update(table, index(page.address(), 0), |entry| entry | ACCESSED | DIRTY);
+        }
+    }
+
     /// See [`kernel::Machine::protect`].
     pub fn protect(&mut self, page: Page, protection: Protection) {
-        self.replace(page, |entry| entry & (ADDRESS | OWNED | UNCACHED) | access_bits(protection));
+        self.replace(page, |entry| protected(entry, protection));
     }
 
-    /// See [`kernel::Machine::unmap`].
-    pub fn unmap(&mut self, page: Page) {
-        self.replace(page, |_| 0);
-    }
-
-    /// See [`kernel::Machine::next_mapping`].
-    pub fn next_mapping(&self, from: Page, end: Page) -> Option<(Page, Mapping)> {
-        let (mut at, end) = (from.address(), end.address());
-        while at < end {
-            let page = Page::containing(at);
-            let level = self.missing_tables(page);
-            if level > 0 {
-                // Nothing below this entry: on to the next one.
-                at = (at | (span(level) - 1)) + 1;
-                continue;
-            }
-            let table = self.table(page, 0)?;
-            for slot in index(at, 0)..ENTRIES {
-                let address = (at & !(span(1) - 1)) + slot * PAGE_SIZE;
-                if address >= end {
-                    return None;
-                }
-                if let Some(mapping) = decode(Window::OWN.load(table, slot)) {
-                    return Some((Page::containing(address), mapping));
-                }
-            }
-            at = (at | (span(1) - 1)) + 1;
+    /// See [`kernel::Machine::walk`].
+    pub fn walk(&mut self, walk: &mut Walk, visit: Visit<'_>) {
+        if !walk.is_over() && self.walk_below((self.root, TOP, 0), walk, visit).is_continue() {
+            walk.at = walk.end;
         }
-        None
+    }
+
+    /// The same in a table of `level`, which maps what begins at `base`. If it breaks off, `walk.at` is where.
+    fn walk_below(
+        &mut self,
+        (table, level, base): (u64, u64, u64),
+        walk: &mut Walk,
+        visit: Visit<'_>,
+    ) -> ControlFlow<()> {
+        let (bytes, end) = (span(level), walk.end.address());
+        let mut at = walk.at.address().max(base) & !(bytes - 1);
+        for slot in index(at, level)..ENTRIES {
+            if at >= end {
+                break;
+            }
+            let page = Page::containing(at).max(walk.at);
+            if walk.entries == 0 {
+                walk.at = page;
+                return ControlFlow::Break(());
+            }
+            walk.entries -= 1;
+            let entry = Window::OWN.load(table, slot);
+            let found = if level == 0 {
+                let entry =
+                    if walk.marks == Marks::Clear { self.clear_marks(table, slot, page) } else { entry };
+                decode(entry).map(|mapping| Found::Page(page, mapping, marks(entry)))
+            } else if entry & PRESENT != 0 {
+                self.walk_below((entry & ADDRESS, level - 1, at), walk, visit)?;
+                let inside = walk.hole.0.address() <= at && at + bytes <= walk.hole.1.address();
+                inside.then_some(Found::Table(Frame::containing(entry & ADDRESS)))
+            } else {
+                None
+            };
+            if let Some(found) = found {
+                let Some(change) = visit(found) else {
+                    walk.at = page;
+                    return ControlFlow::Break(());
+                };
+                self.change((table, slot), (entry, found), change);
+                walk.entries = walk.entries.saturating_sub(Walk::PAGE_ENTRIES - 1);
+            }
+            at += bytes;
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Takes the marks of a page away; answers with its entry before that.
+    fn clear_marks(&mut self, table: u64, slot: u64, page: Page) -> u64 {
+        let entry = Window::OWN.load(table, slot);
+        if marks(entry) == 0 {
+            return entry;
+        }
+        if entry & PRESENT != 0 {
+            self.stale.add(page);
+        }
+        Window::OWN.update(table, slot, |entry| entry & !(ACCESSED | DIRTY))
+    }
+
+    fn change(&mut self, (table, slot): (u64, u64), (entry, found): (u64, Found), change: Change) {
+        match change {
+            Change::Keep => return,
+            Change::Protect(protection) => {
+                Window::OWN.update(table, slot, |entry| protected(entry, protection));
+            }
+            Change::Unmap => Window::OWN.store(table, slot, 0),
+        }
+        match found {
+            Found::Page(page, ..) if entry & PRESENT != 0 => self.stale.add(page),
+            Found::Page(..) => (),
+            // CPUs also remember tables, under whatever address they walked through them.
+            Found::Table(_) => self.stale.count = STALE_MAX + 1,
+        }
     }
 
     /// Lets the domain use these ports, below 0x80.
@@ -154,11 +196,10 @@ impl Space {
     }
 
     /// Changes the entry of a page. A CPU remembers none that was not present.
-    fn replace(&mut self, page: Page, change: impl FnOnce(u64) -> u64) {
+    fn replace(&mut self, page: Page, change: impl Fn(u64) -> u64) {
         let Some(table) = self.table(page, 0) else { return };
         let slot = index(page.address(), 0);
-        let before = Window::OWN.load(table, slot);
-        Window::OWN.store(table, slot, change(before));
+        let before = Window::OWN.update(table, slot, change);
         if before & PRESENT != 0 {
             self.stale.add(page);
         }
@@ -178,52 +219,17 @@ impl Space {
     }
 }
 
-/// Tables that were taken away but that a CPU may still walk: a list through their first entries, which are not present
-/// as addresses of tables are even.
-struct Removed {
-    first: u64,
-    count: u64,
+/// Does with what a walk found what it answers.
+type Visit<'v> = &'v mut dyn FnMut(Found) -> Option<Change>;
+
+fn protected(entry: u64, protection: Protection) -> u64 {
+    entry & (ADDRESS | OWNED | UNCACHED | ACCESSED | DIRTY) | access_bits(protection)
 }
 
-impl Removed {
-    fn add(&mut self, table: u64) {
-        Window::OWN.store(table, 0, self.first);
-        self.first = table;
-        self.count += 1;
-    }
-
-    fn free(&self) {
-        let mut table = self.first;
-        while table != 0 {
-            let next = Window::OWN.load(table, 0);
-            memory::free_run(Frame::containing(table), 1);
-            table = next;
-        }
-    }
-}
-
-/// Takes away the tables under `table` whose pages all lie in `first..end`. What `table` maps begins at the multiple of
-/// its size that `first` lies in or after.
-fn remove_below(table: u64, level: u64, first: u64, end: u64, removed: &mut Removed) {
-    let bytes = span(level);
-    let mut at = first & !(bytes - 1);
-    for slot in index(first, level)..ENTRIES {
-        if at >= end {
-            break;
-        }
-        let entry = Window::OWN.load(table, slot);
-        if entry & PRESENT != 0 {
-            let below = entry & ADDRESS;
-            if level > 1 {
-                remove_below(below, level - 1, first.max(at), end.min(at + bytes), removed);
-            }
-            if first <= at && at + bytes <= end {
-                Window::OWN.store(table, slot, 0);
-                removed.add(below);
-            }
-        }
-        at += bytes;
-    }
+fn marks(entry: u64) -> u8 {
+    let accessed = if entry & ACCESSED != 0 { mark::ACCESSED } else { 0 };
+    let dirty = if entry & DIRTY != 0 { mark::DIRTY } else { 0 };
+    accessed | dirty
 }
 
 fn access_bits(protection: Protection) -> u64 {

@@ -10,6 +10,7 @@ use crate::devices;
 use crate::dispatch;
 use crate::features;
 use crate::frames;
+use crate::log::{self, log};
 use crate::madt;
 use crate::mapper::Mapper;
 use crate::memory;
@@ -25,12 +26,11 @@ use crate::symbols;
 use crate::tlb;
 use crate::vectors::Vectors;
 use crate::x86::X86;
-use crate::{log, report, serial};
 use abi::PAGE_SIZE;
 use abi::boot::status;
 use core::arch::asm;
 use core::ptr::addr_of_mut;
-use kernel::{BootModule, Kernel, Machine as _};
+use kernel::{BootModule, Kernel, Level, Machine as _};
 
 /// What is carried from the loader's tables to the kernel's own.
 struct Start {
@@ -73,7 +73,7 @@ pub fn on_loader_tables(boot: &'static mut Boot) -> ! {
     features::turn_on();
     boot.ranges.exclude(physical_end(), u64::MAX);
     let Some(start) = build(boot, begin_tsc) else {
-        report!("kernel: there is too little memory for the kernel's page tables");
+        log!(Error, "there is too little memory for the kernel's page tables");
         power::stop_at_once(status::START_FAILED)
     };
     static mut START: Option<Start> = None;
@@ -154,6 +154,7 @@ extern "C" fn on_own_tables(start: &'static mut Option<Start>) -> ! {
     let Ok(clock) = Clock::start(apic, begin_tsc) else {
         stop_with("there is no clock: neither CPUID tells the counter's rate, nor does the PIT answer");
     };
+    log::set_clock(clock.parameters);
     let mut machine = X86::new(clock, mapper, mitigations, vectors);
     machine.rsdp = boot.rsdp;
     if boot.arguments().any(|argument| argument == "selftest") {
@@ -182,7 +183,7 @@ fn count_frames(boot: &mut Boot, mut early: Early) -> Option<()> {
 #[inline(never)]
 fn run(mut machine: X86, boot: &'static Boot) -> ! {
     let devices = devices::find(&mut machine, boot);
-    log!("kernel: {} frames free, {} devices", machine.free_count(), devices.len());
+    log!(Info, "{} frames free, {} devices", machine.free_count(), devices.len());
     let module = boot.module.filter(|module| module.length > 0).map(|module| {
         let rest = module.length.next_multiple_of(PAGE_SIZE) - module.length;
         let at = (DIRECT + module.base) as *mut u8;
@@ -207,7 +208,7 @@ fn run(mut machine: X86, boot: &'static Boot) -> ! {
             stop_with("the names of functions are wrong");
         }
         match test.check_tables() {
-            Ok(pages) => log!("kernel: {pages} pages are mapped as they should be"),
+            Ok(pages) => log!(Info, "{pages} pages are mapped as they should be"),
             Err(wrong) => stop_with(format_args!("the page tables are wrong: {wrong}")),
         }
     }
@@ -222,17 +223,30 @@ fn run(mut machine: X86, boot: &'static Boot) -> ! {
     dispatch::begin()
 }
 
+/// Says why the machine does not start.
+pub fn refuse(boot: &Boot, reason: &str) -> ! {
+    read_options(boot);
+    // Not through the log: what it knows of the clock and of CPUs may lie under the module.
+    crate::serial::write_line(format_args!("kernel: {reason}"));
+    power::stop_at_once(status::START_FAILED)
+}
+
 fn stop_with(reason: impl core::fmt::Display) -> ! {
-    report!("kernel: {reason}");
+    log!(Error, "{reason}");
     power::stop_at_once(status::START_FAILED)
 }
 
 fn read_options(boot: &Boot) {
     for argument in boot.arguments() {
         match argument {
-            "log=info" => serial::be_chatty(),
             "exit=isa-debug" => power::use_debug_exit(),
-            _ => (),
+            _ => match argument.strip_prefix("log=").map(|word| (word, Level::named(word))) {
+                Some((_, Some(level))) => log::set_level(level),
+                Some((word, None)) => {
+                    log!(Warn, "log={word} names no level: error, warn, info or debug");
+                }
+                None => (),
+            },
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::space::{STALE_MAX, Space, Stale};
 use core::arch::asm;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use kernel::Shootdowns;
 
 /// How a CPU waits for another: it answers others meanwhile.
 #[derive(Debug)]
@@ -40,8 +41,9 @@ pub struct Mailbox {
     /// How many pages are to be forgotten; above [`STALE_MAX`]: all, or [`LEAVE`].
     count: AtomicUsize,
     ports: [AtomicU64; 2],
-    /// How often this CPU was asked.
+    /// How often this CPU was asked, and how often it asked.
     answered: AtomicU64,
+    asks: AtomicU64,
 }
 
 /// For [`Mailbox::count`]: run the kernel's tables alone.
@@ -60,12 +62,13 @@ impl Mailbox {
             count: AtomicUsize::new(0),
             ports: [const { AtomicU64::new(0) }; 2],
             answered: AtomicU64::new(0),
+            asks: AtomicU64::new(0),
         }
     }
 
-    /// How often this CPU was asked something by another.
-    pub fn answered(&self) -> u64 {
-        self.answered.load(Relaxed)
+    /// What was asked and answered.
+    pub fn counts(&self) -> Shootdowns {
+        Shootdowns { asked: self.asks.load(Relaxed), served: self.answered.load(Relaxed) }
     }
 
     /// The number of the space that this CPU runs, or 0.
@@ -142,6 +145,10 @@ fn forget_everywhere(space: &mut Space, pages: &[u64; STALE_MAX], count: usize) 
         |&number: &usize| percpu::shared(number).is_some_and(|other| other.mailbox.active() == space.number);
     let others = bits(space.cpus & !me).filter(runs).fold(0, |others, number| others | 1 << number);
     space.cpus = space.cpus & me | others;
+    if others == 0 {
+        return;
+    }
+    request.asks.fetch_add(u64::from(others.count_ones()), Relaxed);
     request.waiting.store(others, Release);
     for other in bits(others).filter_map(percpu::shared) {
         other.mailbox.asked.fetch_or(me, AcqRel);

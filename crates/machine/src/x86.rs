@@ -3,13 +3,13 @@
 use crate::acpi::{self, SoftOff};
 use crate::apic::{DEVICE_VECTORS, IoApic, KICK_VECTOR};
 use crate::clock::Clock;
+use crate::log;
 use crate::mapper::Mapper;
 use crate::memory;
 use crate::mitigations::Mitigations;
 use crate::paging::DIRECT;
 use crate::pci::{self, Masked};
 use crate::percpu;
-use crate::registers::Registers;
 use crate::selftest::SelfTest;
 use crate::serial;
 use crate::space::Space;
@@ -19,8 +19,9 @@ use abi::boot::{BootInfo, DeviceKind};
 use abi::{Error, PAGE_SIZE, Protection};
 use alloc::vec::Vec;
 use core::arch::asm;
+use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
-use kernel::{Cache, Device, Frame, Machine, Mapping, Page};
+use kernel::{Cache, Change, Device, Found, Frame, Machine, Mapping, Page, Shootdowns, Walk};
 use spin::mutex::TicketMutex;
 
 const VECTORS: usize = (DEVICE_VECTORS.end - DEVICE_VECTORS.start) as usize;
@@ -28,7 +29,7 @@ const VECTORS: usize = (DEVICE_VECTORS.end - DEVICE_VECTORS.start) as usize;
 /// How the machine reaches a device that a domain has.
 pub enum Hardware {
     /// A PCI function and its MSI-X table.
-    Pci(pci::Address, Option<Registers>),
+    Pci(pci::Address, Option<pci::Table>),
     /// Something with one interrupt line, by global system interrupt.
     Line(u32),
     /// The clock's ports, from the first.
@@ -143,8 +144,8 @@ impl Machine for X86 {
         }
     }
 
-    fn shootdowns(&self, cpu: usize) -> u64 {
-        percpu::shared(cpu).map_or(0, |cpu| cpu.mailbox.answered())
+    fn shootdowns(&self, cpu: usize) -> Shootdowns {
+        percpu::shared(cpu).map_or_else(Shootdowns::default, |cpu| cpu.mailbox.counts())
     }
 
     fn separate(&self) {
@@ -245,10 +246,6 @@ impl Machine for X86 {
         space.add_table(page, frame);
     }
 
-    fn remove_tables(&self, space: &mut Space, first: Page, end: Page) -> u64 {
-        space.remove_tables(first, end)
-    }
-
     fn map(&self, space: &mut Space, page: Page, mapping: Mapping, cache: Cache) {
         space.map(page, mapping, cache);
     }
@@ -257,20 +254,28 @@ impl Machine for X86 {
         space.mapping(page)
     }
 
-    fn next_mapping(&self, space: &Space, from: Page, end: Page) -> Option<(Page, Mapping)> {
-        space.next_mapping(from, end)
+    fn walk(&self, space: &mut Space, walk: &mut Walk, visit: &mut dyn FnMut(Found) -> Option<Change>) {
+        space.walk(walk, visit);
+    }
+
+    fn mark_written(&self, space: &mut Space, page: Page) {
+        space.mark_written(page);
     }
 
     fn protect(&self, space: &mut Space, page: Page, protection: Protection) {
         space.protect(page, protection);
     }
 
-    fn unmap(&self, space: &mut Space, page: Page) {
-        space.unmap(page);
-    }
-
     fn flush(&self, space: &mut Space) {
         tlb::flush(space);
+    }
+
+    fn is_sealed(&self, frame: Frame) -> bool {
+        let mut tables = self.hardware.iter().filter_map(|hardware| match hardware {
+            Hardware::Pci(_, table) => table.as_ref(),
+            Hardware::Line(_) | Hardware::Ports(..) => None,
+        });
+        tables.any(|table| table.reaches(frame.address()))
     }
 
     fn open_ports(&self, space: &mut Space, device: &Device) {
@@ -356,5 +361,9 @@ impl Machine for X86 {
 
     fn print(&self, text: &[u8]) {
         serial::write(text);
+    }
+
+    fn log(&self, level: kernel::Level, text: fmt::Arguments<'_>) {
+        log::write(level, text);
     }
 }

@@ -6,7 +6,10 @@ use crate::supervisor::Supervisor;
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
-use control::{Follow, From, How, LogEnd, LogPiece, Phase, ProgramName, Refusal, Reply, Request, Selector};
+use control::{
+    Follow, From, How, LogEnd, LogPiece, Phase, Platform, ProgramName, Refusal, Reply, Request, Selector,
+    TracePiece,
+};
 
 /// Lines are put into a piece until it has so many bytes.
 const PIECE_BYTES: usize = 32 << 10;
@@ -20,9 +23,19 @@ pub struct Answer(Stage);
 enum Stage {
     Reply(Box<Reply>),
     Log { cursors: Vec<Cursor>, follow: Follow },
+    Trace(Trace),
     Kill(Vec<DomainId>),
     Shutdown,
     Done,
+}
+
+/// What a client that traces is to be told. Only the root knows where a machine's records are: it fills in the next piece.
+#[derive(Debug, Default)]
+pub struct Trace {
+    /// By CPU, the number of the next record that is wanted; empty before the first piece.
+    pub cursors: Vec<u64>,
+    /// What is told next, or why there is nothing to tell.
+    pub next: Option<Result<TracePiece, Refusal>>,
 }
 
 /// The next line that is wanted of a program.
@@ -47,6 +60,19 @@ impl Answer {
     /// No.
     pub(crate) fn refused(refusal: Refusal) -> Self {
         Self(Stage::Reply(Box::new(Reply::Refused(refusal))))
+    }
+
+    /// Whether it is a trace that has not come to its end.
+    pub fn is_trace(&self) -> bool {
+        matches!(self.0, Stage::Trace(_))
+    }
+
+    /// The trace that it is, if it is one.
+    pub fn trace(&mut self) -> Option<&mut Trace> {
+        match &mut self.0 {
+            Stage::Trace(trace) => Some(trace),
+            _ => None,
+        }
     }
 }
 
@@ -77,6 +103,18 @@ impl Supervisor {
                     return Progress::NotYet;
                 }
             },
+            Stage::Trace(mut trace) => match trace.next.take() {
+                Some(Ok(piece)) => {
+                    *stage = Stage::Trace(trace);
+                    Reply::Trace(piece)
+                }
+                Some(Err(refusal)) => Reply::Refused(refusal),
+                None if self.phase() == Phase::Ended => Reply::TraceEnd,
+                None => {
+                    *stage = Stage::Trace(trace);
+                    return Progress::NotYet;
+                }
+            },
             Stage::Kill(ids) if ids.iter().all(|id| self.task(*id).life.is_over()) => {
                 Reply::Killed(self.names(&ids))
             }
@@ -102,6 +140,8 @@ impl Supervisor {
             }
             Request::Kill { which, how } => self.take_kill(which, how, now_ns),
             Request::Shutdown { how } => Ok((Stage::Shutdown, self.handle(Event::Shutdown(how), now_ns))),
+            Request::Trace if self.platform() == Platform::Hosted => Err(Refusal::NotOurKernel),
+            Request::Trace => Ok((Stage::Trace(Trace::default()), Vec::new())),
         }
     }
 

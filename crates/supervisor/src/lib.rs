@@ -26,7 +26,7 @@ mod news;
 pub mod relay;
 mod supervisor;
 
-pub use answer::{Answer, Progress};
+pub use answer::{Answer, Progress, Trace};
 pub use backoff::{FIRST_NS, MAX_NS, STABLE_NS};
 pub use event::{DomainId, DomainSetup, Effect, Event, Next, Notice, Restart, Setup};
 pub use life::GRACE_NS;

@@ -4,7 +4,7 @@
 //! The process holds a ticket for each answer that it waits for, and asks for the replies of one at a time. So what is on the way
 //! is bounded by the number of tickets, and a client that does not read holds nobody up.
 
-use crate::answer::{Answer, Progress};
+use crate::answer::{Answer, Progress, Trace};
 use crate::event::Effect;
 use crate::news::News;
 use crate::supervisor::{Outcome, Supervisor};
@@ -139,6 +139,22 @@ impl Relay {
         None
     }
 
+    /// Whether anybody traces: only then is anything to be noted down.
+    pub fn is_tracing(&self) -> bool {
+        self.answers.iter().any(|pending| pending.answer.is_trace())
+    }
+
+    /// Fills in what those are to be told who trace and wait. Answers whether some still do: they are to be looked after again soon.
+    pub fn feed(&mut self, mut fill: impl FnMut(&mut Trace)) -> bool {
+        let waiting = self.answers.iter_mut().filter(|pending| pending.wanted == Wanted::Now);
+        let traces =
+            waiting.filter_map(|pending| pending.answer.trace()).filter(|trace| trace.next.is_none());
+        traces.fold(false, |still, trace| {
+            fill(trace);
+            still || trace.next.is_none()
+        })
+    }
+
     /// Whether the process still needs the machine.
     pub fn power(&self) -> Power {
         self.power
@@ -155,7 +171,7 @@ mod tests {
     use crate::{DomainId, DomainSetup, Event, Restart, Setup};
     use alloc::string::ToString;
     use alloc::vec;
-    use control::{Follow, From, How, LogEnd, Selector, Stream};
+    use control::{Follow, From, How, LogEnd, Selector, Stream, TracePiece};
 
     fn supervisor() -> Supervisor {
         let domain = DomainSetup {
@@ -223,6 +239,45 @@ mod tests {
         assert_eq!(relay.power(), Power::On);
         relay.take(ToRoot::PowerOff, &mut supervisor, 6);
         assert_eq!(relay.power(), Power::Off);
+    }
+
+    fn tracing() -> (Supervisor, Relay) {
+        let (mut supervisor, mut relay) = (supervisor(), Relay::default());
+        relay.take(ask(1, Request::Trace), &mut supervisor, 2);
+        (supervisor, relay)
+    }
+
+    #[test]
+    fn who_traces_is_fed_when_it_wants_more() {
+        let (mut supervisor, mut relay) = tracing();
+        assert!(relay.is_tracing());
+        assert_eq!(relay.next(&supervisor), None, "nothing has happened");
+        assert!(relay.feed(|_| {}), "it waits");
+        let piece = |lost| TracePiece { records: Vec::new(), lost: vec![lost] };
+        assert!(!relay.feed(|trace| trace.next = Some(Ok(piece(7)))));
+        assert!(!relay.feed(|_| panic!("it has what it is told next")));
+        let said = FromRoot::Reply(Ticket(1), Reply::Trace(piece(7)));
+        assert_eq!(relay.next(&supervisor), Some(said));
+        assert!(!relay.feed(|_| panic!("it does not want more yet")));
+        assert_eq!(relay.next(&supervisor), None);
+        relay.take(ToRoot::Next(Ticket(1)), &mut supervisor, 3);
+        assert!(relay.feed(|trace| trace.cursors = vec![9]));
+        assert!(relay.feed(|trace| assert_eq!(trace.cursors, [9])));
+        relay.take(ToRoot::Forget(Ticket(1)), &mut supervisor, 4);
+        assert!(!relay.is_tracing(), "the last has left");
+    }
+
+    #[test]
+    fn a_trace_ends_with_the_system_or_with_a_reason() {
+        let (supervisor, mut relay) = tracing();
+        relay.feed(|trace| trace.next = Some(Err(Refusal::CannotTrace("no memory".to_string()))));
+        let refused = Reply::Refused(Refusal::CannotTrace("no memory".to_string()));
+        assert_eq!(relay.next(&supervisor), Some(FromRoot::Reply(Ticket(1), refused)));
+        assert!(!relay.is_tracing());
+        let (mut supervisor, mut relay) = tracing();
+        supervisor.handle(Event::Ended(DomainId(0), control::End::Exited { status: 0 }), 5);
+        assert_eq!(relay.next(&supervisor), Some(FromRoot::Reply(Ticket(1), Reply::TraceEnd)));
+        assert!(!relay.is_tracing());
     }
 
     #[test]

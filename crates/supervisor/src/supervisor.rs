@@ -5,7 +5,7 @@ use crate::life::Life;
 use crate::log::{Log, Sequence};
 use alloc::string::ToString;
 use alloc::vec::Vec;
-use control::{Cpu, Domain, How, Memory, Phase, Program, ProgramName, System, Usage};
+use control::{Cpu, Domain, How, Memory, Phase, Platform, Program, ProgramName, System, Usage};
 use serde::{Deserialize, Serialize};
 
 /// The root's logic. Times are in nanoseconds since the system started, and never go back.
@@ -110,6 +110,10 @@ impl Supervisor {
                 && task.life.last_end.as_ref().is_some_and(|(end, _)| !end.is_success())
         };
         if self.tasks.iter().any(failed) { Outcome::Failed } else { Outcome::Succeeded }
+    }
+
+    pub(crate) fn platform(&self) -> Platform {
+        self.setup.platform
     }
 
     /// The state of everything.

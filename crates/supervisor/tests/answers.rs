@@ -203,3 +203,9 @@ fn notices_read_as_sentences() {
     assert_eq!(ended(exit(130), Next::Stopped), "stopped: exit status 130");
     assert_eq!(Notice::Started { restarts: 0 }.to_string(), "started");
 }
+
+#[test]
+fn what_runs_on_linux_is_not_traced() {
+    let refused = (vec![Reply::Refused(Refusal::NotOurKernel)], Progress::Done);
+    assert_eq!(replies(&mut three(), Request::Trace), refused);
+}

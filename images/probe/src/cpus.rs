@@ -2,7 +2,7 @@
 
 use crate::memory::{load, store};
 use crate::probe::{Probe, check};
-use abi::{Backing, Commit, CpuRecord, Handle, PAGE_SIZE, Protection, Request, Span};
+use abi::{Backing, Commit, CpuRecord, Handle, Marks, PAGE_SIZE, Protection, Request, Span, mark};
 use core::arch::global_asm;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -82,8 +82,14 @@ pub fn changes_hold_everywhere(probe: &Probe) {
         probe.must(Request::Protect { space, span, protection: Protection::Read });
         let last = load(SHARED);
         check((0..LOOKS).all(|_| load(SHARED) == last), "nobody writes to a page that is read-only now");
+        read_marks(probe, Marks::Clear);
+        check(read_marks(probe, Marks::Clear) & mark::DIRTY == 0, "which is not noted, either");
         probe.must(Request::Protect { space, span, protection: Protection::ReadWrite });
         changes_from(probe, last);
+        // Had the other kept what it knew of the page, it would not note that it goes on.
+        check(read_marks(probe, Marks::Clear) & mark::DIRTY != 0, "it is noted that it was written to");
+        changes_from(probe, load(SHARED));
+        check(read_marks(probe, Marks::Keep) & mark::DIRTY != 0, "and again");
         if round % 3 == 0 {
             probe.must(Request::Reset { space, span });
             // Had the other kept the old page, it would not count here.
@@ -97,6 +103,13 @@ pub fn changes_hold_everywhere(probe: &Probe) {
     }
     store(SHARED, 0);
     check(alone || FAULTS.load(Relaxed) > 0, "the other virtual CPU met a page that it could not write to");
+}
+
+/// The marks of the shared page.
+fn read_marks(probe: &Probe, marks: Marks) -> u8 {
+    let (space, span) = (probe.info.space, Span::new(SHARED, PAGE_SIZE));
+    check(probe.must(Request::ReadMarks { space, span, into: RECORD, marks }) == 1, "one page was read");
+    load(RECORD) as u8
 }
 
 /// Waits until the shared page holds something else.

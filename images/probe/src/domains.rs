@@ -274,6 +274,10 @@ pub fn record(probe: &Probe, object: Handle) -> DomainRecord {
     inspect(probe, object, 0)
 }
 
+pub fn cpu(probe: &Probe, number: u64) -> CpuRecord {
+    inspect(probe, probe.info.machine, number)
+}
+
 /// `T` is what the kernel shows of such an object: words.
 fn inspect<T: Copy>(probe: &Probe, object: Handle, index: u64) -> T {
     let into = Span::new(WORDS, PAGE_SIZE);
@@ -285,7 +289,7 @@ fn inspect<T: Copy>(probe: &Probe, object: Handle, index: u64) -> T {
 
 pub fn accounts(probe: &Probe) -> Accounts {
     let own = record(probe, probe.info.space);
-    let cpu: CpuRecord = inspect(probe, probe.info.machine, 0);
+    let cpu = cpu(probe, 0);
     Accounts { used: own.memory_bytes, capabilities: own.capabilities, free: cpu.free_frames }
 }
 

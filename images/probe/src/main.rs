@@ -27,6 +27,8 @@ mod roles;
 #[cfg(target_os = "none")]
 mod time;
 #[cfg(target_os = "none")]
+mod trace;
+#[cfg(target_os = "none")]
 mod upcalls;
 
 #[cfg(not(target_os = "none"))]

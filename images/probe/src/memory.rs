@@ -2,7 +2,7 @@
 
 use crate::probe::{Probe, check};
 use crate::upcalls::attempt;
-use abi::{Backing, Commit, Error, Handle, PAGE_SIZE, Protection, Request, Span};
+use abi::{Backing, Commit, Error, Handle, Marks, PAGE_SIZE, Protection, Request, Span, mark};
 
 const BASE: u64 = 0x3_0000_0000;
 const PAGES: u64 = 64;
@@ -94,7 +94,50 @@ pub fn run(probe: &Probe) {
     ranges(&memory);
     handles(&memory);
     many_regions(&memory);
+    marks(&memory);
     what_it_started_with(&memory);
+    probe.must(memory.unmap(span(0, PAGES)));
+}
+
+/// What CPUs note of pages, and where the kernel writes.
+fn marks(memory: &Memory<'_>) {
+    const COUNT: usize = 6;
+    const ALL: u8 = mark::PRIVATE | mark::ACCESSED | mark::DIRTY;
+    let probe = memory.probe;
+    let (pages, map) = (span(0, COUNT as u64), span(PAGES - 1, 1).base);
+    let request = |into, marks| Request::ReadMarks { space: memory.space, span: pages, into, marks };
+    probe.must(memory.unmap(span(0, PAGES)));
+    probe.must(memory.zero(span(0, 4)));
+    let image = Backing::Image { source: probe.info.module.base };
+    probe.must(memory.map(span(4, 2), image, Protection::ReadWrite, Commit::OnTouch));
+    probe.must(memory.zero(Span::new(map, PAGE_SIZE)));
+    let expect = |marks, expected: [u8; COUNT], what| {
+        check(probe.must(request(map, marks)) == COUNT as u64, "all pages were read");
+        // SAFETY: mapped, and nobody else's.
+        check(unsafe { (map as *const [u8; COUNT]).read_volatile() } == expected, what);
+    };
+    expect(Marks::Keep, [0; COUNT], "nothing was touched");
+    let at = |page| span(page, 1).base;
+    store(at(1), 1);
+    load(at(2));
+    load(at(4));
+    store(at(5), 1);
+    let read = mark::PRIVATE | mark::ACCESSED;
+    let first = [0, ALL, read, 0, mark::ACCESSED, ALL];
+    expect(Marks::Keep, first, "what was done is noted");
+    probe.refused(request(span(PAGES, 1).base, Marks::Clear), Error::NotMapped);
+    expect(Marks::Clear, first, "and stays until it is cleared");
+    let cleared = [0, mark::PRIVATE, mark::PRIVATE, 0, 0, mark::PRIVATE];
+    expect(Marks::Clear, cleared, "then it is gone");
+    store(at(2), 1);
+    store(at(4), 1);
+    probe.must(request(at(3), Marks::Keep));
+    expect(Marks::Clear, [0, mark::PRIVATE, ALL, ALL, ALL, mark::PRIVATE], "and comes anew");
+    probe.must(memory.protect(span(1, 1), Protection::None));
+    store(at(2), 2);
+    probe.must(memory.protect(span(2, 1), Protection::Read));
+    probe.must(memory.reset(span(3, 2)));
+    expect(Marks::Keep, [0, mark::PRIVATE, ALL, 0, 0, mark::PRIVATE], "whatever may be done with the page");
     probe.must(memory.unmap(span(0, PAGES)));
 }
 

@@ -1,6 +1,6 @@
 //! The entry, the system call, and the way to fail.
 
-use crate::{abuse, cpus, devices, domains, faults, figures, memory, roles, time, upcalls};
+use crate::{abuse, cpus, devices, domains, faults, figures, memory, roles, time, trace, upcalls};
 use abi::{BootInfo, Error, Registers, Request, Span};
 use core::arch::{asm, global_asm};
 use core::fmt::{self, Write};
@@ -62,6 +62,7 @@ extern "C" fn main(info: &'static BootInfo) -> ! {
         10 => probe.stop(cpus::count(&probe) as u8),
         11 => cpus::changes_hold_everywhere(&probe),
         12 => figures::run(&probe),
+        13 => trace::run(&probe),
         role @ 100.. => roles::play(&probe, role, argument),
         _ => check(false, "there is such a scenario"),
     }

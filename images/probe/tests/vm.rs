@@ -33,6 +33,7 @@ enum Scenario {
     Hostile = 9,
     CountCpus = 10,
     ChangesHoldEverywhere = 11,
+    Trace = 13,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -133,7 +134,13 @@ fn status_of(command: Command) -> u8 {
 }
 
 #[track_caller]
-fn exit_code_of(mut command: Command) -> i32 {
+fn exit_code_of(command: Command) -> i32 {
+    run(command).0
+}
+
+/// Runs it to its end: QEMU's exit code, and what came out of the serial port.
+#[track_caller]
+fn run(mut command: Command) -> (i32, String) {
     let mut child = command.spawn().unwrap_or_else(|error| panic!("qemu-system-x86_64: {error}"));
     let begin = Instant::now();
     let exit = loop {
@@ -149,7 +156,8 @@ fn exit_code_of(mut command: Command) -> i32 {
     let mut said = String::new();
     let _ = child.stdout.take().expect("a pipe").read_to_string(&mut said);
     println!("{command:?}\n{said}");
-    exit.expect("the machine did not stop in time").code().expect("QEMU exits by itself")
+    let exit = exit.expect("the machine did not stop in time");
+    (exit.code().expect("QEMU exits by itself"), said)
 }
 
 #[track_caller]
@@ -280,6 +288,37 @@ fn changes_of_an_address_space_hold_on_all_cpus() {
     }
 }
 
+#[test]
+fn what_happens_is_traced_for_who_may_know() {
+    for cpus in CPUS {
+        boot_with(Machine::MicroVm, cpus, "128", Scenario::Trace, [0, 0], &[]);
+    }
+}
+
+/// What goes wrong is told unasked, and what is found if it is asked for; a level that there is not changes nothing.
+#[test]
+fn the_log_has_levels() {
+    let module = Temporary::new("log", &module(Scenario::FaultMasked));
+    for (line, error, warn, info) in [
+        ("", true, false, false),
+        ("log=error", true, false, false),
+        ("log=warn", true, false, false),
+        ("log=info", true, false, true),
+        ("log=debug", true, false, true),
+        ("log=loud", true, true, false),
+        ("log=", true, true, false),
+    ] {
+        let (code, said) = run(qemu(Machine::MicroVm, "64", Some(&module.0), line));
+        assert_eq!(code, i32::from(status::DOMAIN_ENDED) << 1 | 1, "{line}");
+        let lines: Vec<&str> = said.lines().filter_map(|line| line.strip_prefix("kernel: ")).collect();
+        let has =
+            |level: &str, text: &str| lines.iter().any(|line| line.contains(level) && line.contains(text));
+        assert_eq!(has("cpu0 error: ", "the domain ended: exception"), error, "{line}: {said}");
+        assert_eq!(has("0.000000 cpu0 warn: ", "names no level"), warn, "{line}: {said}");
+        assert_eq!(has("cpu0 info: ", "frames free"), info, "{line}: {said}");
+    }
+}
+
 /// It would load an address that is not canonical: the domain's fault, and it has no upcall for it.
 #[test]
 fn a_return_to_ring_3_that_faults_ends_the_domain() {
@@ -359,6 +398,27 @@ fn too_little_memory_is_told() {
         let module = Temporary::new(&format!("big-{kib}"), &big);
         let got = status_of(qemu(Machine::MicroVm, "16", Some(&module.0), ""));
         assert_eq!(got, status::START_FAILED, "a module of {kib} KiB in 16 MiB");
+    }
+}
+
+/// QEMU puts the module at the end of memory, so a long one lies over the end of the kernel, which begins at 2 MiB.
+#[test]
+fn a_module_over_the_kernel_is_told() {
+    let kernel = std::fs::read(file("SELKIS_KERNEL")).expect("it can be read");
+    let word = |at: usize| u64::from_le_bytes(kernel[at..at + 8].try_into().expect("8 bytes"));
+    // ELF-64: the program headers, and of each the kind (1: loaded), the physical address and the size in memory.
+    let headers = (0..usize::from(kernel[56])).map(|index| word(32) as usize + index * 56);
+    let loaded = headers.filter(|&at| kernel[at] == 1);
+    let kernel_end = loaded.map(|at| word(at + 24) + word(at + 40)).max().expect("something is loaded");
+    for pages_over in [1, 4, 12] {
+        let length = ((16 << 20) - kernel_end + pages_over * PAGE_SIZE) as usize;
+        let mut long = module(Scenario::StopAtOnce);
+        long.resize(length, 0);
+        long[8..16].copy_from_slice(&(length as u64).to_le_bytes());
+        let module = Temporary::new(&format!("over-{pages_over}"), &long);
+        let (code, said) = run(qemu(Machine::MicroVm, "16", Some(&module.0), ""));
+        assert_eq!(code, i32::from(status::START_FAILED) << 1 | 1, "{pages_over} pages over the kernel");
+        assert!(said.contains("has laid the boot module over the kernel"), "{pages_over} pages: {said}");
     }
 }
 

@@ -3,6 +3,7 @@
 use clap::{ArgGroup, Args};
 use manifest::Name;
 use manifest::units::parse_duration;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// For `--help`.
@@ -25,6 +26,14 @@ Examples:
   selkis log alice/clock -f -n 10       the last ten lines, and what comes
   selkis log bob > out.txt 2> err.txt   streams apart, bytes as they were written
   selkis log -f --json | jq -r 'select(.stream == \"error\") | .text'";
+
+/// For `--help`.
+pub const TRACE_EXAMPLES: &str = "\
+Examples:
+  selkis trace --for 2s                 switches, requests, interrupts of two seconds
+  selkis trace -f --domain alice        what Alice's domain does, until Ctrl-C
+  selkis trace --chrome -o trace.json   for https://ui.perfetto.dev: a track for each CPU and domain
+  selkis trace --json | jq -r 'select(.event == \"request\") | .request' | sort | uniq -c";
 
 /// For `--help`.
 pub const KILL_EXAMPLES: &str = "\
@@ -83,6 +92,37 @@ pub struct LogArguments {
     /// Begin each line with the time when it was written, in UTC
     #[arg(short, long)]
     pub time: bool,
+
+    #[command(flatten)]
+    pub target: Target,
+}
+
+/// `selkis trace`
+#[derive(Args, Debug)]
+pub struct TraceArguments {
+    /// Until Ctrl-C, or until the programs have ended for good
+    #[arg(short, long, conflicts_with = "time")]
+    pub follow: bool,
+
+    /// For how long: 500ms, 2s [default: 1s]
+    #[arg(long = "for", value_name = "DURATION", value_parser = parse_duration)]
+    pub time: Option<Duration>,
+
+    /// Only what happens on this CPU
+    #[arg(long, value_name = "NUMBER")]
+    pub cpu: Option<u16>,
+
+    /// Only what this domain does, or what happens to it; `(root)` is the one above all
+    #[arg(long, value_name = "NAME")]
+    pub domain: Option<String>,
+
+    /// Where to write it [default: standard output]
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+
+    /// As Perfetto and Chrome open it
+    #[arg(long, conflicts_with = "json")]
+    pub chrome: bool,
 
     #[command(flatten)]
     pub target: Target,

@@ -6,7 +6,7 @@ use control::{Decoder, GREETING, Reply, Request, System, encode};
 use manifest::Name;
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long an answer may take that a system has at hand.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -18,6 +18,8 @@ pub enum Wait {
     Patience,
     /// As long as the programs take.
     ForEver,
+    /// Until then: [`ClientError::Silent`] says that nothing has come.
+    Until(Instant),
 }
 
 /// A system that listens.
@@ -60,6 +62,9 @@ impl Connection {
         let timeout = match wait {
             Wait::Patience => Some(PATIENCE),
             Wait::ForEver => None,
+            Wait::Until(limit) => {
+                Some(limit.saturating_duration_since(Instant::now()).max(Duration::from_millis(1)))
+            }
         };
         self.stream
             .set_read_timeout(timeout)

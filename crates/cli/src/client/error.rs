@@ -51,6 +51,26 @@ pub enum ClientError {
     /// It says no.
     #[error("{}", Said(.0))]
     Refused(Refusal),
+    /// For `trace`.
+    #[error(
+        "the system `{system}` runs on Linux, and `trace` shows what Selkis' own kernel does\nrun it with `up --vm`; of Linux's \
+         kernel, ask Linux: {}",
+        linux_tools(*.process)
+    )]
+    NotOurKernel {
+        /// Which.
+        system: String,
+        /// Of a domain, if one runs.
+        process: Option<u32>,
+    },
+    /// For `trace`.
+    #[error("the machine has no CPU {asked}\nits CPUs are 0 to {}", .cpus.saturating_sub(1))]
+    NoSuchCpu {
+        /// As on the command line.
+        asked: u16,
+        /// How many there are.
+        cpus: usize,
+    },
     /// For `top`.
     #[error(
         "`top` draws on a terminal, and standard output is none\nfor a script there are: selkis ps, selkis top --json"
@@ -68,6 +88,12 @@ fn others(running: &[Name], asked: &Name) -> String {
     let nearest = manifest::nearest(asked.as_str(), running.iter().map(Name::as_str));
     let meant = nearest.map(|name| format!("; did you mean `{name}`?")).unwrap_or_default();
     format!("{meant}\nthere are: {}", list(running, ", "))
+}
+
+/// What shows the system calls of a process.
+fn linux_tools(process: Option<u32>) -> String {
+    let process = process.map_or_else(|| "PID".to_owned(), |process| process.to_string());
+    format!("perf trace -p {process}, or strace -f -p {process}; `selkis ps` shows the PIDs")
 }
 
 fn list(names: &[Name], separator: &str) -> String {

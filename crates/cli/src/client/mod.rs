@@ -1,4 +1,4 @@
-//! `selkis ps`, `top`, `log` and `kill`: what looks into a running system, by its control protocol.
+//! `selkis ps`, `top`, `log`, `trace` and `kill`: what looks into a running system, by its control protocol.
 //!
 //! They know no platform: what answers on the socket may stand in for a machine.
 
@@ -13,6 +13,7 @@ mod printer;
 mod ps;
 mod table;
 mod top;
+mod trace;
 mod words;
 
 pub mod arguments;
@@ -21,3 +22,4 @@ pub use kill::kill;
 pub use log::log;
 pub use ps::ps;
 pub use top::top;
+pub use trace::trace;

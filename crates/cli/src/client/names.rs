@@ -30,6 +30,11 @@ pub fn narrow(system: &mut System, name: Option<&str>) -> Result<(), ClientError
     Ok(())
 }
 
+/// The error for a name that nothing has.
+pub fn no_such(system: &System, name: &str) -> ClientError {
+    ClientError::Refused(Refusal::NoSuchName { asked: name.to_owned(), known: programs(system) })
+}
+
 /// All programs.
 pub fn programs(system: &System) -> Vec<ProgramName> {
     let of = |domain: &Domain, program: &Program| ProgramName {

@@ -80,8 +80,17 @@ fn boot(manifest: &Manifest, arguments: &UpArguments) -> Result<MachineSystem, F
         Mitigations::On => vm::Mitigations::On,
         Mitigations::Off => vm::Mitigations::Off,
     };
-    let cpus = cpus(manifest, arguments);
-    MachineSystem::boot(&vm::Machine { qemu: &qemu, kernel, bundle, memory, cpus, mitigations, verbosity })
+    let (cpus, log) = (cpus(manifest, arguments), arguments.kernel_log);
+    MachineSystem::boot(&vm::Machine {
+        qemu: &qemu,
+        kernel,
+        bundle,
+        memory,
+        cpus,
+        mitigations,
+        verbosity,
+        log,
+    })
 }
 
 /// How many CPUs a machine gets: those that were asked for, or as many as the widest domain may use.

@@ -6,11 +6,13 @@
 //! well. So nothing is left behind in the file system, and QEMU ends when this process does.
 
 mod console;
+mod log;
 mod output;
 mod qemu;
 mod signals;
 mod words;
 
+pub use log::KernelLog;
 pub use qemu::{Qemu, QemuError, find as find_qemu};
 
 use crate::bundle_file::BundleFile;
@@ -42,8 +44,10 @@ pub struct Machine<'a> {
     pub cpus: u32,
     /// Whether its kernel scrubs what CPUs could leak.
     pub mitigations: Mitigations,
-    /// Whether the kernel's words are shown as they come.
+    /// Whether steps are told, and the kernel's words shown as they come.
     pub verbosity: Verbosity,
+    /// Which of the kernel's words; they are shown as they come.
+    pub log: Option<KernelLog>,
 }
 
 /// Whether a kernel scrubs what a CPU could leak when it goes from one domain to another.

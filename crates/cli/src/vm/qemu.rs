@@ -138,7 +138,8 @@ impl Qemu {
             .process_group(0)
             .spawn()?;
         let stderr = child.stderr.take().map(|stderr| LastWords::of(stderr, Verbosity::Quiet)).transpose()?;
-        let serial = Some(LastWords::of(serial, machine.verbosity)?);
+        let shown = if machine.log.is_some() { Verbosity::Steps } else { machine.verbosity };
+        let serial = Some(LastWords::of(serial, shown)?);
         let pid = Pid::from_child(&child);
         let switch = Switch(Arc::new(pidfd_open(pid, PidfdFlags::empty())?));
         Ok(Self { child, switch, console: Some(console), stderr, serial })
@@ -249,6 +250,10 @@ fn kernel_words(machine: &Machine) -> String {
     }
     if machine.mitigations == Mitigations::Off {
         words.push_str(" mitigations=off");
+    }
+    if let Some(log) = machine.log {
+        words.push(' ');
+        words.push_str(log.word());
     }
     words
 }

@@ -1,7 +1,8 @@
-//! `selkis ps`, `top`, `log` and `kill`, run as a user does, against systems that are not there.
+//! `selkis ps`, `top`, `log`, `trace` and `kill`, run as a user does, against systems that are not there.
 
 mod fake;
 mod terminal;
+mod trace;
 
 use control::{Follow, From, How, LogEnd, Refusal, Reply, Request, Selector, Stream};
 use fake::{Machine, Then, clock, list, nothing, piece};
@@ -50,7 +51,8 @@ fn ps_writes_json_for_scripts() {
 #[test]
 fn where_no_system_runs_it_is_said_how_to_start_one() {
     let machine = Machine::new().leave_socket("dead");
-    for command in [&["ps"][..], &["top", "--json"], &["log"], &["kill", "x"], &["kill", "--all"]] {
+    for command in [&["ps"][..], &["top", "--json"], &["log"], &["trace"], &["kill", "x"], &["kill", "--all"]]
+    {
         let error = machine.run(command).refusal();
         assert!(error.starts_with("selkis: error: no system is running\n"), "{error}");
         assert!(error.contains("selkis up systems/tenants.toml"), "{error}");
@@ -235,7 +237,7 @@ fn top_needs_a_terminal_or_a_script() {
 #[test]
 fn every_command_has_an_example() {
     let machine = Machine::new();
-    for command in ["ps", "top", "log", "kill"] {
+    for command in ["ps", "top", "log", "trace", "kill"] {
         let help = machine.run(&[command, "--help"]).output();
         assert!(help.contains(&format!("Examples:\n  selkis {command}")), "{help}");
     }

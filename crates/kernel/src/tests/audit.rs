@@ -1,16 +1,19 @@
 //! What is true of a kernel whenever no CPU is in it: found by counting everything again.
 
-use crate::capability::{Capability, Object, Place, Side};
+use crate::capability::{Capability, Mapped, Object, Place, Side};
+use crate::device::{Line, LineState};
 use crate::domain::{Domain, Limits};
 use crate::fake::Fake;
 use crate::kernel::{Cpu, Kernel};
 use crate::lifecycle::own_frames;
-use crate::machine::{Access, Frame, Machine, Mapping, Owner, Page};
+use crate::machine::{Access, Frame, Machine, Mapping, Owner, Page, Walk};
+use crate::memory::PIECE_ENTRIES;
 use crate::region::{Region, Share, Source};
 use crate::schedule::{Entry, Run};
 use crate::table::{DomainId, VcpuId};
-use crate::vcpu::{Vcpu, Waiting};
-use abi::{DomainParameters, DomainState, Protection, Rights};
+use crate::vcpu::{VCPUS_MAX, Vcpu, Waiting};
+use abi::boot::DeviceKind;
+use abi::{Commit, DomainParameters, DomainState, Protection, Rights, Span};
 use spin::RelaxStrategy;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering::Relaxed;
@@ -23,22 +26,24 @@ type Tree = BTreeMap<(DomainId, u32), Capability>;
 pub fn audit<R: RelaxStrategy>(kernel: &Kernel<Fake<R>>, cpus: &[&Cpu]) {
     // A lock that was left held is waited for here, and with one thread that is an error by itself.
     drop(kernel.authority.lock());
-    drop(kernel.devices.lock());
     let domains: Vec<DomainId> = kernel.domains.ids().collect();
     let vcpus: Vec<VcpuId> = kernel.vcpus.ids().collect();
     let tree = tree(kernel, &domains);
     check_links(&tree);
     check_objects(kernel, &tree, &domains);
     check_channels(kernel, &tree);
+    check_devices(kernel, &tree, &domains);
+    check_rings(kernel, &tree);
     let mut owned = BTreeSet::new();
     for &id in &domains {
         let domain = kernel.domains.lock(id).expect("it was listed");
         check_regions(kernel, &tree, &domain);
-        check_mappings(&domain, &mut owned);
+        check_mappings(kernel, &domain, &mut owned);
     }
     domains.iter().for_each(|&id| check_accounts(kernel, id, &domains));
     check_frames(kernel, owned, &vcpus);
     check_queues(kernel, cpus, &vcpus);
+    check_revokers(kernel, &tree, cpus);
     assert!(kernel.machine.state().is_flushed(), "a CPU may reach what was unmapped");
 }
 
@@ -140,6 +145,27 @@ fn check_channels<R: RelaxStrategy>(kernel: &Kernel<Fake<R>>, tree: &Tree) {
     }
 }
 
+/// An interrupt can come exactly when somebody listens who has acknowledged the last; and only who holds a device reaches its ports.
+fn check_devices<R: RelaxStrategy>(kernel: &Kernel<Fake<R>>, tree: &Tree, domains: &[DomainId]) {
+    let mut devices = kernel.devices.lock();
+    for index in 0..devices.iter().count() {
+        let (device, lines) = devices.lines(index);
+        let state = kernel.machine.state();
+        for (line, Line { state: now, connected }) in (0..).zip(lines.iter()) {
+            let key = (device.number, line);
+            assert_eq!(state.connected.contains(&key), *connected, "{key:?}");
+            let comes = *connected && !state.masked.contains(&key);
+            assert_eq!(comes, matches!(now, LineState::Ready(_)), "{key:?} is {now:?}");
+        }
+    }
+    for &id in domains {
+        let opened = kernel.domains.lock(id).expect("it was listed").space.tables.open_ports > 0;
+        let device = |object| matches!(object, Object::Device(index) if devices.get(index).record.kind == DeviceKind::RealTimeClock);
+        let holds = tree.iter().any(|((holder, _), held)| *holder == id && device(held.object));
+        assert!(holds || !opened, "{id:?} reaches ports of a device that it does not hold");
+    }
+}
+
 /// Whatever hangs on a capability, hangs on one that is there and is to these frames.
 fn check_regions<R: RelaxStrategy>(kernel: &Kernel<Fake<R>>, tree: &Tree, domain: &Domain<Fake<R>>) {
     let mut end = Page::containing(0);
@@ -148,10 +174,16 @@ fn check_regions<R: RelaxStrategy>(kernel: &Kernel<Fake<R>>, tree: &Tree, domain
         end = region.end;
         let Some(by) = region.source.capability() else { continue };
         let held = tree.get(&key(by)).unwrap_or_else(|| panic!("{region:?} hangs on nothing"));
+        assert!(held.rights.allow(Rights::MAP), "{region:?} by {held:?}");
+        let reach = if by.domain == domain.id { Mapped::Here } else { Mapped::Elsewhere };
+        assert!(held.mapped >= reach, "{region:?} would stay when {held:?} goes");
         let frames = match held.object {
             Object::Memory(id) => kernel.memories.lock(id).map(|memory| (memory.first, memory.pages)),
             Object::Channel(id, _) => kernel.channels.lock(id).map(|channel| (channel.first, channel.pages)),
-            Object::Device(_) if matches!(region.source, Source::Device(..)) => continue,
+            Object::Device(index) if matches!(region.source, Source::Device(..)) => {
+                check_window(kernel, region, index);
+                continue;
+            }
             other => panic!("{region:?} hangs on {other:?}"),
         };
         let (first, pages) = frames.expect("what is named exists");
@@ -162,12 +194,51 @@ fn check_regions<R: RelaxStrategy>(kernel: &Kernel<Fake<R>>, tree: &Tree, domain
     }
 }
 
+fn check_window<R: RelaxStrategy>(kernel: &Kernel<Fake<R>>, region: &Region, index: usize) {
+    let Source::Device(frame, _) = region.source else { panic!("{region:?} is no device's") };
+    let first = Page::containing(frame.address());
+    let (base, end) = (first.address(), first.offset(region.pages()).address());
+    let inside = |window: &Span| base >= window.base && window.end().is_some_and(|of| end <= of);
+    assert!(
+        kernel.devices.lock().get(index).record.windows.iter().any(inside),
+        "{region:?} is not the device's"
+    );
+}
+
+/// What a CPU writes its records to is memory that somebody holds who controls the machine.
+fn check_rings<R: RelaxStrategy>(kernel: &Kernel<Fake<R>>, tree: &Tree) {
+    let mut any = false;
+    for (number, seat) in kernel.seats.iter().enumerate() {
+        let ring = seat.ring.lock();
+        let Some(ring) = &*ring else { continue };
+        any = true;
+        let [machine, memory] = ring.by.map(|place| {
+            tree.get(&key(place)).unwrap_or_else(|| panic!("CPU {number}'s ring hangs on nothing"))
+        });
+        assert!(machine.object == Object::Machine && machine.rights.allow(Rights::CONTROL), "{machine:?}");
+        assert!(memory.rights.allow(Rights::MAP.union(Rights::WRITE)), "{memory:?}");
+        let Object::Memory(id) = memory.object else { panic!("CPU {number}'s ring is in {memory:?}") };
+        let memory = kernel.memories.lock(id).expect("what is named exists");
+        assert!(memory.owner.is_some() && memory.first == ring.first, "CPU {number}'s ring");
+    }
+    assert_eq!(kernel.is_tracing(), any, "whether any CPU is traced");
+}
+
 /// What is mapped is what was declared, and allows no more; private frames have one owner.
-fn check_mappings<R: RelaxStrategy>(domain: &Domain<Fake<R>>, owned: &mut BTreeSet<Frame>) {
+fn check_mappings<R: RelaxStrategy>(
+    kernel: &Kernel<Fake<R>>,
+    domain: &Domain<Fake<R>>,
+    owned: &mut BTreeSet<Frame>,
+) {
     let space = &domain.space;
     for (page, mapping) in space.tables.pages() {
         let region = space.regions.find(page).unwrap_or_else(|| panic!("{page:?} is in no region"));
         check_mapping(region, page, mapping);
+        let written = mapping.protection == Protection::ReadWrite;
+        assert!(
+            !written || !kernel.machine.is_sealed(mapping.frame),
+            "{page:?} can be written to: {mapping:?}"
+        );
         if mapping.owner == Owner::Page {
             assert!(owned.insert(mapping.frame), "{:?} has two owners", mapping.frame);
         }
@@ -230,16 +301,27 @@ fn check_accounts<R: RelaxStrategy>(kernel: &Kernel<Fake<R>>, id: DomainId, doma
     taken.vcpus += vcpus;
     let space = &domain.space;
     let private = space.tables.pages().filter(|(page, mapping)| {
-        mapping.owner == Owner::Page && space.regions.find(*page).is_some_and(Region::charges_on_touch)
+        let paid = |region: &Region| region.commit == Commit::Now;
+        mapping.owner == Owner::Page && !space.regions.find(*page).is_some_and(paid)
     });
     frames += vcpus + space.tables.count() + private.count() as u64;
-    frames += space.regions.iter().map(|region| region.charge(region.pages())).sum::<u64>();
+    // What is paid for when it is declared: contiguous frames, and what may become private pages.
+    let paid = space.regions.iter().filter(|region| match region.source {
+        Source::Dma(_) => true,
+        Source::Zero | Source::Memory(_, Share::Copied, _) => region.commit == Commit::Now,
+        Source::Memory(..) | Source::Device(..) => false,
+    });
+    frames += paid.map(Region::pages).sum::<u64>();
     frames += own_frames(&DomainParameters {
         capabilities_max: domain.capabilities.slots_max() as u64,
         regions_max: space.regions.count_max() as u64,
         ..DomainParameters::default()
     });
     assert_eq!(space.used, frames, "frames of {id:?}");
+    // A change in pieces splits one more for a while.
+    let piece_pages = PIECE_ENTRIES / Walk::PAGE_ENTRIES;
+    let in_pieces = if space.tables.pages().count() > piece_pages { VCPUS_MAX } else { 0 };
+    assert!(space.regions.count() <= space.regions.count_max() + in_pieces, "{id:?} has too many regions");
     assert!(space.used <= space.quota, "{id:?} is over its quota");
     assert_eq!(domain.taken, taken, "what {id:?} took");
     assert!(Limits::default().take(taken, domain.limits), "{id:?} is over its limits");
@@ -285,6 +367,10 @@ fn check_queues<R: RelaxStrategy>(kernel: &Kernel<Fake<R>>, cpus: &[&Cpu], vcpus
         assert_eq!(running, current, "what runs on CPU {number}");
         for entry in queue.entries() {
             assert!(entries.insert(entry.vcpu, (number, *entry)).is_none(), "{entry:?} is in two queues");
+            let told = kernel.seats[number].attention.load(Relaxed);
+            assert!(!entry.stop || told, "CPU {number} was not told that {entry:?} is to stop");
+            let may = entry.cpus >> number & 1 != 0;
+            assert!(may || entry.run == Run::Blocked, "{entry:?} is not to run on CPU {number}");
         }
         let sleeps = kernel.idle.load(Relaxed) >> number & 1 != 0;
         assert_eq!(sleeps, cpu.current.is_none(), "CPU {number} sleeps");
@@ -324,6 +410,26 @@ fn check_queues<R: RelaxStrategy>(kernel: &Kernel<Fake<R>>, cpus: &[&Cpu], vcpus
     assert!(entries.is_empty(), "in a queue and gone: {entries:?}");
 }
 
+/// Who sleeps until something was given back, will be woken by that.
+fn check_revokers<R: RelaxStrategy>(kernel: &Kernel<Fake<R>>, tree: &Tree, cpus: &[&Cpu]) {
+    for number in 0..cpus.len() {
+        let blocked: Vec<VcpuId> = {
+            let queue = kernel.seats[number].queue.lock();
+            let blocked = queue.entries().iter().filter(|entry| entry.run == Run::Blocked && !entry.stop);
+            blocked.map(|entry| entry.vcpu).collect()
+        };
+        for id in blocked {
+            let vcpu = kernel.vcpus.lock(id).expect("it is in a queue");
+            if matches!(vcpu.waiting, Some(Waiting::Retry { .. })) {
+                let awaited = |(at, held): (&(DomainId, u32), &Capability)| {
+                    at.0 == vcpu.domain && held.is_awaited && held.first_child.is_some()
+                };
+                assert!(tree.iter().any(awaited), "nobody will wake {id:?}");
+            }
+        }
+    }
+}
+
 fn check_sleep(vcpu: &Vcpu, entry: Option<(usize, Entry)>) {
     let Some((queue, entry)) = entry else { return };
     assert_eq!((vcpu.home, vcpu.domain), (queue, entry.domain), "{entry:?}");
@@ -331,6 +437,7 @@ fn check_sleep(vcpu: &Vcpu, entry: Option<(usize, Entry)>) {
     assert!(vcpu.waiting.is_none() || entry.run != Run::Running, "{entry:?} waits and runs");
     if entry.run == Run::Blocked && vcpu.started {
         assert!(entry.deadline_ns <= vcpu.alarm_ns(), "{entry:?} oversleeps {vcpu:?}");
+        assert!(!vcpu.retry_due, "{vcpu:?} was not woken");
         match vcpu.waiting.expect("it sleeps for a reason") {
             Waiting::Events { tick_was_due, .. } => {
                 let over = vcpu.pending != 0 || vcpu.tick_due && !tick_was_due;

@@ -1,47 +1,65 @@
-//! Hostile domains on several CPUs, which do what a list of bytes says.
+//! Hostile domains on several CPUs, which do what a list of steps says.
 //!
-//! An input is a list of steps of 8 bytes, so that every list of bytes is one and a part of one is one too. After an input, the kernel is
-//! checked by [`audit`], everything is ended, and every frame has to be back.
+//! After each entry into the kernel the CPU has to be as its virtual CPU needs it; every few steps and at the end, the kernel is
+//! checked by [`audit`]; then everything is ended, and every frame has to be back.
 
+use super::action::{Act, SCRATCH, Step, fixed};
 use super::audit::audit;
-use super::{BASE, CALL_AT, RESERVE, UPCALL_PAGE, devices, module};
+use super::{CALL_AT, RESERVE, devices, module};
 use crate::capability::{Object, Place};
 use crate::fake::{Deadlock, Fake};
 use crate::kernel::{Cpu, Current, Fault, Interrupt, Kernel, Next, PAGE_FAULT};
-use crate::machine::{Access, Machine, Page};
+use crate::lifecycle::own_frames;
+use crate::machine::{Access, Frame, Machine, Mapping, Owner, Page};
 use crate::memory::{Refusal, Touch};
+use crate::region::Source;
+use crate::schedule::NEVER;
 use crate::start::{BootModule, start};
 use abi::boot::ClockParameters;
-use abi::upcall::Area;
 use abi::{
     Backing, Commit, Context, DomainParameters, Error, Handle, PAGE_SIZE, Protection, Registers, Request,
-    Rights, Sharing, Span,
+    Rights, Span,
 };
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::atomic::Ordering::Relaxed;
 use std::vec::Vec;
 
 const CPUS: usize = 3;
 const FRAMES: u64 = 4000;
 /// Checked in the middle of an input, too.
-const STEPS_BETWEEN_AUDITS: usize = 32;
-/// Where domains map: pages that share tables, pages that do not, and what they begin with.
-const AREAS: [u64; 8] =
-    [BASE, BASE, BASE, BASE + (1 << 21) - 2 * PAGE_SIZE, UPCALL_PAGE, SCRATCH, 0x1000_1000, 0x7100_0000_0000];
-const SCRATCH: u64 = BASE + (1 << 30);
-const PAGES: [u64; 16] = [1, 1, 1, 1, 2, 2, 3, 4, 8, 16, 17, 64, 513, 2100, 0, 1 << 36];
+const STEPS_BETWEEN_AUDITS: usize = 16;
+/// Flags that ring 3 must have, of those that it must not choose: interrupts on, no right to ports (Intel SDM volume 1, section 3.4.3).
+const FLAGS: (u64, u64) = (0x200, 0x3200);
+/// The last word of each page of a new object says which frame it is, so that a copy of another shows.
+const MARK: usize = 511;
+/// The most pages of an object that are marked.
+const MARKED_MAX: u64 = 32;
 
-/// One step.
-pub type Step = [u8; 8];
+/// What was answered, alone and after what: the guide.
+pub type Answers = BTreeSet<u64>;
+/// The most pages that one step touches.
+const SWEEP_MAX: u64 = 2100;
 
 /// A machine and its hostile CPUs.
-struct World {
-    kernel: Kernel<Fake>,
-    cpus: Vec<(Cpu, Context)>,
+pub struct World {
+    pub kernel: Kernel<Fake>,
+    pub cpus: Vec<(Cpu, Context)>,
+    /// What each CPU has loaded.
+    loaded: [Loaded; CPUS],
     stopped: bool,
-    /// What was answered, and after what: the guide.
-    answers: BTreeMap<u64, u8>,
+    answers: Answers,
     last: u64,
+    /// The step that is being told, if each is.
+    telling: Option<usize>,
+}
+
+/// What a CPU has in its registers.
+#[derive(Clone, Copy)]
+struct Loaded {
+    tables: Option<Frame>,
+    vectors: Option<Frame>,
+    alarm_ns: u64,
 }
 
 impl World {
@@ -51,7 +69,9 @@ impl World {
         let given = BootModule { address: 0, bytes: &module };
         let kernel = start(fake, Some(given), devices(), ClockParameters::default()).expect("it starts");
         let cpus = (0..CPUS).map(|number| (Cpu::new(number), Context::default())).collect();
-        let mut world = Self { kernel, cpus, stopped: false, answers: BTreeMap::new(), last: 0 };
+        let loaded = [Loaded { tables: None, vectors: None, alarm_ns: NEVER }; CPUS];
+        let answers = Answers::default();
+        let mut world = Self { kernel, cpus, loaded, stopped: false, answers, last: 0, telling: None };
         (0..CPUS).for_each(|cpu| world.wake(cpu));
         world
     }
@@ -61,40 +81,98 @@ impl World {
         audit(&self.kernel, &cpus);
     }
 
-    fn step(&mut self, [who, what, a, b, c, d, e, f]: Step) {
-        let number = usize::from(who) % CPUS;
-        if who >= 0x80 {
-            self.kernel.machine.state().now_ns += 1000 << (who >> 2 & 0x1f).min(24);
-        }
-        if self.cpus[number].0.current.is_none() {
-            return self.wake(number);
+    fn step(&mut self, Step { cpu, act, with }: Step) {
+        let [a, b, c, d, ..] = with;
+        let mut number = usize::from(cpu) % CPUS;
+        if self.current(number).is_none() {
+            self.wake(number);
+            // One that has nothing to do leaves it to the next that has.
+            let busy = (number..number + CPUS)
+                .map(|number| number % CPUS)
+                .find(|&next| self.current(next).is_some());
+            number = busy.unwrap_or(number);
         }
         let repeats = self.cpus[number].1.rip == CALL_AT - 2;
-        match what % 48 {
-            32..=34 => self.interrupt(number, Interrupt::Alarm),
-            35 => self.interrupt(number, self.device_interrupt(a, b)),
+        match act {
+            _ if self.stopped => (),
+            Act::Pass => self.kernel.machine.state().now_ns += 1000 << (a % 24),
+            Act::Starve => self.kernel.machine.state().frames_until_none = Some(u64::from(a) % 8),
+            _ if self.current(number).is_none() => (),
+            Act::Alarm => self.interrupt(number, Interrupt::Alarm),
+            Act::Interrupt => self.interrupt(number, self.device_interrupt(a, b)),
             _ if repeats => self.repeat(number),
-            0 => self.raw(number, [a, b, c, d, e, f]),
-            36..=39 => self.fault(number, [a, b, c, d]),
-            40 => self.poke(number, [a, b, c, d]),
-            41..=43 => self.spawn(number, [a, b, c, d, e, f]),
-            44..=47 => self.touch(number, a, b),
-            kind => {
-                let Some(request) = self.request(number, kind, [a, b, c, d, e, f]) else { return };
-                if f == 0xff || !self.stops(number, request) {
+            Act::Raw => self.raw(number, with),
+            Act::Fault => self.fault(number, [a, b, c, d]),
+            Act::Poke => self.poke(number, [a, b, c, d]),
+            Act::Spawn => self.spawn(number, with),
+            Act::Touch => self.touch(number, Page::containing(self.address(number, a)), b),
+            Act::Sweep => self.sweep(number, self.own_span(number, a, b), c),
+            _ => {
+                let Some(request) = self.request(number, act, with) else { return };
+                // Seldom, as it is the end of the input.
+                if with[5] == 0xff || !self.stops(number, request) {
                     self.call(number, request.encode());
                 }
             }
         }
     }
 
+    /// Enters the kernel on a CPU, and checks what it is left with.
+    fn enter(
+        &mut self,
+        number: usize,
+        enter: impl FnOnce(&Kernel<Fake>, &mut Cpu, &mut Context) -> Next,
+    ) -> Next {
+        let loaded = &mut self.loaded[number];
+        {
+            let mut state = self.kernel.machine.state();
+            (state.active, state.vectors, state.alarm_ns) = (loaded.tables, loaded.vectors, loaded.alarm_ns);
+        }
+        let (cpu, context) = &mut self.cpus[number];
+        let next = enter(&self.kernel, cpu, context);
+        {
+            let state = self.kernel.machine.state();
+            *loaded = Loaded { tables: state.active, vectors: state.vectors, alarm_ns: state.alarm_ns };
+        }
+        match next {
+            Next::Return | Next::Enter => assert!(self.current(number).is_some()),
+            Next::Sleep => assert!(self.current(number).is_none()),
+            Next::Stop(_) => {
+                self.stopped = true;
+                return next;
+            }
+        }
+        self.check_loaded(number);
+        next
+    }
+
+    fn check_loaded(&self, number: usize) {
+        assert!(self.kernel.machine.state().is_flushed(), "a CPU may reach what was unmapped");
+        let loaded = self.loaded[number];
+        let (seat, idle) = (&self.kernel.seats[number], self.kernel.idle.load(Relaxed));
+        let told = |number: usize| self.kernel.seats[number].attention.load(Relaxed);
+        // Unless a CPU that sleeps was asked to take what waits here.
+        if !told(number) && !(0..CPUS).any(|other| idle >> other & 1 != 0 && told(other)) {
+            let alarm_ns = seat.queue.lock().alarm_ns();
+            assert!(loaded.alarm_ns <= alarm_ns, "CPU {number} oversleeps {alarm_ns}: {}", loaded.alarm_ns);
+        }
+        let Some(current) = self.current(number) else { return };
+        let root = self.kernel.domains.lock(current.domain).expect("it runs").space.tables.root();
+        assert_eq!(loaded.tables, Some(root), "the tables of {current:?}");
+        let vectors = self.kernel.vcpus.lock(current.vcpu).expect("it runs").vectors;
+        assert_eq!(loaded.vectors, Some(vectors), "the vector registers of {current:?}");
+        let context = &self.cpus[number].1;
+        assert!(context.rip < 1 << 47 && context.rsp < 1 << 47, "{context:?} is not canonical");
+        assert_eq!(context.rflags & FLAGS.1, FLAGS.0, "{context:?}");
+    }
+
     /// An interrupt ends a sleep.
     fn wake(&mut self, number: usize) {
         let interrupt = if self.kicked(number) { Interrupt::Kick } else { Interrupt::Alarm };
-        let (cpu, context) = &mut self.cpus[number];
-        self.kernel.note(cpu, interrupt);
-        let next = self.kernel.awake(cpu, context);
-        self.follow(number, next);
+        self.enter(number, |kernel, cpu, context| {
+            kernel.note(cpu, interrupt);
+            kernel.awake(cpu, context)
+        });
     }
 
     fn kicked(&self, number: usize) -> bool {
@@ -104,41 +182,57 @@ impl World {
         state.kicked.len() != before
     }
 
-    fn follow(&mut self, number: usize, next: Next) {
-        match next {
-            Next::Return | Next::Enter => assert!(self.cpus[number].0.current.is_some()),
-            Next::Sleep => assert!(self.cpus[number].0.current.is_none()),
-            Next::Stop(_) => self.stopped = true,
-        }
-    }
-
     fn interrupt(&mut self, number: usize, interrupt: Interrupt) {
         let interrupt = if self.kicked(number) { Interrupt::Kick } else { interrupt };
-        let (cpu, context) = &mut self.cpus[number];
-        let next = self.kernel.interrupt(cpu, interrupt, context);
-        self.follow(number, next);
+        self.enter(number, |kernel, cpu, context| kernel.interrupt(cpu, interrupt, context));
     }
 
     /// An interrupt that the machine lets come: others would be no fault of the kernel's.
     fn device_interrupt(&self, device: u8, line: u8) -> Interrupt {
-        let (number, line) = (if device.is_multiple_of(2) { 4 } else { 9 }, u32::from(line % 3));
         let state = self.kernel.machine.state();
-        if state.connected.contains(&(number, line)) && !state.masked.contains(&(number, line)) {
-            Interrupt::Device { number, line }
-        } else {
-            Interrupt::Alarm
-        }
+        let mut can: Vec<_> = state.connected.difference(&state.masked).copied().collect();
+        can.sort_unstable();
+        let chosen = can.get((usize::from(device) + usize::from(line)) % can.len().max(1));
+        chosen.map_or(Interrupt::Alarm, |&(number, line)| Interrupt::Device { number, line })
     }
 
     fn call(&mut self, number: usize, registers: Registers) {
-        let (cpu, context) = &mut self.cpus[number];
         let [rdi, rsi, rdx, r10, r8, r9] = registers.arguments;
-        let first = cpu.current.is_some_and(|current| Some(current.domain) == self.kernel.first);
+        let Some(asks) = self.current(number) else { return };
+        let context = &mut self.cpus[number].1;
         *context = Context { rax: registers.number, rdi, rsi, rdx, r10, r8, r9, rip: CALL_AT, ..*context };
-        let next = self.kernel.system_call(cpu, context);
-        let answer = (registers.number, first, self.cpus[number].1.rax, next);
-        self.guide((answer.0, answer.1, answer.2, std::mem::discriminant(&answer.3)));
-        self.follow(number, next);
+        if let Some(at) = self.telling {
+            std::eprintln!("{at}: {:?}", Request::decode(registers));
+        }
+        let next = self.enter(number, |kernel, cpu, context| kernel.system_call(cpu, context));
+        let (first, answer) = (Some(asks.domain) == self.kernel.first, self.cpus[number].1.rax);
+        self.guide((registers.number, first, answer, std::mem::discriminant(&next)));
+        let makes = Request::decode(registers);
+        if let (Ok(Request::CreateMemory { .. } | Request::CreateChannel { .. }), Next::Return, 0) =
+            (makes, next, answer)
+        {
+            self.mark(number, Handle::from_raw(self.cpus[number].1.rdx));
+        }
+    }
+
+    /// Marks the pages of a memory or channel that was just made.
+    fn mark(&self, number: usize, made: Handle) {
+        let current = self.current(number).expect("it returned");
+        let domain = self.kernel.domains.lock(current.domain).expect("it runs");
+        let object = domain.capabilities.find(made, Rights::NONE).map(|(_, held)| held.object);
+        let (first, pages) = match object {
+            Ok(Object::Memory(id)) => {
+                self.kernel.memories.lock(id).map(|memory| (memory.first, memory.pages))
+            }
+            Ok(Object::Channel(id, _)) => {
+                self.kernel.channels.lock(id).map(|channel| (channel.first, channel.pages))
+            }
+            _ => panic!("{object:?} was made"),
+        }
+        .expect("it was made");
+        for frame in (0..pages.min(MARKED_MAX)).map(|at| first.offset(at)) {
+            self.kernel.machine.write_words(frame, MARK, &[frame.address()]);
+        }
     }
 
     /// Notes an answer, alone and after the one before.
@@ -150,10 +244,7 @@ impl World {
         };
         let this = hash(&|hasher| answer.hash(hasher));
         let pair = hash(&|hasher| (this, self.last).hash(hasher));
-        for seen in [this, pair] {
-            let count = self.answers.entry(seen).or_default();
-            *count = count.saturating_add(1);
-        }
+        self.answers.extend([this, pair]);
         self.last = this;
     }
 
@@ -167,7 +258,7 @@ impl World {
     fn raw(&mut self, number: usize, [a, b, c, d, e, f]: [u8; 6]) {
         let word = |kind: u8, byte: u8| match kind % 5 {
             0 => u64::from(byte),
-            1 => AREAS[usize::from(byte >> 5)] + u64::from(byte & 31) * 8,
+            1 => fixed(byte) + u64::from(byte & 31) * 8,
             2 => u64::MAX << (byte & 63),
             3 => (1 << 47) - u64::from(byte),
             _ => self.handle(number, byte, |_| true).raw(),
@@ -180,38 +271,74 @@ impl World {
 
     /// A page fault at an address, or another exception.
     fn fault(&mut self, number: usize, [a, b, c, d]: [u8; 4]) {
-        let address = address(a);
+        let address = self.address(number, a);
         let error = [4, 6, 20, 0x0c, 0, 7][usize::from(b) % 6];
         let vector = if c < 0xf0 { PAGE_FAULT } else { d % 32 };
-        let (cpu, context) = &mut self.cpus[number];
-        let Some(current) = cpu.current else { return };
+        let Some(current) = self.current(number) else { return };
         let open =
             self.kernel.vcpus.lock(current.vcpu).is_some_and(|vcpu| vcpu.is_open(&self.kernel.machine));
         if Some(current.domain) == self.kernel.first && !open {
             // It would stop the machine, which is soon tried.
             return;
         }
-        context.rip = 0x1000_1000;
-        let next = self.kernel.fault(cpu, Fault { vector, error, address }, context);
+        self.cpus[number].1.rip = 0x1000_1000;
+        let fault = Fault { vector, error, address };
+        let next = self.enter(number, |kernel, cpu, context| kernel.fault(cpu, fault, context));
         self.guide((vector, error, std::mem::discriminant(&next)));
-        self.follow(number, next);
     }
 
-    /// An access that the domain may make, if it may.
-    fn touch(&mut self, number: usize, at: u8, access: u8) {
-        let Some(current) = self.cpus[number].0.current else { return };
-        let page = Page::containing(address(at));
+    /// An access that the domain may make, if it may: a new private page has to be a copy of what was there.
+    fn touch(&mut self, number: usize, page: Page, access: u8) {
+        let Some(current) = self.current(number) else { return };
         let (access, error) =
             [(Access::Read, 4), (Access::Write, 6), (Access::Execute, 20)][usize::from(access) % 3];
-        let allowed = {
+        let region = {
             let domain = self.kernel.domains.lock(current.domain).expect("it runs");
-            domain.space.regions.find(page).is_some_and(|region| access.allowed_by(region.protection))
+            domain.space.regions.find(page).copied()
         };
-        let (cpu, context) = &mut self.cpus[number];
-        if allowed && context.rip != CALL_AT - 2 {
-            let fault = Fault { vector: PAGE_FAULT, error, address: page.address() };
-            let next = self.kernel.fault(cpu, fault, context);
-            self.follow(number, next);
+        let Some(region) = region.filter(|region| access.allowed_by(region.protection)) else { return };
+        let before = self.mapping(current, page);
+        let mut expected = [0; PAGE_SIZE as usize];
+        // Before it is touched: what is traced may be written there afterwards.
+        if let Source::Memory(frame, ..) = region.source.offset(page.since(region.first)) {
+            self.kernel.machine.read(frame, 0, &mut expected);
+        }
+        let fault = Fault { vector: PAGE_FAULT, error, address: page.address() };
+        self.enter(number, |kernel, cpu, context| kernel.fault(cpu, fault, context));
+        self.note(current, page, access);
+        let is_new = |mapping: &Mapping| {
+            before.is_none_or(|before| before.owner != Owner::Page || before.frame != mapping.frame)
+        };
+        let after = self.mapping(current, page).filter(|mapping| mapping.owner == Owner::Page).filter(is_new);
+        let Some(copy) = after else { return };
+        let mut found = [0; PAGE_SIZE as usize];
+        self.kernel.machine.read(copy.frame, 0, &mut found);
+        assert_eq!(expected, found, "the first contents of {page:?} of {region:?}");
+    }
+
+    /// What the CPU notes of a page that may be accessed now.
+    fn note(&self, current: Current, page: Page, access: Access) {
+        let mapping = self.mapping(current, page);
+        if mapping.is_some_and(|mapping| access.allowed_by(mapping.protection))
+            && let Some(mut domain) = self.kernel.domains.lock(current.domain)
+        {
+            domain.space.tables.note(page, access);
+        }
+    }
+
+    fn mapping(&self, current: Current, page: Page) -> Option<Mapping> {
+        let domain = self.kernel.domains.lock(current.domain)?;
+        self.kernel.machine.mapping(&domain.space.tables, page)
+    }
+
+    /// Touches every page of a span, or one of 16, which brings those around.
+    fn sweep(&mut self, number: usize, span: Span, access: u8) {
+        let (first, stride) = (Page::containing(span.base), if access & 0x80 == 0 { 16 } else { 1 });
+        for at in (0..(span.length / PAGE_SIZE).min(SWEEP_MAX)).step_by(stride) {
+            if self.stopped || self.cpus[number].1.rip == CALL_AT - 2 {
+                return;
+            }
+            self.touch(number, first.offset(at), access);
         }
     }
 
@@ -223,11 +350,11 @@ impl World {
             2 => CALL_AT - u64::from(value % 4),
             _ => (1 << 47) - u64::from(value) * 64,
         };
-        self.write(number, address(at), usize::from(index) % 64, &[value]);
+        self.write(number, self.address(number, at), usize::from(index) % 64, &[value]);
     }
 
     fn write(&mut self, number: usize, address: u64, index: usize, words: &[u64]) -> bool {
-        let Some(current) = self.cpus[number].0.current else { return false };
+        let Some(current) = self.current(number) else { return false };
         let Some(mut domain) = self.kernel.domains.lock(current.domain) else { return false };
         let page = Page::containing(address);
         let device = domain.space.is_device(page);
@@ -242,8 +369,9 @@ impl World {
 
     /// Makes a domain with what it needs to run.
     fn spawn(&mut self, number: usize, [a, b, c, d, e, f]: [u8; 6]) {
-        let Some(before) = self.cpus[number].0.current else { return };
-        let space = self.handle(number, a, |object| matches!(object, Object::Domain(_)));
+        let Some(before) = self.current(number) else { return };
+        let own = Object::Domain(before.domain);
+        let space = self.handle(number, a, |object| *object == own);
         let (backing, protection) = (Backing::Zero, Protection::ReadWrite);
         let span = Span::new(SCRATCH, PAGE_SIZE);
         let Some(_) = self.value(
@@ -253,9 +381,8 @@ impl World {
         ) else {
             return;
         };
-        let parameters = DomainParameters {
+        let mut parameters = DomainParameters {
             name: DomainParameters::name_of("child"),
-            memory_bytes: u64::from(b) * 4 * PAGE_SIZE,
             capabilities_max: u64::from(c & 31) + 1,
             regions_max: u64::from(c >> 5) * 4 + 2,
             vcpus_max: u64::from(d & 3) + 1,
@@ -264,7 +391,21 @@ impl World {
             share: [1, 100, 100, 10_000][usize::from(e) & 3],
             budget_ns: [0, 0, 1, 5_000_000][usize::from(e) >> 2 & 3],
             cpus: u64::from(e >> 4),
+            ..DomainParameters::default()
         };
+        let left = self
+            .kernel
+            .domains
+            .lock(before.domain)
+            .map_or(0, |domain| domain.space.quota - domain.space.used);
+        let pages = match b {
+            // Hardly more than it begins with.
+            ..0x40 => own_frames(&parameters) + u64::from(b & 0x3f),
+            // All that there is but for a few.
+            0xe0.. => left.saturating_sub(u64::from(b & 0x1f)),
+            _ => u64::from(b) * 4,
+        };
+        parameters.memory_bytes = pages * PAGE_SIZE;
         if !self.write(number, SCRATCH, 0, &parameters.to_words()) {
             return;
         }
@@ -284,8 +425,7 @@ impl World {
 
     /// Makes a request as one that was running before; its answer, if it has one at once.
     fn value(&mut self, number: usize, who: Current, request: Request) -> Option<Handle> {
-        let runs =
-            |world: &Self| world.cpus[number].0.current.is_some_and(|current| current.vcpu == who.vcpu);
+        let runs = |world: &Self| world.current(number).is_some_and(|current| current.vcpu == who.vcpu);
         let again = |world: &Self| world.cpus[number].1.rip == CALL_AT - 2;
         if !runs(self) || again(self) {
             return None;
@@ -296,166 +436,9 @@ impl World {
         done.then_some(Handle::from_raw(context.rdx))
     }
 
-    /// A handle of whoever runs: one that fits, any, or none of its own.
-    fn handle(&self, number: usize, byte: u8, fits: impl Fn(&Object) -> bool) -> Handle {
-        let Some(current) = self.cpus[number].0.current else { return Handle::NONE };
-        let domain = self.kernel.domains.lock(current.domain).expect("it runs");
-        let all = || domain.capabilities.iter();
-        let nth = |count: usize| usize::from(byte) % count.max(1);
-        if byte < 0xd0 {
-            let count = all().filter(|(_, _, held)| fits(&held.object)).count();
-            let found = all().filter(|(_, _, held)| fits(&held.object)).nth(nth(count));
-            return found.map_or(Handle::NONE, |(_, handle, _)| handle);
-        }
-        let found = all().nth(nth(domain.capabilities.count())).map_or(Handle::NONE, |(_, handle, _)| handle);
-        match byte {
-            0xf8.. => Handle::from_raw(u64::MAX << (byte & 7)),
-            0xf0.. => Handle::new(found.index(), found.generation().wrapping_sub(1)),
-            0xe8.. => Handle::new(u32::from(byte), 1),
-            _ => found,
-        }
-    }
-
-    /// Whether this is the first domain's own end.
-    fn stops(&self, number: usize, request: Request) -> bool {
-        let Some(current) =
-            self.cpus[number].0.current.filter(|current| Some(current.domain) == self.kernel.first)
-        else {
-            return matches!(request, Request::Stop { .. });
-        };
-        let domain = self.kernel.domains.lock(current.domain).expect("it runs");
-        match request {
-            Request::Stop { .. } => true,
-            Request::End { domain: target, .. } => {
-                domain.domain_of(target, Rights::NONE) == Ok(current.domain)
-            }
-            _ => false,
-        }
-    }
-
-    fn deadline(&self, byte: u8) -> u64 {
-        let now_ns = self.kernel.machine.now_ns();
-        match byte >> 6 {
-            0 => u64::from(byte),
-            1 => now_ns + u64::from(byte & 63) * 100_000,
-            2 => now_ns.wrapping_add(u64::MAX >> (byte & 63)),
-            _ => Request::NEVER,
-        }
-    }
-
-    fn request(&self, number: usize, kind: u8, [a, b, c, d, e, f]: [u8; 6]) -> Option<Request> {
-        let domain = || self.handle(number, a, |object| matches!(object, Object::Domain(_)));
-        let vcpu = |byte| self.handle(number, byte, |object| matches!(object, Object::Vcpu(_)));
-        let own = || {
-            self.handle(number, a, |object| {
-                self.cpus[number].0.current.is_some_and(|current| *object == Object::Vcpu(current.vcpu))
-            })
-        };
-        let device = |byte| self.handle(number, byte, |object| matches!(object, Object::Device(_)));
-        let machine = || self.handle(number, a, |object| *object == Object::Machine);
-        let memory = |byte| {
-            self.handle(number, byte, |object| matches!(object, Object::Memory(_) | Object::Channel(..)))
-        };
-        let channel = || self.handle(number, a, |object| matches!(object, Object::Channel(..)));
-        let any = |byte| self.handle(number, byte, |_| true);
-        let span = Span::new(address(b), PAGES[usize::from(c) & 15].wrapping_mul(PAGE_SIZE));
-        let protection = [Protection::ReadWrite, Protection::Read, Protection::ReadExecute, Protection::None]
-            [usize::from(d) & 3];
-        let index = u32::from(b % 4);
-        Some(match kind {
-            1 => {
-                let sharing = if d & 0x40 == 0 { Sharing::Shared } else { Sharing::Private };
-                let backing = match d >> 3 & 7 {
-                    0 => Backing::Image { source: address(e) },
-                    1 => Backing::Device { device: device(e), window: u32::from(f % 3) },
-                    2 => Backing::Dma { device: device(e) },
-                    3..=5 => {
-                        Backing::Memory { memory: memory(e), offset: u64::from(f % 8) * PAGE_SIZE, sharing }
-                    }
-                    _ => Backing::Zero,
-                };
-                let commit = if d & 4 == 0 { Commit::OnTouch } else { Commit::Now };
-                Request::Map { space: domain(), span, backing, protection, commit }
-            }
-            2 => Request::Protect { space: domain(), span, protection },
-            3 => Request::Reset { space: domain(), span },
-            4 => Request::Unmap { space: domain(), span },
-            5 => Request::SetUpcall { vcpu: own(), page: address(b), entry: 0x1000, stack: address(d) },
-            6 => Request::Resume { vcpu: own(), area: if b & 1 == 0 { Area::Tick } else { Area::Fault } },
-            7 => Request::SetTimer { vcpu: own(), deadline_ns: self.deadline(b) },
-            8 => Request::Wait { vcpu: own(), deadline_ns: self.deadline(b) },
-            9 => Request::Now { vcpu: own() },
-            10 => {
-                let source = match d % 4 {
-                    0 => domain(),
-                    1 => channel(),
-                    2 => device(a),
-                    _ => any(a),
-                };
-                Request::Listen { source, index, vcpu: vcpu(e), event: u32::from(f % 66) }
-            }
-            11 => Request::Acknowledge { device: device(a), index },
-            12 => Request::ReadConfig { device: device(a), offset: u32::from(b) },
-            13 => Request::WriteConfig {
-                device: device(a),
-                offset: u32::from(b) & !3,
-                value: u32::from(c) << (d % 25),
-            },
-            14 => Request::OpenPorts { device: device(a) },
-            15 => Request::Print {
-                space: domain(),
-                text: Span::new(address(b) + u64::from(c), u64::from(d) * 5),
-            },
-            16 => Request::Stop { machine: machine(), status: b },
-            _ => return self.request_of_authority(number, kind, [a, b, c, d, e, f]),
-        })
-    }
-
-    fn request_of_authority(&self, number: usize, kind: u8, [a, b, c, d, e, _]: [u8; 6]) -> Option<Request> {
-        let domain = || self.handle(number, a, |object| matches!(object, Object::Domain(_)));
-        let vcpu = || self.handle(number, a, |object| matches!(object, Object::Vcpu(_)));
-        let channel = || self.handle(number, a, |object| matches!(object, Object::Channel(..)));
-        let any = || self.handle(number, a, |_| true);
-        let bytes = PAGES[usize::from(c) & 15].wrapping_mul(PAGE_SIZE);
-        let rights = if b & 1 == 0 { Rights::ALL } else { Rights::from_bits(u64::from(c)) };
-        Some(match kind {
-            17 => Request::Derive { capability: any(), rights },
-            18 => {
-                let domain = self.handle(number, d, |object| matches!(object, Object::Domain(_)));
-                Request::Grant { capability: any(), rights, domain }
-            }
-            19 => Request::Release { capability: any() },
-            20 => Request::Revoke { capability: any(), deadline_ns: self.deadline(b) },
-            21 => Request::NextRevoked { domain: domain() },
-            22 => Request::CreateDomain { parent: domain(), parameters: address(b) + u64::from(c) },
-            23 => Request::CreateVcpu { domain: domain() },
-            24 => {
-                Request::Start { vcpu: vcpu(), entry: address(b), stack: address(c), argument: u64::from(d) }
-            }
-            25 => Request::End { domain: domain(), status: u64::from(b) },
-            26 => Request::CreateMemory { domain: domain(), bytes },
-            27 => Request::CreateChannel { domain: domain(), bytes },
-            28 => Request::OtherEnd { channel: channel() },
-            29 => Request::CreateEvent { vcpu: vcpu(), event: u32::from(b % 66) },
-            30 => Request::Signal {
-                target: self
-                    .handle(number, a, |object| matches!(object, Object::Channel(..) | Object::Event(..))),
-            },
-            31 => {
-                let object =
-                    self.handle(number, a, |object| matches!(object, Object::Domain(_) | Object::Machine));
-                Request::Inspect {
-                    object,
-                    index: u64::from(d),
-                    into: Span::new(address(b) + u64::from(e), bytes),
-                }
-            }
-            _ => return None,
-        })
-    }
-
     /// Ends everything but the first domain, as that one, and checks that it is all back.
     fn end_everything(&mut self) {
+        self.kernel.machine.state().frames_until_none = None;
         let first = self.kernel.first.expect("there is one");
         let vcpu = self.kernel.domains.lock(first).expect("it lives").vcpus[0].expect("there is one");
         // As a CPU beside the others, so that these are kicked.
@@ -470,7 +453,7 @@ impl World {
             let slot = self.kernel.domains.lock(first).expect("it lives").capabilities.handle(origin.slot);
             let _ = self.kernel.serve(&cpu, Request::End { domain: slot, status: 0 });
             for number in 0..CPUS {
-                match self.cpus[number].0.current {
+                match self.current(number) {
                     Some(_) => self.interrupt(number, Interrupt::Alarm),
                     None => self.wake(number),
                 }
@@ -503,15 +486,11 @@ impl World {
     }
 }
 
-fn address(byte: u8) -> u64 {
-    // Few pages, so that one step meets what another did.
-    AREAS[usize::from(byte >> 5)] + u64::from(byte & 3) * PAGE_SIZE
-}
-
-/// Runs an input; answers what it has to say to the guide.
-pub fn run(input: &[Step]) -> BTreeMap<u64, u8> {
+/// Runs an input; answers what it has to say to the guide. Each request is printed behind the number of its step if that is wanted.
+pub fn run(input: &[Step], tell: bool) -> Answers {
     let mut world = World::new();
     for (at, &step) in input.iter().enumerate() {
+        world.telling = tell.then_some(at);
         world.step(step);
         if world.stopped {
             // What the CPUs are doing is of no interest any more.

@@ -1,16 +1,19 @@
 //! Several domains on several CPUs.
 
+mod trace;
+
 use super::{BASE, CALL_AT, RESERVE, devices, module};
 use crate::fake::{Deadlock, Fake};
 use crate::kernel::{Cpu, Fault, Interrupt, Kernel, Next, PAGE_FAULT};
-use crate::machine::{Frame, Machine, Page};
+use crate::machine::{Access, Frame, Machine, Page};
 use crate::start::{BootModule, start};
 use abi::boot::{BootInfo, ClockParameters};
 use abi::upcall::Kind;
 use abi::{
-    Backing, Commit, Context, DomainParameters, DomainRecord, DomainState, Error, Handle, PAGE_SIZE,
-    Protection, Request, Rights, Sharing, Span,
+    Backing, Commit, Context, DomainParameters, DomainRecord, DomainState, Error, Handle, Marks, PAGE_SIZE,
+    Protection, Request, Rights, Sharing, Span, mark,
 };
+use std::string::String;
 use std::vec::Vec;
 
 /// Where everyone has a page of scratch.
@@ -96,6 +99,14 @@ impl World {
         let domain = self.kernel.domains.lock(domain)?;
         let mapping = self.kernel.machine.mapping(&domain.space.tables, Page::containing(address))?;
         Some(mapping.frame)
+    }
+
+    /// An access of whoever runs on a CPU, with what the CPU notes.
+    fn access(&mut self, cpu: usize, address: u64, access: Access) {
+        assert_eq!(self.touch(cpu, address, access == Access::Write), Next::Enter);
+        let current = self.cpus[cpu].0.current.expect("somebody runs");
+        let mut domain = self.kernel.domains.lock(current.domain).expect("it lives");
+        domain.space.tables.note(Page::containing(address), access);
     }
 
     fn map_zero(&mut self, cpu: usize, space: Handle, base: u64, pages: u64) {
@@ -250,8 +261,10 @@ fn a_child_runs_ends_and_leaves_nothing() {
         }
         assert_eq!(world.accounts(), before, "round {round}");
     }
-    let names = b"kernel: the domain child ended: exception 14";
-    assert!(world.kernel.machine.state().printed.starts_with(names));
+    let printed = String::from_utf8_lossy(&world.kernel.machine.state().printed).into_owned();
+    let said = |line: &str| printed.lines().filter(|said| said.starts_with(line)).count();
+    assert_eq!(said("warn: the domain child ended: exception 14"), 1, "{printed}");
+    assert_eq!((said("debug: made the domain child"), said("debug: took back the domain child")), (3, 3));
 }
 
 #[test]
@@ -467,6 +480,83 @@ fn revocation_is_told_then_forced() {
     let domain = world.kernel.domains.lock(id).expect("it lives");
     assert!(domain.space.regions.find(Page::containing(BASE)).is_none());
     assert_eq!(domain.capabilities.count(), 2, "its own domain and virtual CPU");
+}
+
+#[test]
+fn marks_are_read_and_cleared() {
+    const MAP: u64 = BASE + 64 * PAGE_SIZE;
+    const ALL: u8 = mark::PRIVATE | mark::ACCESSED | mark::DIRTY;
+    let mut world = World::new(4000, 1);
+    let space = world.info.space;
+    world.map_zero(0, space, MAP, 1);
+    let domain = world.create(0, &world.parameters()).expect("it is made");
+    world.map_zero(0, space, BASE, 2048 + 3);
+    world.map_zero(0, space, MAP, 1);
+    let request = |space, first: u64, pages, into, marks| {
+        let span = Span::new(BASE + first * PAGE_SIZE, pages * PAGE_SIZE);
+        Request::ReadMarks { space, span, into, marks }
+    };
+    let read = |world: &mut World, marks| {
+        assert_eq!(world.call(0, request(space, 0, 5, MAP, marks)), Ok(5));
+        assert!(world.kernel.machine.state().is_flushed());
+        let (frame, mut bytes) = (world.frame(0, MAP).expect("it was written to"), [0; 5]);
+        world.kernel.machine.read(frame, 0, &mut bytes);
+        bytes
+    };
+    assert_eq!(read(&mut world, Marks::Clear), [0; 5]);
+    world.access(0, BASE + PAGE_SIZE, Access::Write);
+    world.access(0, BASE + 2 * PAGE_SIZE, Access::Read);
+    let used = mark::PRIVATE | mark::ACCESSED;
+    assert_eq!(read(&mut world, Marks::Keep), [0, ALL, used, 0, 0]);
+    let nowhere = request(space, 0, 5, BASE - PAGE_SIZE, Marks::Clear);
+    assert_eq!(world.call(0, nowhere), Err(Error::NotMapped));
+    assert_eq!(read(&mut world, Marks::Clear), [0, ALL, used, 0, 0], "none was lost");
+    let into = Span::new(BASE + 3 * PAGE_SIZE, PAGE_SIZE);
+    world.must(0, Request::Inspect { object: space, index: 0, into });
+    assert_eq!(read(&mut world, Marks::Keep), [0, mark::PRIVATE, mark::PRIVATE, ALL, 0]);
+    assert_eq!(world.call(0, request(space, 0, 2048 + 3, MAP, Marks::Keep)), Ok(2048), "a part");
+    assert_eq!(world.call(0, request(space, 2048, 3, MAP, Marks::Keep)), Ok(3));
+    assert_eq!(world.call(0, request(space, 0, 0, MAP, Marks::Keep)), Err(Error::BadRange));
+    assert_eq!(world.call(0, request(Handle::NONE, 0, 1, MAP, Marks::Keep)), Err(Error::StaleHandle));
+    // Of a domain that it made.
+    let source = Backing::Memory { memory: world.info.module_memory, offset: 0, sharing: Sharing::Private };
+    let (span, protection) = (Span::new(BASE, 5 * PAGE_SIZE), Protection::ReadWrite);
+    world.must(0, Request::Map { space: domain, span, backing: source, protection, commit: Commit::OnTouch });
+    assert_eq!(world.call(0, request(domain, 0, 5, MAP, Marks::Clear)), Ok(5));
+}
+
+#[test]
+fn a_revoker_sleeps_whose_upcalls_are_masked() {
+    const MASKED: usize = core::mem::offset_of!(abi::UpcallPage, masked) / 8;
+    let mut world = World::new(4000, 1);
+    let (space, vcpu, page) = (world.info.space, world.info.vcpu, super::UPCALL_PAGE);
+    let memory = world.must(0, Request::CreateMemory { domain: space, bytes: PAGE_SIZE });
+    let domain = world.create(0, &world.parameters()).expect("it is made");
+    world.must(0, Request::Grant { capability: memory, rights: Rights::ALL, domain });
+    world.map_zero(0, space, page, 1);
+    world.must(0, Request::SetUpcall { vcpu, page, entry: 0x3000, stack: 0x4000 });
+    let frame = world.frame(0, page).expect("it is mapped");
+    world.kernel.machine.write_words(frame, MASKED, &[1]);
+    world.kernel.raise(&world.cpus[0].0, listener_of_first(&world, 1));
+    world.must(0, Request::SetTimer { vcpu, deadline_ns: 0 });
+    let revoke = Request::Revoke { capability: memory, deadline_ns: 1_000_000 };
+    assert_eq!(world.once(0, revoke), Next::Sleep, "nothing that is due can be told");
+    world.kernel.raise(&world.cpus[0].0, listener_of_first(&world, 2));
+    assert_eq!(world.awake(0), Next::Sleep);
+    // Once it can, it is; then the request is made again.
+    world.kernel.machine.write_words(frame, MASKED, &[0]);
+    world.kernel.raise(&world.cpus[0].0, listener_of_first(&world, 3));
+    assert_eq!(world.awake(0), Next::Enter);
+    assert_eq!((world.context(0).rip, world.context(0).rdi), (0x3000, Kind::Tick as u64));
+    let resume = Request::Resume { vcpu, area: abi::upcall::Area::Tick };
+    assert_eq!(world.once(0, resume), Next::Enter);
+    assert_eq!((world.context(0).rip, world.context(0).rdi), (0x3000, Kind::Event as u64));
+    assert_eq!(world.once(0, resume), Next::Enter);
+    assert_eq!(world.context(0).rip, CALL_AT - 2);
+    assert_eq!(world.once(0, revoke), Next::Sleep, "events that were told are not news");
+    world.pass(1_000_000);
+    assert_eq!(world.awake(0), Next::Enter);
+    assert_eq!(world.call(0, revoke), Ok(0));
 }
 
 #[test]

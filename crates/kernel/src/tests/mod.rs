@@ -1,10 +1,15 @@
 //! The kernel on a fake machine.
 
+mod action;
 mod audit;
 mod authority;
+mod choose;
+mod found;
 mod fuzz;
 mod hostile;
 mod many;
+mod minimal;
+mod seeds;
 mod single;
 mod threads;
 
@@ -65,10 +70,9 @@ fn devices() -> Vec<Device> {
     pci.windows[1] = Span::new(0xfe00_0000, 0x4000);
     let clock = DeviceRecord { kind: DeviceKind::RealTimeClock, ..DeviceRecord::default() };
     let locked = std::vec![ByteRange { first: 0x40, count: 12 }];
-    let sealed = Some(Span::new(0xfe00_1000, 0x1000));
     std::vec![
-        Device { number: 4, record: pci, locked, sealed },
-        Device { number: 9, record: clock, locked: Vec::new(), sealed: None },
+        Device { number: 4, record: pci, locked },
+        Device { number: 9, record: clock, locked: Vec::new() },
     ]
 }
 

@@ -215,7 +215,7 @@ fn a_domain_that_ends_leaves_nothing() {
     domain.kernel.machine.write_words(domain.upcall_frame(), 0, &[1]);
     let mut context = Context::default();
     assert_eq!(domain.fault(6, 0, &mut context), Next::Stop(status::DOMAIN_ENDED));
-    let printed = b"kernel: the domain ended: exception 6";
+    let printed = b"error: the domain ended: exception 6";
     assert!(domain.kernel.machine.state().printed.starts_with(printed));
     while domain.domain().space.end(&domain.kernel.machine).is_err() {}
     assert_eq!(domain.kernel.machine.free_count(), all + RESERVE - 2);

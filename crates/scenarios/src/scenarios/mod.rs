@@ -9,6 +9,7 @@ mod image;
 mod interruption;
 mod real;
 mod systems;
+mod traces;
 
 use crate::runner::Scenario;
 
@@ -24,6 +25,7 @@ pub fn all() -> Vec<Scenario> {
         interruption::SCENARIOS,
         systems::SCENARIOS,
         clients::SCENARIOS,
+        traces::SCENARIOS,
     ]
     .concat()
 }

@@ -47,6 +47,8 @@ pub struct Ground {
 pub struct Child {
     /// Perhaps it has written, or ended. It rings only when we have looked, so at first we do.
     pub has_called: bool,
+    /// What records of a trace call it.
+    pub number: u64,
     domain: Owned,
     wire: ChannelWire,
     letter: Letter,
@@ -88,6 +90,11 @@ impl Ground {
     /// How many capabilities the root holds.
     pub fn capabilities(&self) -> u64 {
         inspect(self.system, self.boot.space).map_or(0, |record| record.capabilities)
+    }
+
+    /// What records of a trace call the root.
+    pub fn number(&self) -> u64 {
+        inspect(self.system, self.boot.space).map_or(0, |record| record.number)
     }
 
     /// What a CPU has done, if there is one of that number.
@@ -144,6 +151,7 @@ impl Child {
         ground.call(listen)?;
         let mut child = Self {
             has_called: true,
+            number: inspect(system, space).map_or(0, |record| record.number),
             domain,
             wire,
             letter,

@@ -5,6 +5,7 @@
 mod child;
 mod host;
 mod memory;
+mod trace;
 
 use crate::machine::wire::VirtioConsole;
 use crate::machine::{clock, hardware_samples};
@@ -23,6 +24,7 @@ use link::Cause;
 use runtime::System;
 use supervisor::relay::{FromRoot, Power, Relay, ToRoot};
 use supervisor::{DomainId, DomainSetup, Effect, Event, News, Restart, Setup, Supervisor};
+use trace::Tracer;
 use wasi::entropy::Generator;
 use wasi::provider::Entropy;
 
@@ -63,6 +65,8 @@ struct Root {
     told_end: bool,
     /// What the root holds without any.
     capabilities: u64,
+    /// While somebody traces.
+    tracer: Option<Tracer>,
     /// Everything that ended domains had has come back.
     is_balanced: bool,
 }
@@ -95,6 +99,7 @@ impl Root {
             description,
             news: VecDeque::new(),
             told_end: false,
+            tracer: None,
             is_balanced: true,
         })
     }
@@ -108,13 +113,16 @@ impl Root {
             if self.supervisor.deadline_ns().is_some_and(|deadline_ns| clock::monotonic_ns() >= deadline_ns) {
                 self.tell(Event::Time);
             }
+            let trace_ns = self.trace();
             self.say()?;
             if self.relay.power() == Power::Off {
                 return Ok(());
             }
             let has_called = self.children.iter().flatten().any(|child| child.has_called);
-            let deadline_ns =
-                if has_called { 0 } else { self.supervisor.deadline_ns().unwrap_or(Request::NEVER) };
+            let deadline_ns = match has_called {
+                true => 0,
+                false => self.supervisor.deadline_ns().unwrap_or(Request::NEVER).min(trace_ns),
+            };
             let events = gate::wait(self.ground.system, deadline_ns);
             if events & 1 << HOST_EVENT != 0 {
                 self.host.on_event()?;
@@ -125,6 +133,33 @@ impl Root {
                 }
             }
         }
+    }
+
+    /// Traces while somebody wants to know, and tells who waits. Answers when it is to be called again at the latest.
+    fn trace(&mut self) -> u64 {
+        if !self.relay.is_tracing() {
+            self.tracer = None;
+            return Request::NEVER;
+        }
+        let tracer = match self.tracer.take().map_or_else(|| Tracer::begin(&self.ground), Ok) {
+            Ok(tracer) => self.tracer.insert(tracer),
+            Err(why) => {
+                self.relay.feed(|trace| trace.next = Some(Err(why.clone())));
+                return Request::NEVER;
+            }
+        };
+        for (index, child) in self.children.iter().enumerate() {
+            if let Some(child) = child {
+                tracer.know(child.number, index);
+            }
+        }
+        let now_ns = clock::monotonic_ns();
+        if now_ns < tracer.due_ns {
+            return tracer.due_ns;
+        }
+        let still_waiting = self.relay.feed(|trace| tracer.fill(trace));
+        tracer.due_ns = now_ns + trace::INTERVAL_NS;
+        if still_waiting { tracer.due_ns } else { Request::NEVER }
     }
 
     fn hear_host(&mut self) -> Result<(), String> {
@@ -160,7 +195,8 @@ impl Root {
         let usage = child.usage();
         let missing_bytes = child.take_back();
         let running = self.children.iter().flatten().count() as u64;
-        let expected = self.capabilities + running * Child::CAPABILITIES;
+        let tracing = self.tracer.as_ref().map_or(0, Tracer::capabilities);
+        let expected = self.capabilities + running * Child::CAPABILITIES + tracing;
         let extra = self.ground.capabilities().wrapping_sub(expected);
         if (missing_bytes, extra) != (0, 0) {
             self.is_balanced = false;
@@ -260,6 +296,7 @@ fn cpu(record: CpuRecord) -> Cpu {
         idle_ns: record.now_ns.saturating_sub(record.run_ns),
         switches: record.domain_switches,
         interrupts: record.interrupts,
+        traced: record.traced != 0,
     }
 }
 

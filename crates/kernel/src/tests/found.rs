@@ -1,0 +1,58 @@
+//! What the fuzzer found, as it printed it.
+
+use super::action::Act::*;
+use super::action::step;
+use super::hostile::run;
+
+/// CPU 2 was asked to take two that CPU 1 could not run, and took one: nobody told CPU 1 that the other still waits.
+#[test]
+fn what_a_cpu_does_not_take_is_not_forgotten() {
+    run(
+        &[
+            step(0, Spawn, [0, 100, 0, 93, 0, 1]),
+            step(0, Map, [3, 0, 0, 24, 0, 0]),
+            step(1, Unmap, [0, 22, 0, 0, 0, 0]),
+            step(0, Spawn, [0, 100, 0, 93, 0, 2]),
+            step(2, Raw, [0, 0, 0, 0, 0, 0]),
+            step(1, Sweep, [0, 0, 0, 0, 0, 0]),
+        ],
+        false,
+    );
+}
+
+/// One virtual CPU waits for a capability to be free, another gives that capability itself back.
+#[test]
+fn who_revokes_a_capability_learns_that_it_is_gone() {
+    run(
+        &[
+            step(0, CreateVcpu, [0, 0, 0, 0, 0, 0]),
+            step(0, Start, [0, 0, 0, 0, 0, 0]),
+            step(0, CreateMemory, [0, 0, 0, 0, 0, 0]),
+            step(0, Derive, [0, 0, 0, 0, 0, 0]),
+            step(0, Derive, [0, 0, 0, 0, 0, 0]),
+            step(0, Revoke, [0, 0xc0, 0, 0, 0, 0]),
+            step(1, Release, [1, 0, 0, 0, 0, 0]),
+        ],
+        false,
+    );
+}
+
+/// Two virtual CPUs wait for the same capability to be free; a third frees it.
+#[test]
+fn all_who_revoke_a_capability_are_woken() {
+    run(
+        &[
+            step(0, CreateVcpu, [0, 0, 0, 0, 0, 0]),
+            step(0, Start, [0, 0, 0, 0, 0, 0]),
+            step(0, CreateVcpu, [0, 0, 0, 0, 0, 0]),
+            step(0, Start, [0, 0, 0, 0, 0, 0]),
+            step(0, CreateMemory, [0, 0, 0, 0, 0, 0]),
+            step(0, Derive, [0, 0, 0, 0, 0, 0]),
+            step(0, Derive, [0, 0, 0, 0, 0, 0]),
+            step(0, Revoke, [0, 0xc0, 0, 0, 0, 0]),
+            step(1, Revoke, [0, 0xc0, 0, 0, 0, 0]),
+            step(2, Release, [0, 0, 0, 0, 0, 0]),
+        ],
+        false,
+    );
+}
