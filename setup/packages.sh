@@ -2,6 +2,25 @@
 # Debian packages unpacked into the cache, not installed: that needs no root, and nothing that the user has is replaced or
 # stands in the way. Sourced after lib.sh.
 
+# ensure_unpacked NAME WHY FINISH PACKAGE...: the packages, with the libraries that they need and this system lacks, in
+# $CACHE/packages/NAME. FINISH FOLDER adds what they need beside, and dies if they do not work.
+ensure_unpacked() {
+	[ -d "$CACHE/packages/$1" ] || with_lock packages unpack_once "$@"
+}
+
+unpack_once() {
+	local name=$1 why=$2 finish=$3 place=$CACHE/packages/$1 work=$CACHE/packages/.$1 packages
+	shift 3
+	[ ! -d "$place" ] || return 0 # another run made it while this one waited
+	say "$why; Debian's goes into $place, and nothing is installed"
+	prepare_private_apt "$work/apt" "$name"
+	mapfile -t packages < <(with_libraries '^$' "$@")
+	unpack_packages "$work" "$name" "${packages[@]}"
+	"$finish" "$work/root"
+	mv -T "$work/root" "$place"
+	rm -rf "$work"
+}
+
 # private_apt get|cache ARGUMENT...: apt with lists and status of its own, so that it needs no root, and with an empty
 # status, so that the packages that the user has cannot conflict with ours.
 private_apt() {
