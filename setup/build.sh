@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Building the executables of Selkis, each in a cargo build of its own. Sourced after lib.sh and toolchain.sh.
+# Building the executables of Selkis, each in a cargo build of its own. Sourced after lib.sh, packages.sh and toolchain.sh.
 #
 # cargo unifies the features of one build, and wasmtime is in three of ours with different ones: not at all (the
 # command), with `std` and the code generator (the compiler), without `std` (the runtime).

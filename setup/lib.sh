@@ -11,7 +11,7 @@ readonly SETUP_FAILED=125
 readonly ROOM_TO_RUN=4 ROOM_TO_BENCH=6 ROOM_TO_TEST=9
 
 # For a user who has to ask somebody else, once.
-readonly ALL_PACKAGES='gcc libc6-dev qemu-system-x86 ovmf python3-pip npm'
+readonly ALL_PACKAGES='gcc libc6-dev python3-pip npm'
 
 # Services and cron jobs may have no HOME; cargo and pip want one too.
 if [ -z "${HOME:-}" ]; then

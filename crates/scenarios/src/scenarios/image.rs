@@ -5,6 +5,7 @@ use crate::runner::{On, Platform, Scenario};
 use crate::selkis::{Context, run_command};
 use crate::verdict::{Failed, Verdict, check, check_eq};
 use diskimage::Window;
+use std::env;
 use std::fs;
 use std::io::{Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -21,9 +22,6 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario { name: "image-over-what-is-no-file", on: On::Only(Platform::Vm), run: over_what_is_no_file },
 ];
 
-/// Debian's `ovmf` package.
-const FIRMWARE: &str = "/usr/share/OVMF/OVMF_CODE.fd";
-const FIRMWARE_VARIABLES: &str = "/usr/share/OVMF/OVMF_VARS.fd";
 /// The firmware alone takes some seconds on an emulated CPU.
 const BOOT_TIME: Duration = Duration::from_secs(180);
 const SECTOR_BYTES: u64 = 512;
@@ -167,7 +165,9 @@ fn over_what_is_no_file(context: &Context) -> Verdict {
 /// Boots the image until the machine is off, which it must do by itself; what came over the serial port.
 fn boot(context: &Context, image: &Path, devices: &[&str]) -> Verdict<String> {
     let variables = context.folder().join("variables.fd");
-    fs::copy(FIRMWARE_VARIABLES, &variables)?;
+    let firmware = env::var_os("SELKIS_OVMF").map_or("/usr/share/OVMF".into(), PathBuf::from);
+    fs::copy(firmware.join("OVMF_VARS.fd"), &variables)?;
+    let code = firmware.join("OVMF_CODE.fd");
     let serial = context.folder().join("serial");
     let mut command = Command::new("qemu-system-x86_64");
     command.args([
@@ -182,7 +182,7 @@ fn boot(context: &Context, image: &Path, devices: &[&str]) -> Verdict<String> {
         "-nodefaults",
         "-no-reboot",
     ]);
-    command.args(["-drive", &format!("if=pflash,format=raw,readonly=on,file={FIRMWARE}")]);
+    command.args(["-drive", &format!("if=pflash,format=raw,readonly=on,file={}", code.display())]);
     command.args(["-drive", &format!("if=pflash,format=raw,file={}", variables.display())]);
     command.args(["-drive", &format!("if=none,id=disk,format=raw,readonly=on,file={}", image.display())]);
     command.args(["-device", "virtio-blk-pci,drive=disk,bootindex=0"]);
