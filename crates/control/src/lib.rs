@@ -16,6 +16,7 @@ extern crate alloc;
 mod frame;
 mod message;
 mod metrics;
+mod names;
 mod status;
 
 pub use frame::{
@@ -26,6 +27,7 @@ pub use message::{
     Stream,
 };
 pub use metrics::{METRICS_TYPE, metrics};
+pub use names::meant;
 pub use status::{
-    Counters, Cpu, Domain, End, LogSize, Memory, Phase, Platform, Program, State, System, Usage,
+    Counters, Cpu, Domain, End, LogSize, Memory, Phase, Platform, ProcessUsage, Program, State, System, Usage,
 };
