@@ -7,7 +7,7 @@ use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
-use bundle::{Bundle, Module, Plan};
+use bundle::{Bundle, Module, ProgramPlan};
 use runtime::process::{self, Limits};
 use runtime::trap::{self, Stop};
 use runtime::{LoadError, Process, Program, System, program};
@@ -20,39 +20,42 @@ pub fn module(boot: &'static BootInfo) -> Result<Module<'static>, Report> {
     Module::parse(entry::module(boot)).map_err(|error| Report::not_started("the boot module", error))
 }
 
-/// Reads a boot module that must hold a program.
+/// Reads a boot module that must hold programs.
 pub fn bundle(boot: &'static BootInfo) -> Result<Bundle<'static>, Report> {
     Bundle::parse(entry::module(boot)).map_err(|error| Report::not_started("the boot module", error))
 }
 
-/// Loads and runs the bundle's program. `host` has its providers, `idle` does its waiting.
+/// Loads and runs the bundle's first program. `host` has its providers, `idle` does its waiting.
 pub fn run<H: Host + 'static>(
     system: &'static System,
     bundle: Bundle<'static>,
     host: H,
     idle: impl FnMut(process::Wait) -> u64,
 ) -> Report {
-    let name = bundle.plan.program.clone();
-    let (engine, program) = match load(system, &bundle) {
+    // A plan has a program.
+    let plan = &bundle.plan.programs[0];
+    let (engine, program) = match load(system, &bundle, plan) {
         Ok(loaded) => loaded,
-        Err(error) => return Report::not_started(&name, error),
+        Err(error) => return Report::not_started(&plan.name, error),
     };
-    match start(system, &engine, program, bundle.plan, host) {
-        Ok(process) => Report::ended(&name, process.run(idle)),
-        Err(error) => Report::not_started(&name, error),
+    match start(system, &engine, program, plan, host) {
+        Ok(process) => Report::ended(&plan.name, process.run(idle)),
+        Err(error) => Report::not_started(&plan.name, error),
     }
 }
 
 fn load(
     system: &'static System,
     bundle: &Bundle<'static>,
+    plan: &ProgramPlan,
 ) -> Result<(wasmtime::Engine, &'static Program), LoadError> {
     let engine = program::engine(system, cpu::has_feature)?;
     // Both stay for as long as the domain: code must not go while an upcall may look at it.
     let helper = Box::leak(Box::new(Program::load(&engine, bundle.trap_helper, cpu::has_feature)?));
     trap::set_helper(helper);
     helper.spring(&engine)?;
-    let program = Box::leak(Box::new(Program::load(&engine, bundle.program, cpu::has_feature)?));
+    let artifact = bundle.artifacts[plan.artifact as usize];
+    let program = Box::leak(Box::new(Program::load(&engine, artifact, cpu::has_feature)?));
     Ok((engine, program))
 }
 
@@ -60,7 +63,7 @@ fn start<H: Host + 'static>(
     system: &'static System,
     engine: &wasmtime::Engine,
     program: &'static Program,
-    plan: Plan,
+    plan: &ProgramPlan,
     mut host: H,
 ) -> Result<Process, String> {
     let failed = |error: wasmtime::Error| format!("{error:#}");
@@ -74,7 +77,7 @@ fn start<H: Host + 'static>(
     if !unserved.is_empty() {
         return Err(imports_nobody_serves(&unserved));
     }
-    let beginning = beginning(&mut host, &plan)?;
+    let beginning = beginning(&mut host, plan)?;
     let deadline_ns =
         plan.timeout_ns.map_or(Request::NEVER, |timeout| system.now_ns().saturating_add(timeout));
     let limits = Limits { memory_bytes_max: plan.memory_bytes_max, deadline_ns };
@@ -101,7 +104,7 @@ fn imports_nobody_serves(imports: &[String]) -> String {
 }
 
 /// What the program begins with; opens the granted directories.
-fn beginning<H: Host>(host: &mut H, plan: &Plan) -> Result<Start, String> {
+fn beginning<H: Host>(host: &mut H, plan: &ProgramPlan) -> Result<Start, String> {
     let mut directories = Vec::new();
     for (number, directory) in plan.directories.iter().enumerate() {
         let handle = host

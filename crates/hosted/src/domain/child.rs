@@ -69,9 +69,10 @@ pub fn serve() -> Result<u8, ServeError> {
     let status = launch(Launch {
         runtime: domain.runtime,
         plan: domain.plan,
-        program: domain.program,
+        artifacts: domain.artifacts,
         trap_helper: domain.trap_helper,
         host: Box::new(linux_host(LinuxStreams::new(), LinuxFiles::new(domain.grants), entropy)),
+        wire: None,
         cell,
     })?;
     Ok(status)

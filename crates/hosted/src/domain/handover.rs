@@ -1,6 +1,6 @@
 //! What a parent gives the process of a domain: one message on the child's standard input, a socket. Its descriptors are,
-//! in this order, the description (a file in memory), the null device, the library OS, the program, the trap helper,
-//! the granted directories, and the door of its control group if there is one.
+//! in this order, the description (a file in memory), the null device, the library OS, the trap helper,
+//! the programs, the granted directories, and the door of its control group if there is one.
 
 use super::{Confinement, Domain, Quotas};
 use crate::files::Grant;
@@ -31,6 +31,7 @@ struct Description {
     parent: u32,
     runtime: PathBuf,
     plan: Plan,
+    artifacts: usize,
     access: Vec<Access>,
     quotas: Quotas,
     confinement: Confinement,
@@ -52,6 +53,7 @@ pub fn give(domain: &Domain, door: Option<&File>) -> io::Result<OwnedFd> {
         parent: std::process::id(),
         runtime: domain.runtime.path.clone(),
         plan: domain.plan.clone(),
+        artifacts: domain.artifacts.len(),
         access: domain.grants.iter().map(|grant| grant.access).collect(),
         quotas: domain.quotas.clone(),
         confinement: domain.confinement,
@@ -60,13 +62,13 @@ pub fn give(domain: &Domain, door: Option<&File>) -> io::Result<OwnedFd> {
     let words = File::from(rustix::fs::memfd_create("selkis-domain", MemfdFlags::CLOEXEC)?);
     words.write_all_at(&description, 0)?;
     let null = File::open("/dev/null")?;
-    let files = [&words, &null, &domain.runtime.file, &domain.program, &domain.trap_helper];
+    let files = [&words, &null, &domain.runtime.file, &domain.trap_helper];
     let directories = domain.grants.iter().map(|grant| &grant.directory);
-    let all = files.into_iter().chain(directories).chain(door);
+    let all = files.into_iter().chain(&domain.artifacts).chain(directories).chain(door);
     let descriptors: Vec<BorrowedFd<'_>> = all.map(AsFd::as_fd).collect();
     if descriptors.len() >= DESCRIPTORS_MAX {
         let most = DESCRIPTORS_MAX - files.len() - 1;
-        let why = format!("a domain can be given {most} directories at most");
+        let why = format!("a domain can be given {most} programs and directories at most");
         return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
     }
     let (ours, childs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
@@ -96,13 +98,14 @@ pub fn take(socket: BorrowedFd<'_>) -> Option<Handover> {
     let description = read_description(&next()?)?;
     let null = next()?.into();
     let runtime = Runtime { path: description.runtime, file: next()? };
-    let (program, trap_helper) = (next()?, next()?);
+    let trap_helper = next()?;
+    let artifacts = (0..description.artifacts).map(|_| next()).collect::<Option<_>>()?;
     let grants = description.access.iter().map(|access| Some(Grant { directory: next()?, access: *access }));
     let grants = grants.collect::<Option<_>>()?;
     let domain = Domain {
         runtime,
         plan: description.plan,
-        program,
+        artifacts,
         trap_helper,
         grants,
         quotas: description.quotas,

@@ -12,7 +12,7 @@ use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 use bundle::{Console as Mode, Terminals};
-use link::{Credit, Frame, FromHost, GuestDecoder, split_body};
+use link::{Credit, Frame, FromHost, GuestDecoder, Input as Standard, Process, split_body};
 use ring::Side;
 use runtime::System;
 use spin::Mutex;
@@ -57,15 +57,15 @@ pub fn open(system: &'static System, boot: &BootInfo, mode: Mode) -> Result<(), 
         (Mode::Framed(terminals), Some(_)) => (Talk::Frames(GuestDecoder::new()), terminals),
         (Mode::Framed(_), None) => return Err(String::from("it has no virtio console")),
         (Mode::Raw, _) => (Talk::Plain, Terminals::all(bundle::Terminal::Yes)),
-        (Mode::Host, _) => return Err(String::from("the bundle was made for a Linux process")),
+        (Mode::Host | Mode::Wire, _) => return Err(String::from("the bundle was made for a Linux process")),
     };
     let mut channel = Channel {
         wire,
         talk,
         terminals,
         input: VecDeque::new(),
+        allowed: Standard::NEW,
         used: 0,
-        input_ended: false,
         closed: StreamSet::NONE,
         credit: PerOutput { output: Credit::OUTPUT, error: Credit::OUTPUT },
         cancelled: false,
@@ -146,9 +146,10 @@ pub struct Channel {
     talk: Talk,
     terminals: Terminals,
     input: VecDeque<u8>,
+    /// What the host may still send.
+    allowed: Standard,
     /// Input that the program has taken since the host was last told.
     used: usize,
-    input_ended: bool,
     /// Output streams that nobody reads any more.
     closed: StreamSet,
     /// How much the host has room for, if it speaks frames.
@@ -167,7 +168,7 @@ impl Channel {
     pub fn read(&mut self, into: &mut [u8]) -> Input {
         self.pump();
         if self.input.is_empty() {
-            return if self.input_ended || self.broken { Input::End } else { Input::NotReady };
+            return if self.allowed.has_ended() || self.broken { Input::End } else { Input::NotReady };
         }
         let count = into.len().min(self.input.len());
         let (first, second) = self.input.as_slices();
@@ -211,7 +212,7 @@ impl Channel {
     pub fn ready(&mut self, streams: StreamSet) -> StreamSet {
         self.pump();
         let mut ready = StreamSet::NONE;
-        if !self.input.is_empty() || self.input_ended || self.broken {
+        if !self.input.is_empty() || self.allowed.has_ended() || self.broken {
             ready = ready.union(StreamSet::INPUT);
         }
         if self.flush() || self.broken {
@@ -269,42 +270,55 @@ impl Channel {
     }
 
     fn take_in(&mut self, mut bytes: &[u8]) {
-        let Talk::Frames(decoder) = &mut self.talk else {
-            self.cancelled |= bytes.contains(&CONTROL_C);
-            self.input.extend(bytes.iter().filter(|byte| **byte != CONTROL_C));
-            return;
-        };
-        loop {
+        while !self.broken {
+            let Talk::Frames(decoder) = &mut self.talk else {
+                self.cancelled |= bytes.contains(&CONTROL_C);
+                self.input.extend(bytes.iter().filter(|byte| **byte != CONTROL_C));
+                return;
+            };
             match decoder.next(&mut bytes) {
-                Ok(Some(FromHost::StdinData(bytes))) => self.input.extend(bytes),
-                Ok(Some(FromHost::StdinEnd)) => self.input_ended = true,
-                Ok(Some(FromHost::Cancel)) => self.cancelled = true,
-                Ok(Some(FromHost::StdoutClosed)) => self.closed = self.closed.union(StreamSet::OUTPUT),
-                Ok(Some(FromHost::StderrClosed)) => self.closed = self.closed.union(StreamSet::ERROR),
-                Ok(Some(FromHost::StdoutCredit { bytes })) => self.credit.output.grant(bytes),
-                Ok(Some(FromHost::StderrCredit { bytes })) => self.credit.error.grant(bytes),
+                Ok(Some((Process::FIRST, event))) => self.broken = self.hear(event).is_err(),
                 Ok(None) => return,
-                Err(_) => {
-                    self.broken = true;
-                    return;
-                }
+                // There is one process.
+                Ok(Some(_)) | Err(_) => self.broken = true,
             }
         }
+    }
+
+    fn hear(&mut self, event: FromHost<'_>) -> Result<(), link::Error> {
+        match event {
+            FromHost::StdinData(bytes) => {
+                self.allowed.take(bytes)?;
+                self.input.extend(bytes);
+            }
+            FromHost::StdinEnd => self.allowed.end()?,
+            FromHost::Cancel => self.cancelled = true,
+            FromHost::StdoutClosed => self.closed = self.closed.union(StreamSet::OUTPUT),
+            FromHost::StderrClosed => self.closed = self.closed.union(StreamSet::ERROR),
+            FromHost::StdoutCredit { bytes } => self.credit.output.grant(bytes),
+            FromHost::StderrCredit { bytes } => self.credit.error.grant(bytes),
+            // It runs from the beginning to the end.
+            FromHost::Start { .. } | FromHost::Shutdown | FromHost::Measure => {
+                return Err(link::Error::NoSuchProcess(Process::NONE));
+            }
+        }
+        Ok(())
     }
 
     /// Lets the host send `bytes` more.
     fn grant(&mut self, bytes: usize) {
         let bytes = bytes as u32;
-        if let Talk::Frames(decoder) = &mut self.talk {
-            decoder.grant(bytes);
+        if let Talk::Frames(_) = self.talk {
+            self.allowed.grant(bytes);
             self.frame(Frame::StdinCredit { bytes });
         }
     }
 
-    /// Sends a frame; what the wire has no room for waits in the outbox.
+    /// Sends a frame of the one process, or nobody's; what the wire has no room for waits in the outbox.
     fn frame(&mut self, frame: Frame<'_>) {
+        let process = if let Frame::Hello = frame { Process::NONE } else { Process::FIRST };
         // Nothing here is longer than a frame can be, but the message of an exit might.
-        let Ok(head) = frame.head() else { return };
+        let Ok(head) = frame.head(process) else { return };
         let parts = [head.as_ref(), frame.body()];
         let taken = if self.flush() { self.try_write(&parts) } else { 0 };
         let in_body = taken.saturating_sub(parts[0].len());

@@ -37,12 +37,12 @@ pub fn main(system: &'static System, boot: &'static BootInfo) -> u8 {
 
 fn start(system: &'static System, boot: &'static BootInfo) -> Result<Report, Report> {
     let bundle = match run::module(boot)? {
-        Module::Program(bundle) => bundle,
+        Module::Programs(bundle) => bundle,
         Module::System(description) => return root::run(system, boot, description),
     };
     prepare(system, boot, &bundle).map_err(|reason| Report::not_started("the machine", reason))?;
-    let host =
-        machine_host(boot, &bundle).map_err(|reason| Report::not_started(&bundle.plan.program, reason))?;
+    let name = &bundle.plan.programs[0].name;
+    let host = machine_host(boot, &bundle).map_err(|reason| Report::not_started(name, reason))?;
     let idle = |wait: process::Wait| {
         console::sleep(system, wait.deadline_ns);
         0
@@ -62,10 +62,9 @@ fn prepare(system: &'static System, boot: &'static BootInfo, bundle: &Bundle<'_>
 type MachineHost = Providers<MachineClock, Generator, MachineStreams, Tree<'static>, MachineWait>;
 
 fn machine_host(boot: &'static BootInfo, bundle: &Bundle<'static>) -> Result<MachineHost, String> {
-    let grants: Result<Vec<Grant>, String> = bundle
-        .plan
-        .directories
-        .iter()
+    let programs = bundle.plan.programs.iter();
+    let grants: Result<Vec<Grant>, String> = programs
+        .flat_map(|program| &program.directories)
         .map(|directory| match &directory.source {
             DirectorySource::Copy(nodes) => Ok(Grant { access: directory.access, nodes: nodes.to_owned() }),
             DirectorySource::Host(_) => Err(format!("{} is on another machine", directory.guest)),

@@ -15,7 +15,7 @@ use alloc::vec::Vec;
 use bundle::Start;
 use bundle::system::{Contents, Domain, Image};
 use control::{Counters, End, Memory, Stream, Usage};
-use link::{Frame, FromGuest, HostDecoder, OUTPUT_BYTES_MAX};
+use link::{Error as LinkError, Frame, FromGuest, HostDecoder, OUTPUT_BYTES_MAX, Process};
 use ring::Side;
 use runtime::System;
 
@@ -234,12 +234,11 @@ impl Child {
     }
 
     /// What it says. Nothing depends on its keeping to its credit: a log takes what there is room for.
-    fn take_in(
-        &mut self,
-        mut bytes: &[u8],
-        write: &mut impl FnMut(Stream, &[u8]),
-    ) -> Result<(), link::Error> {
-        while let Some(event) = self.decoder.next(&mut bytes)? {
+    fn take_in(&mut self, mut bytes: &[u8], write: &mut impl FnMut(Stream, &[u8])) -> Result<(), LinkError> {
+        while let Some((process, event)) = self.decoder.next(&mut bytes)? {
+            if ![Process::FIRST, Process::NONE].contains(&process) {
+                return Err(LinkError::NoSuchProcess(process));
+            }
             match event {
                 FromGuest::Stdout(bytes) => {
                     self.written[0] = self.written[0].saturating_add(bytes.len() as u32);
@@ -250,7 +249,11 @@ impl Child {
                     write(Stream::Error, bytes);
                 }
                 FromGuest::ExitMessage(bytes) => write(Stream::Error, bytes),
-                FromGuest::Hello | FromGuest::StdinCredit { .. } | FromGuest::Exit { .. } => {}
+                FromGuest::Hello
+                | FromGuest::Started
+                | FromGuest::StdinCredit { .. }
+                | FromGuest::Usage(_)
+                | FromGuest::Exit { .. } => {}
             }
         }
         self.give_credit();
@@ -267,9 +270,9 @@ impl Child {
         }
     }
 
-    /// Says something, if there is room for all of it: there always is, if the child listens.
+    /// Says something to its one process, if there is room for all of it: there always is, if the child listens.
     fn say(&mut self, frame: Frame<'_>) -> Said {
-        let Ok(head) = frame.head() else { return Said::No };
+        let Ok(head) = frame.head(Process::FIRST) else { return Said::No };
         let head = head.as_ref();
         match self.wire.room() {
             Ok(room) if room >= head.len() => match self.wire.write(&[head]) {

@@ -265,11 +265,12 @@ fn cpu(record: CpuRecord) -> Cpu {
 
 fn setup(domain: &bundle::system::Domain) -> DomainSetup {
     use bundle::system::Restart as Wanted;
+    let program = &domain.programs[0];
     DomainSetup {
         name: domain.name.clone(),
         memory_quota_bytes: domain.memory_bytes,
-        program: domain.program.clone(),
-        restart: match domain.restart {
+        program: program.name.clone(),
+        restart: match program.restart {
             Wanted::Never => Restart::Never,
             Wanted::OnFailure => Restart::OnFailure,
             Wanted::Always => Restart::Always,
