@@ -52,7 +52,7 @@ impl From<LaunchError> for ServeError {
 pub fn serve() -> Result<u8, ServeError> {
     let stdin = io::stdin();
     close_inherited();
-    let Handover { parent, null, domain, door } =
+    let Handover { parent, null, domain, wire, door } =
         handover::take(stdin.as_fd()).ok_or(ServeError::NotStarted)?;
     leash(parent)?;
     rustix::stdio::dup2_stdin(&null)
@@ -72,7 +72,7 @@ pub fn serve() -> Result<u8, ServeError> {
         artifacts: domain.artifacts,
         trap_helper: domain.trap_helper,
         host: Box::new(linux_host(LinuxStreams::new(), LinuxFiles::new(domain.grants), entropy)),
-        wire: None,
+        wire: Some(wire),
         cell,
     })?;
     Ok(status)

@@ -1,5 +1,5 @@
 //! What a parent gives the process of a domain: one message on the child's standard input, a socket. Its descriptors are,
-//! in this order, the description (a file in memory), the null device, the library OS, the trap helper,
+//! in this order, the description (a file in memory), the null device, the library OS, the trap helper, its end of the wire,
 //! the programs, the granted directories, and the door of its control group if there is one.
 
 use super::{Confinement, Domain, Quotas};
@@ -17,6 +17,7 @@ use std::io::{self, IoSlice, IoSliceMut, Read};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
 /// The message itself says nothing: what matters are its descriptors.
@@ -43,12 +44,23 @@ pub struct Handover {
     pub parent: u32,
     pub null: OwnedFd,
     pub domain: Domain,
+    /// The way to the parent.
+    pub wire: OwnedFd,
     /// What has to be written to, to be in the domain's control group.
     pub door: Option<File>,
 }
 
-/// The child's end of a socket, on which all lies ready. Nobody has the other end any more.
-pub fn give(domain: &Domain, door: Option<&File>) -> io::Result<OwnedFd> {
+/// What a parent has when all lies ready.
+#[derive(Debug)]
+pub struct Given {
+    /// The child's end of the socket on which it lies. Nobody has the other end any more.
+    pub socket: OwnedFd,
+    /// The way to the child.
+    pub wire: UnixStream,
+}
+
+/// Makes everything ready for a child.
+pub fn give(domain: &Domain, door: Option<&File>) -> io::Result<Given> {
     let description = Description {
         parent: std::process::id(),
         runtime: domain.runtime.path.clone(),
@@ -62,7 +74,9 @@ pub fn give(domain: &Domain, door: Option<&File>) -> io::Result<OwnedFd> {
     let words = File::from(rustix::fs::memfd_create("selkis-domain", MemfdFlags::CLOEXEC)?);
     words.write_all_at(&description, 0)?;
     let null = File::open("/dev/null")?;
-    let files = [&words, &null, &domain.runtime.file, &domain.trap_helper];
+    let (wire, childs_wire) = UnixStream::pair()?;
+    let childs_wire = File::from(OwnedFd::from(childs_wire));
+    let files = [&words, &null, &domain.runtime.file, &domain.trap_helper, &childs_wire];
     let directories = domain.grants.iter().map(|grant| &grant.directory);
     let all = files.into_iter().chain(&domain.artifacts).chain(directories).chain(door);
     let descriptors: Vec<BorrowedFd<'_>> = all.map(AsFd::as_fd).collect();
@@ -76,7 +90,7 @@ pub fn give(domain: &Domain, door: Option<&File>) -> io::Result<OwnedFd> {
     let mut control = SendAncillaryBuffer::new(&mut space);
     assert!(control.push(SendAncillaryMessage::ScmRights(&descriptors)), "there is room for the most");
     sendmsg(&ours, &[IoSlice::new(&GREETING)], &mut control, SendFlags::empty())?;
-    Ok(childs)
+    Ok(Given { socket: childs, wire })
 }
 
 /// Takes what [`give`] sent; `None` if this is no such socket or no such message.
@@ -98,7 +112,7 @@ pub fn take(socket: BorrowedFd<'_>) -> Option<Handover> {
     let description = read_description(&next()?)?;
     let null = next()?.into();
     let runtime = Runtime { path: description.runtime, file: next()? };
-    let trap_helper = next()?;
+    let (trap_helper, wire) = (next()?, next()?.into());
     let artifacts = (0..description.artifacts).map(|_| next()).collect::<Option<_>>()?;
     let grants = description.access.iter().map(|access| Some(Grant { directory: next()?, access: *access }));
     let grants = grants.collect::<Option<_>>()?;
@@ -111,7 +125,7 @@ pub fn take(socket: BorrowedFd<'_>) -> Option<Handover> {
         quotas: description.quotas,
         confinement: description.confinement,
     };
-    Some(Handover { parent: description.parent, null, domain, door: next() })
+    Some(Handover { parent: description.parent, null, domain, wire, door: next() })
 }
 
 fn read_description(mut file: &File) -> Option<Description> {
