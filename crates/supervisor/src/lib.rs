@@ -22,6 +22,7 @@ extern crate alloc;
 mod answer;
 mod backoff;
 mod domain;
+mod domain_link;
 mod event;
 mod life;
 mod log;
@@ -33,6 +34,7 @@ mod usage;
 
 pub use answer::{Answer, Progress};
 pub use backoff::{FIRST_NS, MAX_NS, STABLE_NS};
+pub use domain_link::DomainLink;
 pub use event::{
     DomainId, DomainSetup, Effect, Event, Next, Notice, ProcessId, ProgramSetup, Restart, Setup,
 };
