@@ -341,7 +341,7 @@ mod tests {
                 memory_bytes: 64 << 20,
                 share: 100,
                 budget_ns: 0,
-                programs: vec![Program { name: String::from("web"), restart: Restart::Always }],
+                programs: vec![Program { name: String::from("web"), instances: 2, restart: Restart::Always }],
                 parts: vec![Part { at: 0, offset: 2 * PAGE_SIZE, length: PAGE_SIZE }],
                 start_at: PAGE_SIZE,
                 module_bytes: 2 * PAGE_SIZE,

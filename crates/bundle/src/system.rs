@@ -97,7 +97,9 @@ pub struct Domain {
 pub struct Program {
     /// Its name.
     pub name: String,
-    /// When it is started again.
+    /// How many processes of it there are; not 0.
+    pub instances: u32,
+    /// When one is started again.
     pub restart: Restart,
 }
 

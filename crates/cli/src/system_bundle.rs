@@ -59,7 +59,7 @@ impl Packer {
         let plan = Plan {
             programs: programs.map(|(program, sources)| program_plan(program, &files, sources)).collect(),
             console: Console::Framed(Terminals::all(Terminal::No)),
-            begin: Begin::AtOnce,
+            begin: Begin::WhenTold,
             seed: None,
         };
         let plan = self.pages.add(&Layout::encode_plan(&plan)).map_err(write)?;
@@ -148,7 +148,7 @@ fn listed(program: &Program) -> Listed {
         manifest::Restart::OnFailure => Restart::OnFailure,
         manifest::Restart::Always => Restart::Always,
     };
-    Listed { name: program.name.to_string(), restart }
+    Listed { name: program.name.to_string(), instances: program.instances, restart }
 }
 
 fn write(error: io::Error) -> Failure {

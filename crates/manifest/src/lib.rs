@@ -36,11 +36,11 @@ mod read;
 mod table;
 pub mod units;
 
-pub use bundle::Access;
+pub use bundle::{Access, PROGRAMS_MAX};
 pub use check::Machine;
 pub use mistake::{Mistake, Mistakes, Position, ReadError, Wrong};
 pub use name::{Name, NameError};
-pub use read::{CPU_SHARE_MAX, CPUS_MAX, PROCESSES_MAX, PROGRAMS_MAX, TEXT_BYTES_MAX};
+pub use read::{CPU_SHARE_MAX, CPUS_MAX, PROCESSES_MAX, TEXT_BYTES_MAX};
 pub use table::nearest;
 
 use std::path::PathBuf;

@@ -4,6 +4,7 @@ use crate::mistake::{Mistake, Mistakes, Position, ReadError, Wrong};
 use crate::table::{Reader, Table, Value, nearest};
 use crate::units::{ByteCount, UnitError, parse_duration};
 use crate::{Access, Directory, Domain, Mitigations, Name, Program, Restart, System};
+use bundle::PROGRAMS_MAX;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read;
@@ -19,9 +20,6 @@ pub const CPU_SHARE_MAX: u32 = 10_000;
 pub const CPUS_MAX: u32 = 256;
 /// The greatest `processes`: an address space holds so many linear memories of 4 GiB.
 pub const PROCESSES_MAX: u32 = 32_000;
-
-/// The most programs of a domain. Each may have many instances.
-pub const PROGRAMS_MAX: usize = 128;
 
 const CPU_SHARE: u32 = 100;
 const CPUS: u32 = 1;

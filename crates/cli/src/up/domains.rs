@@ -67,7 +67,7 @@ fn domain(
     }
     Ok(Domain {
         runtime,
-        plan: Plan { programs, console: Console::Host, begin: Begin::AtOnce, seed: None },
+        plan: Plan { programs, console: Console::Wire, begin: Begin::WhenTold, seed: None },
         trap_helper: duplicate(files[0], &compiled[files[0]].trap_helper)?,
         artifacts: files.iter().map(artifact).collect::<Result<_, _>>()?,
         grants,
