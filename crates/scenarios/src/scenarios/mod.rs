@@ -4,6 +4,7 @@ mod basics;
 mod bounds;
 mod broken;
 mod clients;
+mod crowd;
 mod grants;
 mod image;
 mod interruption;
@@ -24,6 +25,7 @@ pub fn all() -> Vec<Scenario> {
         interruption::SCENARIOS,
         systems::SCENARIOS,
         clients::SCENARIOS,
+        crowd::SCENARIOS,
     ]
     .concat()
 }

@@ -131,9 +131,9 @@ fn mistakes(context: &Context) -> Verdict {
         &["memory"],
     )?;
     let two = format!(
-        "{domain}name = \"one\"\nfile = \"wrong.toml\"\nmemory = \"1MiB\"\n[[domains.a.programs]]\nname = \"two\"\nfile = \"wrong.toml\"\nmemory = \"1MiB\"\n"
+        "[domains.a]\nmemory = \"64MiB\"\nprocesses = 1\n[[domains.a.programs]]\nname = \"one\"\nfile = \"wrong.toml\"\nmemory = \"1MiB\"\n[[domains.a.programs]]\nname = \"two\"\nfile = \"wrong.toml\"\nmemory = \"1MiB\"\n"
     );
-    told(&two, &["wrong.toml:7:", "two"])?;
+    told(&two, &["wrong.toml:1:", "2 processes"])?;
     told(&format!("{domain}file = \"wrong.toml\"\n"), &["wrong.toml"])?;
     up_once(context, "nowhere.toml", &[])?.exits(125)?.says(&["nowhere.toml"])?;
     Ok(())
