@@ -65,6 +65,12 @@ describe_part() {
 		CARGO_ARGS=(-p image-bench-runtime --target-dir "$TARGET/runtime" --target images/runtime/x86_64-unknown-none.json
 			'-Zbuild-std=core,alloc' -Zjson-target-spec)
 		;;
+	step-runtime)
+		TITLE='the library OS that interrupts programs' NAME=selkis-step-runtime
+		MADE=runtime/x86_64-unknown-none/release/selkis-step-runtime
+		CARGO_ARGS=(-p image-step-runtime --target-dir "$TARGET/runtime" --target images/runtime/x86_64-unknown-none.json
+			'-Zbuild-std=core,alloc' -Zjson-target-spec)
+		;;
 	peer)
 		TITLE='the peer, wasmtime for Linux (about 5 minutes the first time)' NAME=selkis-peer
 		MADE=peer/x86_64-unknown-linux-gnu/release/selkis-peer

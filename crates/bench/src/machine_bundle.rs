@@ -1,7 +1,7 @@
 //! What the machine boots with: the program, and a plan that has it speak through the serial port.
 
 use crate::Failure;
-use bundle::{Console, Item, Kind, Layout, Plan, Seed};
+use bundle::{Console, Item, Kind, Layout, Plan, ProgramPlan, Seed};
 use std::path::Path;
 
 /// What `./selkis run --memory` gives if nobody says otherwise.
@@ -12,21 +12,22 @@ const MEMORY_BYTES_MAX: u64 = 256 << 20;
 /// # Errors
 /// If a part cannot be read.
 pub fn bundle(arguments: &[&str], program: &Path, helper: &Path, runtime: &Path) -> Result<Vec<u8>, Failure> {
-    let plan = Layout::encode_plan(&Plan {
-        program: arguments.first().copied().unwrap_or_default().to_owned(),
+    let measured = ProgramPlan {
+        name: arguments.first().copied().unwrap_or_default().to_owned(),
+        artifact: 0,
         arguments: arguments.iter().map(|word| word.as_bytes().to_vec()).collect(),
         environment: Vec::new(),
         memory_bytes_max: MEMORY_BYTES_MAX,
         timeout_ns: None,
-        console: Console::Raw,
+        cpu_ns_max: None,
         directories: Vec::new(),
-        seed: Some(Seed([1; 32])),
-    });
+    };
+    let plan = Plan::of_one(measured, Console::Raw, Some(Seed([1; 32])));
     let parts = [
         (Kind::Program, std::fs::read(program)?),
         (Kind::TrapHelper, std::fs::read(helper)?),
         (Kind::Image, std::fs::read(runtime)?),
-        (Kind::Plan, plan),
+        (Kind::Plan, Layout::encode_plan(&plan)),
     ];
     let items = parts.each_ref().map(|(kind, bytes)| Item { kind: *kind, length: bytes.len() as u64 });
     let layout = Layout::new(&items);

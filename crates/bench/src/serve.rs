@@ -2,7 +2,7 @@
 //! throws away what the program writes and passes on the lines of the measurement.
 
 use crate::Failure;
-use bundle::{Console, Plan};
+use bundle::{Console, Plan, ProgramPlan};
 use hosted::clock::seed;
 use hosted::files::LinuxFiles;
 use hosted::host::linux_host;
@@ -26,21 +26,22 @@ pub fn serve(
     helper: &Path,
     words: &[String],
 ) -> core::result::Result<u8, Failure> {
-    let plan = Plan {
-        program: String::from("measured"),
+    let measured = ProgramPlan {
+        name: String::from("measured"),
+        artifact: 0,
         arguments: words.iter().map(|word| word.as_bytes().to_vec()).collect(),
         environment: Vec::new(),
         memory_bytes_max: MEMORY_BYTES_MAX,
         timeout_ns: None,
-        console: Console::Host,
+        cpu_ns_max: None,
         directories: Vec::new(),
-        seed: None,
     };
+    let plan = Plan::of_one(measured, Console::Host, None);
     let entropy = Generator::new(Some(&seed()?), &[])?;
     let host = linux_host(Reader::default(), LinuxFiles::new(Vec::new()), entropy);
-    let (program, trap_helper) = (File::open(program)?, File::open(helper)?);
-    let runtime = Runtime::open(runtime)?;
-    Ok(launch(Launch { runtime, plan, program, trap_helper, host: Box::new(host), cell: None })?)
+    let (artifacts, trap_helper) = (vec![File::open(program)?], File::open(helper)?);
+    let (runtime, host) = (Runtime::open(runtime)?, Box::new(host));
+    Ok(launch(Launch { runtime, plan, artifacts, trap_helper, host, wire: None, cell: None })?)
 }
 
 /// Reads the measurement's lines.

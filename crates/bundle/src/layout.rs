@@ -1,5 +1,5 @@
 use crate::system::{Start, System};
-use crate::{Plan, checksum};
+use crate::{Plan, ProgramPlan, checksum};
 use abi::boot::ModuleHeader;
 use abi::{PAGE_SIZE, Span};
 use alloc::vec::Vec;
@@ -9,12 +9,20 @@ use serde::de::DeserializeOwned;
 /// "SELKBNDL", little-endian.
 const MAGIC: u64 = u64::from_le_bytes(*b"SELKBNDL");
 /// Goes up with every change of the layout or of [`Plan`].
-const VERSION: u64 = 2;
+const VERSION: u64 = 3;
 /// Table header: magic, version, number of entries.
 const TABLE_HEADER_WORDS: usize = 3;
 /// Kind, offset, length.
 const ENTRY_WORDS: usize = 3;
-const ITEMS_MAX: usize = 16;
+/// All that there can be beside programs: one of each other kind, with some to spare.
+const OTHER_ITEMS_MAX: usize = 16;
+const ITEMS_MAX: usize = PROGRAMS_MAX + OTHER_ITEMS_MAX;
+/// The table lies in the first page.
+const _: () =
+    assert!(ModuleHeader::BYTES + 8 * (TABLE_HEADER_WORDS + ENTRY_WORDS * ITEMS_MAX) <= PAGE_SIZE as usize);
+
+/// The most programs with code of their own in a bundle.
+pub const PROGRAMS_MAX: usize = 128;
 
 /// What an item of a bundle is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +30,7 @@ const ITEMS_MAX: usize = 16;
 pub enum Kind {
     /// A [`Plan`], after its checksum.
     Plan = 1,
-    /// The program, compiled: an [artifact](crate::artifact).
+    /// A program, compiled: an [artifact](crate::artifact). There may be several, which have their numbers by their order.
     Program = 2,
     /// The module whose one trap ends programs that have none of their own: an artifact.
     TrapHelper = 3,
@@ -60,7 +68,7 @@ impl Layout {
     /// Lays out `items`.
     ///
     /// # Panics
-    /// If there are more than 16: the caller's own list, not input.
+    /// If there are more than [`PROGRAMS_MAX`] programs and one of each other kind: the caller's own list, not input.
     pub fn new(items: &[Item]) -> Self {
         let mut end = PAGE_SIZE;
         let mut spans = Vec::new();
@@ -76,7 +84,7 @@ impl Layout {
     /// The first page of a bundle of `length` bytes in which these items lie.
     ///
     /// # Panics
-    /// If there are more than 16: the caller's own list, not input.
+    /// If there are more than [`PROGRAMS_MAX`] programs and one of each other kind: the caller's own list, not input.
     pub fn header(entries: &[(Kind, Span)], length: u64) -> Vec<u8> {
         assert!(entries.len() <= ITEMS_MAX);
         let image = entries.iter().find(|(kind, _)| *kind == Kind::Image);
@@ -121,7 +129,7 @@ pub enum BundleError {
     NotABundle,
     /// Made by another version of Selkis.
     Version,
-    /// An item lies outside of the bundle, or one that must be there is not.
+    /// An item lies outside of the bundle, or one that must be there is not: it may be a program of the plan.
     Table,
     /// The checksum of the plan, or of what stands in its place, does not fit, or it does not decode.
     Plan,
@@ -141,19 +149,19 @@ impl core::fmt::Display for BundleError {
 /// What a boot module holds.
 #[derive(Debug)]
 pub enum Module<'a> {
-    /// A program to be run.
-    Program(Bundle<'a>),
-    /// Domains to be started.
+    /// Programs to be run.
+    Programs(Bundle<'a>),
+    /// Domains to be started, each with a program.
     System(System),
 }
 
 /// A bundle that has been read.
 #[derive(Debug)]
 pub struct Bundle<'a> {
-    /// What to do.
+    /// What to do. It has a program, and each of its programs has its artifact.
     pub plan: Plan,
-    /// The program's artifact.
-    pub program: &'a [u8],
+    /// The programs' artifacts, by their numbers.
+    pub artifacts: Vec<&'a [u8]>,
     /// The trap helper's artifact.
     pub trap_helper: &'a [u8],
     /// File contents; empty if there are none.
@@ -167,24 +175,35 @@ impl<'a> Module<'a> {
     pub fn parse(module: &'a [u8]) -> Result<Self, BundleError> {
         let table = Table::parse(module)?;
         match table.item(Kind::System) {
-            Some(system) => decode(system).map(Self::System),
-            None => Bundle::read(&table).map(Self::Program),
+            Some(system) => {
+                let system: System = decode(system)?;
+                match system.domains.iter().any(|domain| domain.programs.is_empty()) {
+                    true => Err(BundleError::Table),
+                    false => Ok(Self::System(system)),
+                }
+            }
+            None => Bundle::read(&table).map(Self::Programs),
         }
     }
 }
 
 impl<'a> Bundle<'a> {
-    /// Reads a boot module that must hold a program.
+    /// Reads a boot module that must hold programs.
     pub fn parse(module: &'a [u8]) -> Result<Self, BundleError> {
         Self::read(&Table::parse(module)?)
     }
 
     fn read(table: &Table<'a>) -> Result<Self, BundleError> {
-        let plan = table.item(Kind::Plan).ok_or(BundleError::Table)?;
+        let plan: Plan = decode(table.item(Kind::Plan).ok_or(BundleError::Table)?)?;
+        let artifacts = table.items(Kind::Program).collect::<Option<Vec<_>>>().ok_or(BundleError::Table)?;
+        let is_there = |program: &ProgramPlan| (program.artifact as usize) < artifacts.len();
+        if plan.programs.is_empty() || !plan.programs.iter().all(is_there) {
+            return Err(BundleError::Table);
+        }
         let start = table.item(Kind::Start).map(|start| Start::parse(start).ok_or(BundleError::Plan));
         Ok(Self {
-            plan: decode(plan)?,
-            program: table.item(Kind::Program).ok_or(BundleError::Table)?,
+            plan,
+            artifacts,
             trap_helper: table.item(Kind::TrapHelper).ok_or(BundleError::Table)?,
             files: table.item(Kind::Files).unwrap_or_default(),
             start: start.transpose()?,
@@ -219,13 +238,21 @@ impl<'a> Table<'a> {
         Some(u64::from_le_bytes(bytes.try_into().ok()?))
     }
 
+    /// The one item of a kind, if it is there.
     fn item(&self, kind: Kind) -> Option<&'a [u8]> {
-        (0..self.count).map(|index| TABLE_HEADER_WORDS + index * ENTRY_WORDS).find_map(|at| {
-            (self.word(at)? == kind as u64).then_some(())?;
-            let start = usize::try_from(self.word(at + 1)?).ok()?;
-            let end = start.checked_add(usize::try_from(self.word(at + 2)?).ok()?)?;
-            self.module.get(start..end)
-        })
+        self.items(kind).next().flatten()
+    }
+
+    /// All items of a kind; `None` for what lies outside of the bundle.
+    fn items(&self, kind: Kind) -> impl Iterator<Item = Option<&'a [u8]>> {
+        (0..self.count)
+            .map(|index| TABLE_HEADER_WORDS + index * ENTRY_WORDS)
+            .filter(move |at| self.word(*at) == Some(kind as u64))
+            .map(|at| {
+                let start = usize::try_from(self.word(at + 1)?).ok()?;
+                let end = start.checked_add(usize::try_from(self.word(at + 2)?).ok()?)?;
+                self.module.get(start..end)
+            })
     }
 }
 
@@ -240,17 +267,20 @@ fn decode<T: DeserializeOwned>(item: &[u8]) -> Result<T, BundleError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Access, Console, Directory, DirectorySource, Node, NodeKind, Seed, Terminal, Terminals};
+    use crate::{
+        Access, Begin, Console, Directory, DirectorySource, Node, NodeKind, Seed, Terminal, Terminals,
+    };
     use alloc::{string::String, vec};
 
-    fn plan() -> Plan {
-        Plan {
-            program: String::from("hello.wasm"),
+    fn program(artifact: u32) -> ProgramPlan {
+        ProgramPlan {
+            name: String::from("hello.wasm"),
+            artifact,
             arguments: vec![b"hello".to_vec(), vec![0xff, 1]],
             environment: vec![b"A=b".to_vec()],
             memory_bytes_max: 256 << 20,
             timeout_ns: Some(1),
-            console: Console::Framed(Terminals { output: Terminal::Yes, ..Terminals::all(Terminal::No) }),
+            cpu_ns_max: Some(2),
             directories: vec![Directory {
                 guest: String::from("docs"),
                 access: Access::ReadOnly,
@@ -264,8 +294,12 @@ mod tests {
                     }]),
                 }]),
             }],
-            seed: Some(Seed([7; 32])),
         }
+    }
+
+    fn plan() -> Plan {
+        let console = Console::Framed(Terminals { output: Terminal::Yes, ..Terminals::all(Terminal::No) });
+        Plan::of_one(program(0), console, Some(Seed([7; 32])))
     }
 
     fn module() -> Vec<u8> {
@@ -293,7 +327,7 @@ mod tests {
     }
 
     fn system() -> System {
-        use crate::system::{Contents, Domain, Image, ImageAccess, Part, Region, Restart};
+        use crate::system::{Contents, Domain, Image, ImageAccess, Part, Program, Region, Restart};
         let contents = Contents::Module(PAGE_SIZE);
         let access = ImageAccess::Execute;
         System {
@@ -308,8 +342,7 @@ mod tests {
                 memory_bytes: 64 << 20,
                 share: 100,
                 budget_ns: 0,
-                program: String::from("web"),
-                restart: Restart::Always,
+                programs: vec![Program { name: String::from("web"), instances: 2, restart: Restart::Always }],
                 parts: vec![Part { at: 0, offset: 2 * PAGE_SIZE, length: PAGE_SIZE }],
                 start_at: PAGE_SIZE,
                 module_bytes: 2 * PAGE_SIZE,
@@ -319,14 +352,16 @@ mod tests {
 
     #[test]
     fn a_system_takes_the_place_of_a_program() {
-        let item = Layout::encode_system(&system());
-        let layout = Layout::new(&[Item { kind: Kind::System, length: item.len() as u64 }]);
-        let mut module = layout.header.clone();
-        module.extend_from_slice(&item);
-        module.resize(layout.length as usize, 0);
+        let module_of = |system: &System| laid_out(&[(Kind::System, &Layout::encode_system(system))]);
+        let mut module = module_of(&system());
         assert!(matches!(Module::parse(&module), Ok(Module::System(read)) if read == system()));
         assert_eq!(Bundle::parse(&module).unwrap_err(), BundleError::Table);
-        module[layout.spans[0].base as usize + 20] ^= 1;
+        let empty = |mut system: System| {
+            system.domains[0].programs.clear();
+            system
+        };
+        assert_eq!(Module::parse(&module_of(&empty(system()))).unwrap_err(), BundleError::Table);
+        module[PAGE_SIZE as usize + 20] ^= 1;
         assert_eq!(Module::parse(&module).unwrap_err(), BundleError::Plan);
     }
 
@@ -349,10 +384,65 @@ mod tests {
         let module = module();
         let bundle = Bundle::parse(&module).unwrap();
         assert_eq!(bundle.plan, plan());
-        assert_eq!((bundle.program, bundle.trap_helper), (&b"program"[..], &b"helper"[..]));
+        assert_eq!((bundle.artifacts, bundle.trap_helper), (vec![&b"program"[..]], &b"helper"[..]));
         assert_eq!((bundle.files, bundle.start), (&b"abc"[..], None));
         let image = ModuleHeader::parse(&module).unwrap().image;
         assert_eq!(&module[image.base as usize..][..image.length as usize], b"elf");
+    }
+
+    /// Three programs, two of them of the same file.
+    #[test]
+    fn programs_find_their_artifacts() {
+        let programs = vec![program(1), program(0), program(1)];
+        let plan = Plan { programs, console: Console::Wire, begin: Begin::WhenTold, seed: None };
+        let encoded = Layout::encode_plan(&plan);
+        let mut contents: Vec<(Kind, &[u8])> = vec![
+            (Kind::Program, b"zero"),
+            (Kind::Plan, &encoded),
+            (Kind::TrapHelper, b"helper"),
+            (Kind::Program, b"one"),
+        ];
+        let module = laid_out(&contents);
+        let bundle = Bundle::parse(&module).unwrap();
+        assert_eq!((bundle.plan, bundle.artifacts), (plan, vec![&b"zero"[..], b"one"]));
+        contents.pop();
+        assert_eq!(Bundle::parse(&laid_out(&contents)).unwrap_err(), BundleError::Table);
+    }
+
+    #[test]
+    fn a_program_that_lies_outside_is_refused_and_gives_its_number_to_no_other() {
+        let plan = Layout::encode_plan(&plan());
+        let contents: [(Kind, &[u8]); 4] =
+            [(Kind::Program, b"0"), (Kind::Program, b"1"), (Kind::Plan, &plan), (Kind::TrapHelper, b"h")];
+        let mut module = laid_out(&contents);
+        assert!(Bundle::parse(&module).is_ok());
+        let first_offset = ModuleHeader::BYTES + (TABLE_HEADER_WORDS + 1) * 8;
+        module[first_offset..first_offset + 8].copy_from_slice(&u64::MAX.to_le_bytes());
+        assert_eq!(Bundle::parse(&module).unwrap_err(), BundleError::Table);
+    }
+
+    #[test]
+    fn a_plan_without_a_program_is_refused() {
+        let plan = Layout::encode_plan(&Plan { programs: Vec::new(), ..plan() });
+        let contents: [(Kind, &[u8]); 2] = [(Kind::Plan, &plan), (Kind::TrapHelper, b"h")];
+        assert_eq!(Bundle::parse(&laid_out(&contents)).unwrap_err(), BundleError::Table);
+    }
+
+    #[test]
+    fn there_is_room_for_the_most_programs() {
+        let programs = (0..PROGRAMS_MAX as u32).map(program).collect();
+        let plan = Layout::encode_plan(&Plan { programs, ..plan() });
+        let start = Start { epoch_ns: 5, seed: Seed([1; 32]) }.to_bytes();
+        let mut contents: Vec<(Kind, &[u8])> = vec![
+            (Kind::Plan, &plan),
+            (Kind::TrapHelper, b"helper"),
+            (Kind::Files, b"abc"),
+            (Kind::Image, b"elf"),
+            (Kind::Start, &start),
+        ];
+        contents.resize(contents.len() + PROGRAMS_MAX, (Kind::Program, b"p"));
+        let module = laid_out(&contents);
+        assert_eq!(Bundle::parse(&module).unwrap().artifacts.len(), PROGRAMS_MAX);
     }
 
     #[test]

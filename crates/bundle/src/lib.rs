@@ -1,7 +1,7 @@
 //! What the `selkis` command hands to a library OS: one boot module with a plan, compiled code and files.
 //!
 //! ```text
-//! page 0   abi::ModuleHeader, then the table: magic, version, one Entry for each item
+//! page 0   abi::ModuleHeader, then the table: magic, version, number of items; kind, offset and length of each
 //! ...      items, each on a page boundary: the plan, artifacts, file contents, the library OS's own executable; or the
 //!          description of a system, and the bundles of its programs
 //! ```
@@ -18,9 +18,10 @@ mod plan;
 pub mod services;
 pub mod system;
 
-pub use layout::{Bundle, BundleError, Item, Kind, Layout, Module};
+pub use layout::{Bundle, BundleError, Item, Kind, Layout, Module, PROGRAMS_MAX};
 pub use plan::{
-    Access, Console, Directory, DirectorySource, Node, NodeKind, Plan, Seed, Terminal, Terminals,
+    Access, Begin, Console, Directory, DirectorySource, Node, NodeKind, Plan, ProgramPlan, Seed, Terminal,
+    Terminals,
 };
 pub use system::{Start, System};
 

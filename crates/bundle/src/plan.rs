@@ -5,8 +5,30 @@ use serde::{Deserialize, Serialize};
 /// What is to be run, and with what. The library OS does this and nothing else.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
-    /// What messages call the program: the name that the user typed.
-    pub program: String,
+    /// What there is to run, at least one. Who says `Start` names a program by its place here.
+    pub programs: Vec<ProgramPlan>,
+    /// Where the standard streams go.
+    pub console: Console,
+    /// What is begun when.
+    pub begin: Begin,
+    /// Entropy from whoever made the plan, if it is used once only.
+    pub seed: Option<Seed>,
+}
+
+impl Plan {
+    /// To run this program alone, at once. Its artifact is the bundle's first.
+    pub fn of_one(program: ProgramPlan, console: Console, seed: Option<Seed>) -> Self {
+        Self { programs: Vec::from([program]), console, begin: Begin::AtOnce, seed }
+    }
+}
+
+/// A program and what it is run with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProgramPlan {
+    /// What messages call it: the name that the user typed.
+    pub name: String,
+    /// Which of the bundle's [programs](crate::Kind::Program) it is, from 0: several may be the same one.
+    pub artifact: u32,
     /// `argv`, the first being the program's own name. Bytes: Linux arguments need not be UTF-8.
     pub arguments: Vec<Vec<u8>>,
     /// `environ`, each `NAME=value`.
@@ -15,12 +37,20 @@ pub struct Plan {
     pub memory_bytes_max: u64,
     /// How long the program may run; `None`: as long as it likes.
     pub timeout_ns: Option<u64>,
-    /// Where its standard streams go.
-    pub console: Console,
+    /// How much CPU time it may use; `None`: as much as it gets.
+    pub cpu_ns_max: Option<u64>,
     /// The directories that it is given, in the order of their descriptors (3 and up).
     pub directories: Vec<Directory>,
-    /// Entropy from whoever made the plan, if it is used once only.
-    pub seed: Option<Seed>,
+}
+
+/// What a library OS begins when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Begin {
+    /// The first program, as process 0 of the `link` crate, and it is over when that is.
+    AtOnce,
+    /// Nothing, until it is told to over its [`Console::Framed`] or [`Console::Wire`], and it goes on until it is told to end or
+    /// nobody is at the other end.
+    WhenTold,
 }
 
 /// 32 bytes from a good source. Its `Debug` output does not show them.
@@ -41,6 +71,8 @@ pub enum Console {
     /// Over the first virtio console, in the frames of the `link` crate: somebody is there who speaks them, and has
     /// these for the streams' other ends.
     Framed(Terminals),
+    /// Hosted, over the launcher's wire, in the frames of the `link` crate.
+    Wire,
     /// Over the first virtio console, or the serial port if there is none, as plain bytes: output and error merged.
     Raw,
 }
@@ -95,7 +127,7 @@ pub enum Access {
 /// Where a granted directory's contents are.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DirectorySource {
-    /// The host services have it open under this number.
+    /// The host services have it open under this number: no two of a plan are the same.
     Host(u32),
     /// A copy of it travels in the bundle.
     Copy(Vec<Node>),

@@ -71,7 +71,7 @@ impl From<ImageAccess> for Protection {
     }
 }
 
-/// A domain and its program.
+/// A domain and its programs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Domain {
     /// Its name.
@@ -82,16 +82,25 @@ pub struct Domain {
     pub share: u64,
     /// CPU time in each [`abi::DomainParameters::PERIOD_NS`]; 0: no limit.
     pub budget_ns: u64,
-    /// Its program's name.
-    pub program: String,
-    /// When the program is started again.
-    pub restart: Restart,
+    /// Its programs, in the order of its plan.
+    pub programs: Vec<Program>,
     /// What it finds as its boot module: a [`crate::Bundle`], put together of these.
     pub parts: Vec<Part>,
     /// Where in that its [`Start`] goes, a page of its own.
     pub start_at: u64,
     /// How long that is.
     pub module_bytes: u64,
+}
+
+/// What a root has to know of a program.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Program {
+    /// Its name.
+    pub name: String,
+    /// How many processes of it there are; not 0.
+    pub instances: u32,
+    /// When one is started again.
+    pub restart: Restart,
 }
 
 /// Some pages of a domain's boot module.

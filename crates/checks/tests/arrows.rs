@@ -114,6 +114,7 @@ const OUTSIDE: &[&str] = &[
     "image-bench-runtime",
     "image-limine-check",
     "image-probe",
+    "image-step-runtime",
     "peer",
 ];
 

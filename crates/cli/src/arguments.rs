@@ -120,6 +120,10 @@ pub struct ProgramArguments {
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub timeout: Option<Duration>,
 
+    /// End the program when it has used this much CPU time: time in which it waits does not count
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub cpu_time: Option<Duration>,
+
     /// Tell the program another name for itself than its file's
     #[arg(long, value_name = "NAME")]
     pub argv0: Option<OsString>,

@@ -113,21 +113,22 @@ impl PageWriter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bundle::{Bundle, Console, Terminal, Terminals};
+    use bundle::{Bundle, Console, ProgramPlan, Terminal, Terminals};
     use std::io::Read;
 
     #[test]
     fn what_is_written_is_a_bundle() {
-        let plan = Plan {
-            program: String::from("p"),
+        let program_plan = ProgramPlan {
+            name: String::from("p"),
+            artifact: 0,
             arguments: Vec::new(),
             environment: Vec::new(),
             memory_bytes_max: 1,
             timeout_ns: None,
-            console: Console::Framed(Terminals::all(Terminal::No)),
+            cpu_ns_max: None,
             directories: Vec::new(),
-            seed: None,
         };
+        let plan = Plan::of_one(program_plan, Console::Framed(Terminals::all(Terminal::No)), None);
         let mut program = tempfile::tempfile().unwrap();
         program.write_all(&[7; 5000]).unwrap();
         let mut writer = BundleWriter::new().unwrap();
@@ -139,7 +140,8 @@ mod tests {
         file.read_to_end(&mut bytes).unwrap();
         assert_eq!(bytes.len() as u64, length);
         let bundle = Bundle::parse(&bytes).unwrap();
-        assert_eq!((bundle.plan, bundle.program, bundle.files), (plan, &[7; 5000][..], &b"files"[..]));
+        assert_eq!((bundle.plan, bundle.files), (plan, &b"files"[..]));
+        assert_eq!(bundle.artifacts, [&[7; 5000][..]]);
         assert!(bundle.trap_helper.is_empty());
     }
 }

@@ -140,7 +140,9 @@ mod tests {
                 Contents::Module(from) => from + (address - region.address),
             };
             let mut bytes = match from >> 40 {
-                0 => own[(from - 3 * PAGE_SIZE) as usize..].to_vec(),
+                0 => {
+                    own[(from - 3 * PAGE_SIZE) as usize..].iter().copied().take(PAGE_SIZE as usize).collect()
+                }
                 _ => tails[((from - (1 << 40)) / PAGE_SIZE) as usize].clone(),
             };
             bytes.resize(PAGE_SIZE as usize, 0);

@@ -16,7 +16,7 @@ pub mod status {
 pub const HELP: &str = "\
 Exit status:
   The program's own, 0 to 255, or
-  124  the program's time was up (--timeout)
+  124  the program's time was up (--timeout, --cpu-time)
   125  Selkis could not run it: the message says why
   130  ended by Ctrl-C or SIGTERM
   134  the program trapped: a backtrace is on standard error

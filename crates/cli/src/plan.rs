@@ -3,10 +3,11 @@
 use crate::arguments::ProgramArguments;
 use crate::environment::{self, EnvironmentError};
 use crate::grants::Grant;
-use bundle::{Console, Directory, DirectorySource, Plan, Seed};
+use bundle::{Console, Directory, DirectorySource, Plan, ProgramPlan, Seed};
 use std::env;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
+use std::time::Duration;
 
 /// The plan for `arguments`, with the directories' `sources` in the order of the grants.
 pub fn plan(
@@ -20,16 +21,22 @@ pub fn plan(
     let given = arguments.arguments.iter().map(|argument| argument.as_os_str());
     let bytes = |text: &OsStr| text.as_bytes().to_vec();
     let directories = arguments.directories.iter().zip(sources);
-    Ok(Plan {
-        program: arguments.program.display().to_string(),
+    let program = ProgramPlan {
+        name: arguments.program.display().to_string(),
+        artifact: 0,
         arguments: std::iter::once(own_name).chain(given).map(bytes).collect(),
         environment: environment::resolve(&arguments.environment, |name| env::var_os(name))?,
         memory_bytes_max: arguments.memory.0,
-        timeout_ns: arguments.timeout.map(|time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)),
-        console,
+        timeout_ns: arguments.timeout.map(nanoseconds),
+        cpu_ns_max: arguments.cpu_time.map(nanoseconds),
         directories: directories.map(|(grant, source)| directory(grant, source)).collect(),
-        seed,
-    })
+    };
+    Ok(Plan::of_one(program, console, seed))
+}
+
+/// As plans have it: 584 years are for ever.
+pub fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn directory(grant: &Grant, source: DirectorySource) -> Directory {

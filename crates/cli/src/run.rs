@@ -44,9 +44,10 @@ fn run_hosted(arguments: &RunArguments, verbosity: Verbosity) -> Result<u8, Fail
     let status = hosted::launch(Launch {
         runtime,
         plan,
-        program: compiled.program,
+        artifacts: vec![compiled.program],
         trap_helper: compiled.trap_helper,
         host: Box::new(linux_host(LinuxStreams::new(), LinuxFiles::new(directories), entropy)),
+        wire: None,
         cell,
     })?;
     Ok(status)

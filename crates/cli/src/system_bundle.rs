@@ -9,15 +9,15 @@ use crate::parts::{self, Part as Executable};
 use crate::plan::fresh_seed;
 use crate::report::Verbosity;
 use crate::tree::{TreeCopier, TreeError};
-use crate::up::domains::{locate, plan};
+use crate::up::domains::{files, locate, program_plan};
 use abi::{DomainParameters, PAGE_SIZE, Span};
-use bundle::system::{Domain, Part, Restart};
-use bundle::{Console, DirectorySource, Item, Kind, Layout, Plan, Start, System, Terminal, Terminals};
+use bundle::system::{Domain, Part, Program as Listed, Restart};
+use bundle::{Begin, Console, DirectorySource, Item, Kind, Layout, Plan, Start, System, Terminal, Terminals};
 use manifest::{Domain as Wanted, Program, System as Manifest};
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Millionths of a CPU in one.
 const CPU_PPM: u64 = 1_000_000;
@@ -53,17 +53,24 @@ struct Packer {
 
 impl Packer {
     fn domain(&mut self, manifest: &Manifest, wanted: &Wanted) -> Result<Domain, Failure> {
-        let program = wanted.programs.first().expect("a domain of a manifest has a program");
-        let (artifact, trap_helper) = self.program(manifest, program)?;
-        let (sources, files) = self.files(manifest, program)?;
-        let plan = Plan { console: Console::Framed(Terminals::all(Terminal::No)), ..plan(program, sources) };
+        let files = files(wanted);
+        let (sources, contents) = self.contents(manifest, wanted)?;
+        let programs = wanted.programs.iter().zip(sources);
+        let plan = Plan {
+            programs: programs.map(|(program, sources)| program_plan(program, &files, sources)).collect(),
+            console: Console::Framed(Terminals::all(Terminal::No)),
+            begin: Begin::WhenTold,
+            seed: None,
+        };
         let plan = self.pages.add(&Layout::encode_plan(&plan)).map_err(write)?;
-        let placed = [
-            (Kind::Program, artifact),
-            (Kind::TrapHelper, trap_helper),
-            (Kind::Files, files),
-            (Kind::Plan, plan),
-        ];
+        let mut placed = vec![(Kind::Files, contents), (Kind::Plan, plan)];
+        for file in files {
+            let (artifact, trap_helper) = self.program(manifest, file)?;
+            if !placed.iter().any(|(kind, _)| *kind == Kind::TrapHelper) {
+                placed.push((Kind::TrapHelper, trap_helper));
+            }
+            placed.push((Kind::Program, artifact));
+        }
         let (parts, start_at, module_bytes) = self.module(&placed)?;
         Ok(Domain {
             name: wanted.name.to_string(),
@@ -72,12 +79,7 @@ impl Packer {
             budget_ns: wanted
                 .cpu_budget
                 .map_or(0, |budget| u64::from(budget.ppm) * DomainParameters::PERIOD_NS / CPU_PPM),
-            program: program.name.to_string(),
-            restart: match program.restart {
-                manifest::Restart::Never => Restart::Never,
-                manifest::Restart::OnFailure => Restart::OnFailure,
-                manifest::Restart::Always => Restart::Always,
-            },
+            programs: wanted.programs.iter().map(listed).collect(),
             parts,
             start_at,
             module_bytes,
@@ -85,13 +87,13 @@ impl Packer {
     }
 
     /// The artifacts of a program, which lie there once.
-    fn program(&mut self, manifest: &Manifest, program: &Program) -> Result<(Span, Span), Failure> {
-        let path = locate(manifest, &program.file)?;
+    fn program(&mut self, manifest: &Manifest, file: &Path) -> Result<(Span, Span), Failure> {
+        let path = locate(manifest, file)?;
         if let Some(spans) = self.programs.get(&path) {
             return Ok(*spans);
         }
         let Compiled { program: artifact, trap_helper } =
-            compiled::compile(&program.file, &path, Cpu::X86_64V2, self.verbosity)?;
+            compiled::compile(file, &path, Cpu::X86_64V2, self.verbosity)?;
         let artifact = self.pages.add_file(&artifact).map_err(write)?;
         let first = self.programs.values().next();
         let trap_helper = match first {
@@ -102,19 +104,21 @@ impl Packer {
         Ok((artifact, trap_helper))
     }
 
-    fn files(
+    /// The contents of the directories of all of a domain's programs, one after the other.
+    fn contents(
         &mut self,
         manifest: &Manifest,
-        program: &Program,
-    ) -> Result<(Vec<DirectorySource>, Span), Failure> {
+        wanted: &Wanted,
+    ) -> Result<(Vec<Vec<DirectorySource>>, Span), Failure> {
         self.pages.add_with(write, |files| {
             let mut copier = TreeCopier::new(files);
-            let copy = |directory: &manifest::Directory| {
+            let mut copy = |directory: &manifest::Directory| {
                 let place = manifest.place_of(&directory.path);
                 let opened = File::open(&place).map_err(|error| Failure::Open(place.clone(), error))?;
                 Ok(DirectorySource::Copy(copier.copy(&opened, &place)?))
             };
-            program.directories.iter().map(copy).collect::<Result<Vec<_>, Failure>>()
+            let mut of_program = |program: &Program| program.directories.iter().map(&mut copy).collect();
+            wanted.programs.iter().map(&mut of_program).collect()
         })
     }
 
@@ -135,6 +139,16 @@ impl Packer {
         let start_at = layout.spans.last().map_or(0, |span| span.base);
         Ok((parts.collect(), start_at, layout.length))
     }
+}
+
+/// What the root has to know of a program.
+fn listed(program: &Program) -> Listed {
+    let restart = match program.restart {
+        manifest::Restart::Never => Restart::Never,
+        manifest::Restart::OnFailure => Restart::OnFailure,
+        manifest::Restart::Always => Restart::Always,
+    };
+    Listed { name: program.name.to_string(), instances: program.instances, restart }
 }
 
 fn write(error: io::Error) -> Failure {

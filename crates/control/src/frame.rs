@@ -12,7 +12,7 @@ pub const VERSION: u32 = 2;
 
 /// A request is names and numbers.
 pub const REQUEST_BYTES_MAX: usize = 4 << 10;
-/// Room for the state of some 20,000 programs.
+/// Room for the state of some 20,000 processes.
 pub const REPLY_BYTES_MAX: usize = 4 << 20;
 
 const LENGTH_BYTES: usize = 4;

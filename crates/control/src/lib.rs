@@ -16,6 +16,7 @@ extern crate alloc;
 mod frame;
 mod message;
 mod metrics;
+mod names;
 mod status;
 mod trace;
 
@@ -27,7 +28,8 @@ pub use message::{
     Stream,
 };
 pub use metrics::{METRICS_TYPE, metrics};
+pub use names::meant;
 pub use status::{
-    Counters, Cpu, Domain, End, LogSize, Memory, Phase, Platform, Program, State, System, Usage,
+    Counters, Cpu, Domain, End, LogSize, Memory, Phase, Platform, ProcessUsage, Program, State, System, Usage,
 };
 pub use trace::{TraceAccess, TraceDomain, TraceEvent, TraceOutcome, TracePiece, TraceRecord};

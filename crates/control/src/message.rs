@@ -43,8 +43,8 @@ pub enum Request {
 pub enum Selector {
     /// All.
     All,
-    /// `domain` (all of its programs), `domain/program`, or `program` if only one domain has one of that name. A domain's
-    /// name goes before a program's.
+    /// `domain` (all of its programs), `domain/program` (all of its instances), `domain/program/instance`; or without the domain
+    /// if only one has a program of that name. A domain's name goes before a program's.
     Named(String),
 }
 
@@ -97,12 +97,12 @@ pub enum Reply {
     Refused(Refusal),
 }
 
-/// A program's whole name; shown as `domain/program`.
+/// A process's whole name; shown as `domain/program`, or `domain/program/instance` where the program has several.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ProgramName {
     /// The domain that it runs in.
     pub domain: String,
-    /// Its name there.
+    /// Its name there, with the instance.
     pub program: String,
 }
 

@@ -129,6 +129,30 @@ const DOMAIN: &[Family<Domain>] = &[
 
 const PROGRAM: &[Family<Program>] = &[
     Family {
+        name: "selkis_program_memory_bytes",
+        kind: Kind::Gauge,
+        help: "Memory that the program's linear memories take.",
+        value: |program| Some(Value::Count(program.usage.memory.used_bytes)),
+    },
+    Family {
+        name: "selkis_program_memory_peak_bytes",
+        kind: Kind::Gauge,
+        help: "The most memory that the program's were seen to take.",
+        value: |program| Some(Value::Count(program.usage.memory.peak_bytes)),
+    },
+    Family {
+        name: "selkis_program_cpu_seconds_total",
+        kind: Kind::Counter,
+        help: "CPU time of the program.",
+        value: |program| Some(Value::Time(program.usage.cpu_ns)),
+    },
+    Family {
+        name: "selkis_program_switches_total",
+        kind: Kind::Counter,
+        help: "How often the domain's library OS went over to the program.",
+        value: |program| Some(Value::Count(program.usage.switches)),
+    },
+    Family {
         name: "selkis_program_restarts_total",
         kind: Kind::Counter,
         help: "How often the program was started again.",

@@ -72,7 +72,7 @@ pub struct Domain {
     pub memory_quota_bytes: u64,
     /// What it uses and has used, of all its runs together.
     pub usage: Usage,
-    /// In the manifest's order.
+    /// In the manifest's order, each a process; a program with several instances is several.
     pub programs: Vec<Program>,
 }
 
@@ -87,7 +87,7 @@ pub struct Usage {
     pub counters: Counters,
 }
 
-/// Memory of a domain.
+/// Memory of a domain or a process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Memory {
     /// Held now, without what is shared with other domains. On a machine: its frames.
@@ -109,10 +109,10 @@ pub struct Counters {
     pub requests: Option<u64>,
 }
 
-/// A program.
+/// A program as a process of its domain, or one of a program's instances.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Program {
-    /// Its name in its domain.
+    /// Its name in its domain: `web`, or `web/0` where it has several instances.
     pub name: String,
     /// What it is doing.
     pub state: State,
@@ -124,8 +124,21 @@ pub struct Program {
     pub ended_ns: Option<u64>,
     /// How often it was started again.
     pub restarts: u64,
+    /// What it uses and has used, of all its runs together.
+    pub usage: ProcessUsage,
     /// Its log.
     pub log: LogSize,
+}
+
+/// What a process uses, as its domain's library OS says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessUsage {
+    /// Its linear memories, now and at most.
+    pub memory: Memory,
+    /// CPU time.
+    pub cpu_ns: u64,
+    /// How often the library OS went over to it.
+    pub switches: u64,
 }
 
 /// What a program is doing.

@@ -4,12 +4,17 @@ use control::*;
 
 fn system() -> System {
     let program = Program {
-        name: "web".into(),
+        name: "web/0".into(),
         state: State::Backoff { until_ns: 7 },
         started_ns: Some(1),
         last_end: Some(End::Exited { status: 3 }),
         ended_ns: Some(2),
         restarts: 4,
+        usage: ProcessUsage {
+            memory: Memory { used_bytes: 512, peak_bytes: 1024 },
+            cpu_ns: 250_000_000,
+            switches: 6,
+        },
         log: LogSize { lines: 5, bytes: 60, lines_dropped: 1 },
     };
     let idle = Program { name: "idle".into(), state: State::Running, last_end: None, ..program.clone() };
@@ -44,10 +49,14 @@ fn samples_are_labelled_and_in_base_units() {
         r#"selkis_domain_memory_bytes{domain="a\"\\\nb"} 4096"#,
         r#"selkis_domain_cpu_seconds_total{domain="a\"\\\nb"} 1.500000000"#,
         r#"selkis_domain_faults_total{domain="a\"\\\nb"} 9"#,
-        r#"selkis_program_restarts_total{domain="a\"\\\nb",program="web"} 4"#,
-        r#"selkis_program_last_exit_status{domain="a\"\\\nb",program="web"} 3"#,
-        r#"selkis_program_state{domain="a\"\\\nb",program="web",state="backoff"} 1"#,
-        r#"selkis_program_state{domain="a\"\\\nb",program="web",state="running"} 0"#,
+        r#"selkis_program_memory_bytes{domain="a\"\\\nb",program="web/0"} 512"#,
+        r#"selkis_program_memory_peak_bytes{domain="a\"\\\nb",program="web/0"} 1024"#,
+        r#"selkis_program_cpu_seconds_total{domain="a\"\\\nb",program="web/0"} 0.250000000"#,
+        r#"selkis_program_switches_total{domain="a\"\\\nb",program="web/0"} 6"#,
+        r#"selkis_program_restarts_total{domain="a\"\\\nb",program="web/0"} 4"#,
+        r#"selkis_program_last_exit_status{domain="a\"\\\nb",program="web/0"} 3"#,
+        r#"selkis_program_state{domain="a\"\\\nb",program="web/0",state="backoff"} 1"#,
+        r#"selkis_program_state{domain="a\"\\\nb",program="web/0",state="running"} 0"#,
         r#"selkis_program_state{domain="a\"\\\nb",program="idle",state="running"} 1"#,
     ] {
         assert!(text.lines().any(|other| other == line), "{line}\nis not in\n{text}");

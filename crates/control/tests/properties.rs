@@ -65,14 +65,20 @@ fn program() -> impl Strategy<Value = Program> {
         lines_dropped,
     });
     let times = any::<(Option<u64>, Option<u64>, u64)>();
-    (text(), state(), prop::option::of(end()), times, log).prop_map(
-        |(name, state, last_end, (started_ns, ended_ns, restarts), log)| Program {
+    let usage = any::<[u64; 4]>().prop_map(|[used_bytes, peak_bytes, cpu_ns, switches]| ProcessUsage {
+        memory: Memory { used_bytes, peak_bytes },
+        cpu_ns,
+        switches,
+    });
+    (text(), state(), prop::option::of(end()), times, usage, log).prop_map(
+        |(name, state, last_end, (started_ns, ended_ns, restarts), usage, log)| Program {
             name,
             state,
             started_ns,
             last_end,
             ended_ns,
             restarts,
+            usage,
             log,
         },
     )

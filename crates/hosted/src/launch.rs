@@ -2,14 +2,14 @@
 
 use crate::confine::{Cell, ConfineError};
 use crate::gate::{self, FileRange};
-use crate::{elf, signals};
+use crate::{elf, signals, wire};
 use abi::boot::{ClockParameters, DeviceRecord};
 use abi::{BootInfo, Handle, PAGE_SIZE, Span};
 use bundle::services::{RawBuffer, RawBytes, RawExchange, Services};
 use bundle::{Item, Kind, Layout, Plan};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -47,12 +47,14 @@ pub struct Launch {
     pub runtime: Runtime,
     /// What it is to do.
     pub plan: Plan,
-    /// The program's artifact.
-    pub program: File,
+    /// The programs' artifacts, by their numbers in the plan.
+    pub artifacts: Vec<File>,
     /// The trap helper's artifact.
     pub trap_helper: File,
     /// Who answers for files, streams and clocks.
     pub host: Box<dyn Host + Send>,
+    /// The library OS's end of the wire to its root, a stream socket, if its console is [`bundle::Console::Wire`].
+    pub wire: Option<OwnedFd>,
     /// What this process keeps of Linux once everything is open and mapped; `None`: what it has.
     pub cell: Option<Cell>,
 }
@@ -103,7 +105,10 @@ pub fn launch(launch: Launch) -> Result<u8, LaunchError> {
         }
         *host = Some(launch.host);
     }
-    let status = run(launch.runtime, &launch.plan, &launch.program, &launch.trap_helper, launch.cell);
+    let status = match wire::lay(launch.wire) {
+        Ok(_wire) => run(launch.runtime, &launch.plan, &launch.artifacts, &launch.trap_helper, launch.cell),
+        Err(error) => Err(LaunchError::Linux("set the wire to the root up", error)),
+    };
     HOST.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
     status
 }
@@ -111,7 +116,7 @@ pub fn launch(launch: Launch) -> Result<u8, LaunchError> {
 fn run(
     runtime: Runtime,
     plan: &Plan,
-    program: &File,
+    artifacts: &[File],
     trap_helper: &File,
     cell: Option<Cell>,
 ) -> Result<u8, LaunchError> {
@@ -123,10 +128,16 @@ fn run(
         .find(|span| reserve(Some(span.base), span.length).is_ok())
         .ok_or(LaunchError::AddressSpace)?;
     let window = Mapping(window);
-    let module = map_module(plan, program, trap_helper)?;
+    let module = map_module(plan, artifacts, trap_helper)?;
     let door = gate::install(window.0, module.span, module.ranges.clone())
         .map_err(|error| LaunchError::Linux("make an event descriptor", error))?;
-    let services = Services { version: Services::VERSION, call: serve };
+    let services = Services {
+        version: Services::VERSION,
+        call: serve,
+        wire_read: wire::read,
+        wire_write: wire::write,
+        wire_wait: wire::wait,
+    };
     let boot = BootInfo {
         magic: BootInfo::MAGIC,
         version: BootInfo::VERSION,
@@ -167,28 +178,28 @@ struct Module {
     _mapping: Mapping,
 }
 
-fn map_module(plan: &Plan, program: &File, trap_helper: &File) -> Result<Module, LaunchError> {
-    let length = |file: &File| {
-        file.metadata()
-            .map(|data| data.len())
-            .map_err(|error| LaunchError::Linux("look at an artifact", error))
+fn map_module(plan: &Plan, artifacts: &[File], trap_helper: &File) -> Result<Module, LaunchError> {
+    let item = |(kind, file): (Kind, &File)| {
+        let data = file.metadata().map_err(|error| LaunchError::Linux("look at an artifact", error))?;
+        Ok(Item { kind, length: data.len() })
     };
     let plan = Layout::encode_plan(plan);
-    let layout = Layout::new(&[
-        Item { kind: Kind::Plan, length: plan.len() as u64 },
-        Item { kind: Kind::Program, length: length(program)? },
-        Item { kind: Kind::TrapHelper, length: length(trap_helper)? },
-    ]);
+    let programs = artifacts.iter().map(|artifact| (Kind::Program, artifact));
+    let files: Vec<(Kind, &File)> = programs.chain([(Kind::TrapHelper, trap_helper)]).collect();
+    let mut items = vec![Item { kind: Kind::Plan, length: plan.len() as u64 }];
+    for file in &files {
+        items.push(item(*file)?);
+    }
+    let layout = Layout::new(&items);
     let failed = |error| LaunchError::Linux("map the program", error);
     let base = reserve(None, layout.length).map_err(failed)?;
     let mapping = Mapping(Span::new(base, layout.length));
-    let at = |index: usize| base + layout.spans[index].base;
     let header = layout.header.len() as u64 + layout.spans[0].length.next_multiple_of(PAGE_SIZE);
     map_bytes(base, header, &[(0, &layout.header), (layout.spans[0].base, &plan)]).map_err(failed)?;
     let mut ranges = Vec::new();
     let mut copies = Vec::new();
-    for (index, file) in [(1, program), (2, trap_helper)] {
-        let span = Span::new(at(index), layout.spans[index].length.next_multiple_of(PAGE_SIZE));
+    for ((_, file), place) in files.into_iter().zip(&layout.spans[1..]) {
+        let span = Span::new(base + place.base, place.length.next_multiple_of(PAGE_SIZE));
         let file = match map_file(span, file.as_raw_fd()) {
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 let copy = copy_in_memory(file).map_err(failed)?;
@@ -318,14 +329,14 @@ extern "C" fn serve(raw: &RawExchange) -> usize {
 
 /// # Safety
 /// The bytes can be read, and do not change, for as long as the answer is used.
-unsafe fn bytes<'a>(raw: RawBytes) -> &'a [u8] {
+pub(crate) unsafe fn bytes<'a>(raw: RawBytes) -> &'a [u8] {
     // SAFETY: as the caller says.
     unsafe { std::slice::from_raw_parts(raw.address, raw.length) }
 }
 
 /// # Safety
 /// The buffer is nobody else's for as long as the answer is used.
-unsafe fn buffer<'a>(raw: RawBuffer) -> &'a mut [u8] {
+pub(crate) unsafe fn buffer<'a>(raw: RawBuffer) -> &'a mut [u8] {
     // SAFETY: as the caller says.
     unsafe { std::slice::from_raw_parts_mut(raw.address, raw.length) }
 }
@@ -395,22 +406,23 @@ mod tests {
             file.write_all(b"artifact").unwrap();
             file
         };
-        let plan = || Plan {
-            program: String::from("p"),
+        let program = bundle::ProgramPlan {
+            name: String::from("p"),
+            artifact: 0,
             arguments: Vec::new(),
             environment: Vec::new(),
-            directories: Vec::new(),
             memory_bytes_max: 0,
             timeout_ns: None,
-            console: bundle::Console::Host,
-            seed: None,
+            cpu_ns_max: None,
+            directories: Vec::new(),
         };
         let result = launch(Launch {
             runtime: Runtime::open(&runtime).unwrap(),
-            plan: plan(),
-            program: artifact(),
+            plan: Plan::of_one(program, bundle::Console::Host, None),
+            artifacts: vec![artifact()],
             trap_helper: artifact(),
             host: Box::new(Nobody),
+            wire: None,
             cell: None,
         });
         assert!(matches!(result, Err(LaunchError::Linux("set signals up", _))), "{result:?}");

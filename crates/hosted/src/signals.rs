@@ -4,7 +4,7 @@
 //! back; returning from the handler is the resume. Handlers run on a stack of their own, because the
 //! interrupted code may have run out of its own.
 
-use crate::gate;
+use crate::{gate, wire};
 use abi::upcall::Kind;
 use abi::{Context, Request};
 use std::io;
@@ -18,6 +18,14 @@ fn tick_signal() -> libc::c_int {
 /// What a CPU does wrong, as signals, and what asks for an end.
 const FAULTS: [libc::c_int; 5] = [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGTRAP];
 const ENDS: [libc::c_int; 3] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP];
+
+/// Something has come over the wire to the root (fcntl(2), O_ASYNC).
+const WIRE: libc::c_int = libc::SIGIO;
+
+/// All but faults: while a handler runs they wait.
+fn interruptions() -> impl Iterator<Item = libc::c_int> {
+    ENDS.into_iter().chain([tick_signal(), WIRE])
+}
 
 /// Signal frames with AVX-512 state take 3.5 KiB; the handler itself may walk a program's functions.
 const STACK_BYTES: usize = 256 << 10;
@@ -85,10 +93,11 @@ impl Guard {
             guard.old_stack = old_stack;
             THREAD.store(libc::gettid(), Release);
             guard.timer = Some(make_timer()?);
-            for signal in FAULTS.into_iter().chain(ENDS).chain([tick_signal()]) {
+            for signal in FAULTS.into_iter().chain(interruptions()) {
                 guard.handle(signal)?;
             }
             guard.unblock()?;
+            wire::announce(WIRE)?;
             Ok(guard)
         }
     }
@@ -99,7 +108,7 @@ impl Guard {
         // SAFETY: zeroed, a `sigset_t` is plain data; the calls write to it and to our own stack.
         unsafe {
             let mut ours: libc::sigset_t = std::mem::zeroed();
-            for signal in FAULTS.into_iter().chain(ENDS).chain([tick_signal()]) {
+            for signal in FAULTS.into_iter().chain(interruptions()) {
                 libc::sigaddset(&raw mut ours, signal);
             }
             let mut old: libc::sigset_t = std::mem::zeroed();
@@ -118,7 +127,7 @@ impl Guard {
             let mut action: libc::sigaction = std::mem::zeroed();
             action.sa_sigaction = on_signal as *const () as usize;
             action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
-            for blocked in ENDS.into_iter().chain([tick_signal()]) {
+            for blocked in interruptions() {
                 libc::sigaddset(&raw mut action.sa_mask, blocked);
             }
             let mut old: libc::sigaction = std::mem::zeroed();
@@ -144,6 +153,7 @@ impl Drop for Guard {
         unsafe {
             // A tick that is on its way comes no later than the return from `timer_delete`, and finds nothing to do.
             UPCALL.store(std::ptr::null_mut(), Release);
+            wire::hang_up();
             if let Some(timer) = self.timer {
                 libc::timer_delete(timer);
             }
@@ -230,7 +240,7 @@ unsafe fn take(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut li
     }
     let kind = match signal {
         signal if FAULTS.contains(&signal) => Kind::Fault,
-        signal if ENDS.contains(&signal) => Kind::Event,
+        signal if ENDS.contains(&signal) || signal == WIRE => Kind::Event,
         _ => Kind::Tick,
     };
     let upcall = UPCALL.load(Acquire);
@@ -423,7 +433,7 @@ mod tests {
             assert_eq!(libc::sigismember(&raw const mask, libc::SIGUSR1), 1, "not ours to let through");
             drop(guard);
             let mask = blocked();
-            for signal in FAULTS.into_iter().chain(ENDS).chain([tick_signal()]) {
+            for signal in FAULTS.into_iter().chain(interruptions()) {
                 assert_eq!(libc::sigismember(&raw const mask, signal), 1, "signal {signal}");
             }
         }

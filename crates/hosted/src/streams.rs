@@ -173,6 +173,16 @@ fn poll_streams(streams: StreamSet, left_ns: Option<u64>) -> StreamSet {
     let mut entries: Vec<PollFd<'_>> = Vec::with_capacity(all.len() + 1);
     let asked = || all.into_iter().filter(|stream| streams.has(*stream));
     entries.extend(asked().map(entry));
+    poll_with_events(&mut entries, left_ns);
+    asked()
+        .zip(&entries)
+        .filter(|(_, entry)| !entry.revents().is_empty())
+        .fold(StreamSet::NONE, |ready, (stream, _)| ready.union(StreamSet::of(stream)))
+}
+
+/// Waits for `entries`, at the latest for `left_ns`; ends early if a signal or an event comes. Adds an entry of its own behind
+/// them, and has room for it without an allocation if they have.
+pub(crate) fn poll_with_events(entries: &mut Vec<PollFd<'_>>, left_ns: Option<u64>) {
     let wake = gate::wake_descriptor();
     if wake >= 0 {
         // SAFETY: the event descriptor stays open for as long as the library OS runs, and only a running
@@ -184,14 +194,9 @@ fn poll_streams(streams: StreamSet, left_ns: Option<u64>) -> StreamSet {
         tv_sec: i64::try_from(ns / 1_000_000_000).unwrap_or(i64::MAX),
         tv_nsec: (ns % 1_000_000_000) as i64,
     });
-    if poll(&mut entries, timeout.as_ref()).is_err() {
-        // EINTR: whoever waits looks again. Nothing else can be wrong with these arguments but memory.
-        return StreamSet::NONE;
-    }
-    asked()
-        .zip(&entries)
-        .filter(|(_, entry)| !entry.revents().is_empty())
-        .fold(StreamSet::NONE, |ready, (stream, _)| ready.union(StreamSet::of(stream)))
+    // EINTR leaves every entry without an answer: whoever waits looks again. Nothing else can be wrong with these arguments
+    // but memory.
+    let _ = poll(entries, timeout.as_ref());
 }
 
 /// `EAGAIN` if the stream would block.

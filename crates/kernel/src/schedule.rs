@@ -168,7 +168,7 @@ impl Queue {
         self.entries.iter().map(|entry| entry.weight).sum()
     }
 
-    /// Makes one ready that slept. Answers whether it should have the CPU now.
+    /// Makes one ready that slept. Answers whether the CPU has to look: it should have it now, or from when its budget is renewed.
     pub fn wake(&mut self, vcpu: VcpuId, now_ns: u64) -> bool {
         self.charge(now_ns);
         let floor = self.virtual_ns.saturating_sub(CREDIT_NS * SCALE / DomainParameters::SHARE_DEFAULT);
@@ -176,7 +176,7 @@ impl Queue {
         entry.run = Run::Ready;
         entry.virtual_ns = entry.virtual_ns.max(floor);
         let woken = *entry;
-        woken.can_run() && self.running().is_none_or(|running| leads(&woken, running))
+        woken.is_throttled() || woken.can_run() && self.running().is_none_or(|running| leads(&woken, running))
     }
 
     /// Wakes those whose time has come, renews budgets, and answers whether another should run than the one that does.

@@ -1,8 +1,8 @@
 use crate::frame::{PAYLOAD_HEAD_BYTES_MAX, Sender};
-use crate::{Cause, Credit, Error, HEADER_BYTES, HELLO_MAGIC, Kind, VERSION};
+use crate::{Cause, Error, HEADER_BYTES, HELLO_MAGIC, Kind, Process, State, Usage, VERSION};
 
 /// What the host hears. Streams come in pieces as they arrive: a piece is never empty, and says nothing about
-/// where a frame began or ended.
+/// where a frame began or ended. But no other event is between the pieces of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FromGuest<'a> {
     /// The guest is there and speaks our version.
@@ -13,30 +13,34 @@ pub enum FromGuest<'a> {
     Stderr(&'a [u8]),
     /// The guest has room for so many bytes more.
     StdinCredit {
-        /// To add to the [`Credit`].
+        /// To add to the [`Credit`](crate::Credit).
         bytes: u32,
     },
     /// Some of the runtime's words; UTF-8 when put together.
     Log(&'a [u8]),
     /// Some of the text of the `Exit` that follows; UTF-8 when put together, at most 64 KiB.
     ExitMessage(&'a [u8]),
-    /// The program has ended.
+    /// The process has ended.
     Exit {
         /// 0 to 255.
         status: u8,
         /// Why.
         cause: Cause,
     },
+    /// What the process uses.
+    Usage(Usage),
+    /// The process runs.
+    Started,
 }
 
 /// What the guest hears. Input comes in pieces, as with [`FromGuest`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FromHost<'a> {
-    /// Some of standard input; within the credit.
+    /// Some of standard input; [`Input::take`](crate::Input::take) says whether it was granted.
     StdinData(&'a [u8]),
     /// There is no more.
     StdinEnd,
-    /// The user wants the program to end.
+    /// The user wants the process to end.
     Cancel,
     /// Nobody reads standard output any more.
     StdoutClosed,
@@ -44,27 +48,36 @@ pub enum FromHost<'a> {
     StderrClosed,
     /// The host has room for so many bytes of standard output more.
     StdoutCredit {
-        /// To add to the [`Credit`].
+        /// To add to the [`Credit`](crate::Credit).
         bytes: u32,
     },
     /// The host has room for so many bytes of standard error more.
     StderrCredit {
-        /// To add to the [`Credit`].
+        /// To add to the [`Credit`](crate::Credit).
         bytes: u32,
     },
+    /// The process is to begin.
+    Start {
+        /// Which of the plan's programs; perhaps there is none of that number.
+        program: u32,
+    },
+    /// Everything is to end.
+    Shutdown,
+    /// Each living process is to be told of, by a `Usage`.
+    Measure,
 }
 
 /// The host's end: decodes what a guest says.
 ///
 /// ```
-/// # use link::{Frame, FromGuest, HostDecoder};
-/// let mut stream = Frame::Hello.head()?.as_ref().to_vec();
-/// stream.extend(Frame::Stdout(b"hi").head()?.as_ref());
+/// # use link::{Frame, FromGuest, HostDecoder, Process};
+/// let mut stream = Frame::Hello.head(Process::NONE)?.as_ref().to_vec();
+/// stream.extend(Frame::Stdout(b"hi").head(Process(7))?.as_ref());
 /// stream.extend(Frame::Stdout(b"hi").body());
 /// let mut decoder = HostDecoder::new();
 /// let mut input = &stream[..];
-/// assert_eq!(decoder.next(&mut input)?, Some(FromGuest::Hello));
-/// assert_eq!(decoder.next(&mut input)?, Some(FromGuest::Stdout(b"hi")));
+/// assert_eq!(decoder.next(&mut input)?, Some((Process::NONE, FromGuest::Hello)));
+/// assert_eq!(decoder.next(&mut input)?, Some((Process(7), FromGuest::Stdout(b"hi"))));
 /// assert_eq!(decoder.next(&mut input)?, None);
 /// # Ok::<(), link::Error>(())
 /// ```
@@ -78,8 +91,7 @@ pub struct HostDecoder {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Greeting,
-    Running,
-    Ended,
+    Greeted,
 }
 
 impl HostDecoder {
@@ -88,13 +100,13 @@ impl HostDecoder {
         Self { framing: Framing::new(Sender::Guest), phase: Phase::Greeting }
     }
 
-    /// The next event in `input`, which is moved on past it; `None` when all of it is consumed. Give the next
-    /// bytes then. After an error, that error again.
-    pub fn next<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<FromGuest<'a>>, Error> {
-        while let Some(part) = self.framing.next(input)? {
+    /// The next event in `input` and whose it is; `input` is moved on past it. `None` when all of it is consumed: give the
+    /// next bytes then. After an error, that error again.
+    pub fn next<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<(Process, FromGuest<'a>)>, Error> {
+        while let Some((process, part)) = self.framing.next(input)? {
             let event = self.interpret(part).map_err(|error| self.framing.lose(error))?;
-            if event.is_some() {
-                return Ok(event);
+            if let Some(event) = event {
+                return Ok(Some((process, event)));
             }
         }
         Ok(None)
@@ -104,9 +116,8 @@ impl HostDecoder {
         Ok(Some(match part {
             Part::Begin(kind) => {
                 match (self.phase, kind) {
-                    (Phase::Greeting, Kind::Hello) => self.phase = Phase::Running,
-                    (Phase::Running, Kind::Exit) => self.phase = Phase::Ended,
-                    (Phase::Running, kind) if kind != Kind::Hello => {}
+                    (Phase::Greeting, Kind::Hello) => self.phase = Phase::Greeted,
+                    (Phase::Greeted, kind) if kind != Kind::Hello => {}
                     _ => return Err(Error::OutOfOrder(kind)),
                 }
                 return Ok(None);
@@ -119,9 +130,9 @@ impl HostDecoder {
                 check_hello(head)?;
                 FromGuest::Hello
             }
-            Part::End(Kind::StdinCredit, [a, b, c, d, ..]) => {
-                FromGuest::StdinCredit { bytes: u32::from_le_bytes([a, b, c, d]) }
-            }
+            Part::End(Kind::StdinCredit, head) => FromGuest::StdinCredit { bytes: number(head) },
+            Part::End(Kind::Usage, head) => FromGuest::Usage(usage(head)?),
+            Part::End(Kind::Started, _) => FromGuest::Started,
             Part::End(Kind::Exit, [status, cause, ..]) => {
                 FromGuest::Exit { status, cause: Cause::from_code(cause)? }
             }
@@ -137,7 +148,7 @@ impl Default for HostDecoder {
 }
 
 fn check_hello(head: PayloadHead) -> Result<(), Error> {
-    let [m0, m1, m2, m3, v0, v1, v2, v3] = head;
+    let [m0, m1, m2, m3, v0, v1, v2, v3, ..] = head;
     if [m0, m1, m2, m3] != HELLO_MAGIC {
         return Err(Error::NotSelkis);
     }
@@ -147,74 +158,61 @@ fn check_hello(head: PayloadHead) -> Result<(), Error> {
     }
 }
 
-/// The guest's end: decodes what a host says, and holds it to the credit that it was given.
+/// The first number of a payload.
+fn number([a, b, c, d, ..]: PayloadHead) -> u32 {
+    u32::from_le_bytes([a, b, c, d])
+}
+
+fn usage(head: PayloadHead) -> Result<Usage, Error> {
+    let (words, state) = head.split_at(Usage::BYTES - 1);
+    let word = |index: usize| words[index * 8..].first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+    let state = match state[0] {
+        0 => State::Runnable,
+        1 => State::Waiting,
+        2 => State::Stopping,
+        code => return Err(Error::UnknownState(code)),
+    };
+    Ok(Usage { memory_bytes: word(0), cpu_ns: word(1), switches: word(2), state })
+}
+
+/// The guest's end: decodes what a host says. What it says is for who keeps the processes to judge: whether there
+/// is such a process, and (by [`Input`](crate::Input)) whether it may be sent that input.
 #[derive(Debug)]
 pub struct GuestDecoder {
     framing: Framing,
-    credit: Credit,
-    stdin: Stdin,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stdin {
-    Open,
-    Ended,
 }
 
 impl GuestDecoder {
-    /// For the beginning of a stream, with no credit granted.
+    /// For the beginning of a stream.
     pub const fn new() -> Self {
-        Self { framing: Framing::new(Sender::Host), credit: Credit::NONE, stdin: Stdin::Open }
+        Self { framing: Framing::new(Sender::Host) }
     }
 
-    /// Allows the host so many bytes more. To be called before the `StdinCredit` frame that says so is sent.
-    pub fn grant(&mut self, bytes: u32) {
-        self.credit.grant(bytes);
-    }
-
-    /// What the host may still send, in bytes.
-    pub fn credit(&self) -> Credit {
-        self.credit
-    }
-
-    /// The next event in `input`: see [`HostDecoder::next`].
-    pub fn next<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<FromHost<'a>>, Error> {
-        while let Some(part) = self.framing.next(input)? {
-            let event = self.interpret(part).map_err(|error| self.framing.lose(error))?;
-            if event.is_some() {
-                return Ok(event);
+    /// The next event in `input` and whose it is: see [`HostDecoder::next`].
+    pub fn next<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<(Process, FromHost<'a>)>, Error> {
+        while let Some((process, part)) = self.framing.next(input)? {
+            if let Some(event) = from_host(part) {
+                return Ok(Some((process, event)));
             }
         }
         Ok(None)
     }
+}
 
-    fn interpret<'a>(&mut self, part: Part<'a>) -> Result<Option<FromHost<'a>>, Error> {
-        match part {
-            Part::Begin(kind @ (Kind::StdinData | Kind::StdinEnd)) if self.stdin == Stdin::Ended => {
-                Err(Error::OutOfOrder(kind))
-            }
-            Part::Body(Kind::StdinData, bytes) => {
-                if self.credit.spend(bytes.len()) < bytes.len() {
-                    return Err(Error::OverCredit);
-                }
-                Ok(Some(FromHost::StdinData(bytes)))
-            }
-            Part::End(Kind::StdinEnd, _) => {
-                self.stdin = Stdin::Ended;
-                Ok(Some(FromHost::StdinEnd))
-            }
-            Part::End(Kind::Cancel, _) => Ok(Some(FromHost::Cancel)),
-            Part::End(Kind::StdoutClosed, _) => Ok(Some(FromHost::StdoutClosed)),
-            Part::End(Kind::StderrClosed, _) => Ok(Some(FromHost::StderrClosed)),
-            Part::End(Kind::StdoutCredit, [a, b, c, d, ..]) => {
-                Ok(Some(FromHost::StdoutCredit { bytes: u32::from_le_bytes([a, b, c, d]) }))
-            }
-            Part::End(Kind::StderrCredit, [a, b, c, d, ..]) => {
-                Ok(Some(FromHost::StderrCredit { bytes: u32::from_le_bytes([a, b, c, d]) }))
-            }
-            Part::Begin(_) | Part::Body(..) | Part::End(..) => Ok(None),
-        }
-    }
+fn from_host(part: Part<'_>) -> Option<FromHost<'_>> {
+    Some(match part {
+        Part::Body(Kind::StdinData, bytes) => FromHost::StdinData(bytes),
+        Part::End(Kind::StdinEnd, _) => FromHost::StdinEnd,
+        Part::End(Kind::Cancel, _) => FromHost::Cancel,
+        Part::End(Kind::StdoutClosed, _) => FromHost::StdoutClosed,
+        Part::End(Kind::StderrClosed, _) => FromHost::StderrClosed,
+        Part::End(Kind::StdoutCredit, head) => FromHost::StdoutCredit { bytes: number(head) },
+        Part::End(Kind::StderrCredit, head) => FromHost::StderrCredit { bytes: number(head) },
+        Part::End(Kind::Start, head) => FromHost::Start { program: number(head) },
+        Part::End(Kind::Shutdown, _) => FromHost::Shutdown,
+        Part::End(Kind::Measure, _) => FromHost::Measure,
+        Part::Begin(_) | Part::Body(..) | Part::End(..) => return None,
+    })
 }
 
 impl Default for GuestDecoder {
@@ -227,17 +225,23 @@ impl Default for GuestDecoder {
 #[derive(Debug)]
 struct Framing {
     sender: Sender,
-    state: State,
+    step: Step,
 }
 
 type PayloadHead = [u8; PAYLOAD_HEAD_BYTES_MAX];
 
 #[derive(Clone, Copy, Debug)]
-enum State {
+enum Step {
     Header(Gathered),
-    PayloadHead { kind: Kind, gathered: Gathered, body_bytes: usize },
-    Body { kind: Kind, head: PayloadHead, left: usize },
+    PayloadHead { header: Header, gathered: Gathered, body_bytes: usize },
+    Body { header: Header, head: PayloadHead, left: usize },
     Lost(Error),
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Header {
+    kind: Kind,
+    process: Process,
 }
 
 /// Of one frame, in this order: one `Begin`, any number of `Body`, one `End`.
@@ -249,52 +253,56 @@ enum Part<'a> {
 
 impl Framing {
     const fn new(sender: Sender) -> Self {
-        Self { sender, state: State::Header(Gathered::new(HEADER_BYTES)) }
+        Self { sender, step: Step::Header(Gathered::new(HEADER_BYTES)) }
     }
 
     /// Nothing after this can be understood.
     fn lose(&mut self, error: Error) -> Error {
-        self.state = State::Lost(error);
+        self.step = Step::Lost(error);
         error
     }
 
-    fn next<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<Part<'a>>, Error> {
+    fn next<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<(Process, Part<'a>)>, Error> {
         loop {
-            match &mut self.state {
-                State::Lost(error) => return Err(*error),
-                State::Header(gathered) => {
-                    let Some([code, low, middle, high, ..]) = gathered.take(input) else { return Ok(None) };
+            match &mut self.step {
+                Step::Lost(error) => return Err(*error),
+                Step::Header(gathered) => {
+                    let Some([code, low, middle, high, p0, p1, p2, p3, ..]) = gathered.take(input) else {
+                        return Ok(None);
+                    };
                     let length = u32::from_le_bytes([low, middle, high, 0]) as usize;
-                    return match self.begin(code, length) {
-                        Ok(kind) => Ok(Some(Part::Begin(kind))),
+                    let process = Process(u32::from_le_bytes([p0, p1, p2, p3]));
+                    return match self.begin(code, length, process) {
+                        Ok(kind) => Ok(Some((process, Part::Begin(kind)))),
                         Err(error) => Err(self.lose(error)),
                     };
                 }
-                State::PayloadHead { kind, gathered, body_bytes } => {
+                Step::PayloadHead { header, gathered, body_bytes } => {
                     let Some(head) = gathered.take(input) else { return Ok(None) };
-                    self.state = State::Body { kind: *kind, head, left: *body_bytes };
+                    self.step = Step::Body { header: *header, head, left: *body_bytes };
                 }
-                State::Body { kind, head, left: 0 } => {
-                    let part = Part::End(*kind, *head);
-                    self.state = State::Header(Gathered::new(HEADER_BYTES));
+                Step::Body { header: Header { kind, process }, head, left: 0 } => {
+                    let part = (*process, Part::End(*kind, *head));
+                    self.step = Step::Header(Gathered::new(HEADER_BYTES));
                     return Ok(Some(part));
                 }
-                State::Body { .. } if input.is_empty() => return Ok(None),
-                State::Body { kind, left, .. } => {
+                Step::Body { .. } if input.is_empty() => return Ok(None),
+                Step::Body { header: Header { kind, process }, left, .. } => {
                     let (piece, rest) = input.split_at(input.len().min(*left));
                     *input = rest;
                     *left -= piece.len();
-                    return Ok(Some(Part::Body(*kind, piece)));
+                    return Ok(Some((*process, Part::Body(*kind, piece))));
                 }
             }
         }
     }
 
-    fn begin(&mut self, code: u8, length: usize) -> Result<Kind, Error> {
+    fn begin(&mut self, code: u8, length: usize, process: Process) -> Result<Kind, Error> {
         let kind = Kind::from_code(code, self.sender)?;
         let body_bytes = kind.body_bytes(length)?;
+        kind.check_process(process)?;
         let gathered = Gathered::new(kind.shape().head_bytes);
-        self.state = State::PayloadHead { kind, gathered, body_bytes };
+        self.step = Step::PayloadHead { header: Header { kind, process }, gathered, body_bytes };
         Ok(kind)
     }
 }

@@ -1,5 +1,5 @@
 use crate::frame::PAYLOAD_HEAD_BYTES_MAX;
-use crate::{Cause, Error, HEADER_BYTES, HELLO_MAGIC, Kind, PAYLOAD_BYTES_MAX, VERSION};
+use crate::{Cause, Error, HEADER_BYTES, HELLO_MAGIC, Kind, PAYLOAD_BYTES_MAX, Process, Usage, VERSION};
 
 /// A frame to send: its [`head`](Frame::head), then its [`body`](Frame::body), with nothing copied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +24,15 @@ pub enum Frame<'a> {
         /// How many bytes more may come.
         bytes: u32,
     },
+    /// [`Kind::Start`]
+    Start {
+        /// Which of the plan's programs, from 0.
+        program: u32,
+    },
+    /// [`Kind::Shutdown`]
+    Shutdown,
+    /// [`Kind::Measure`]
+    Measure,
     /// [`Kind::Hello`], with our [`VERSION`]
     Hello,
     /// [`Kind::Stdout`]
@@ -46,6 +55,10 @@ pub enum Frame<'a> {
     },
     /// [`Kind::Log`]
     Log(&'a str),
+    /// [`Kind::Usage`]
+    Usage(Usage),
+    /// [`Kind::Started`]
+    Started,
 }
 
 /// Everything of a frame before its body.
@@ -56,10 +69,11 @@ pub struct Head {
 }
 
 impl<'a> Frame<'a> {
-    /// The bytes before the body. [`Error::TooLong`] if the body is longer than a frame can hold: see
-    /// [`split_body`].
-    pub fn head(&self) -> Result<Head, Error> {
+    /// The bytes before the body, of a frame of `process`. [`Error::TooLong`] if the body is longer than a frame can hold:
+    /// see [`split_body`]; [`Error::WrongProcess`] if such a frame must be a process's and is nobody's, or the reverse.
+    pub fn head(&self, process: Process) -> Result<Head, Error> {
         let kind = self.kind();
+        kind.check_process(process)?;
         let mut bytes = [0; HEADER_BYTES + PAYLOAD_HEAD_BYTES_MAX];
         let head_bytes = kind.shape().head_bytes;
         let length = head_bytes + self.body().len();
@@ -67,7 +81,8 @@ impl<'a> Frame<'a> {
             return Err(Error::TooLong { kind, length });
         }
         let [low, middle, high, _] = (length as u32).to_le_bytes();
-        bytes[..HEADER_BYTES].copy_from_slice(&[kind as u8, low, middle, high]);
+        bytes[..4].copy_from_slice(&[kind as u8, low, middle, high]);
+        bytes[4..HEADER_BYTES].copy_from_slice(&process.0.to_le_bytes());
         let payload = &mut bytes[HEADER_BYTES..];
         match *self {
             Self::Hello => {
@@ -77,6 +92,8 @@ impl<'a> Frame<'a> {
             Self::StdinCredit { bytes } | Self::StdoutCredit { bytes } | Self::StderrCredit { bytes } => {
                 payload[..4].copy_from_slice(&bytes.to_le_bytes())
             }
+            Self::Start { program } => payload[..4].copy_from_slice(&program.to_le_bytes()),
+            Self::Usage(usage) => payload[..Usage::BYTES].copy_from_slice(&usage.to_bytes()),
             Self::Exit { status, cause, .. } => payload[..2].copy_from_slice(&[status, cause as u8]),
             _ => {}
         }
@@ -93,10 +110,15 @@ impl<'a> Frame<'a> {
             | Self::Cancel
             | Self::StdoutClosed
             | Self::StderrClosed
+            | Self::Start { .. }
+            | Self::Shutdown
+            | Self::Measure
             | Self::Hello
             | Self::StdinCredit { .. }
             | Self::StdoutCredit { .. }
-            | Self::StderrCredit { .. } => &[],
+            | Self::StderrCredit { .. }
+            | Self::Usage(_)
+            | Self::Started => &[],
         }
     }
 
@@ -109,12 +131,17 @@ impl<'a> Frame<'a> {
             Self::StderrClosed => Kind::StderrClosed,
             Self::StdoutCredit { .. } => Kind::StdoutCredit,
             Self::StderrCredit { .. } => Kind::StderrCredit,
+            Self::Start { .. } => Kind::Start,
+            Self::Shutdown => Kind::Shutdown,
+            Self::Measure => Kind::Measure,
             Self::Hello => Kind::Hello,
             Self::Stdout(_) => Kind::Stdout,
             Self::Stderr(_) => Kind::Stderr,
             Self::StdinCredit { .. } => Kind::StdinCredit,
             Self::Exit { .. } => Kind::Exit,
             Self::Log(_) => Kind::Log,
+            Self::Usage(_) => Kind::Usage,
+            Self::Started => Kind::Started,
         }
     }
 }

@@ -1,4 +1,4 @@
-use crate::{Error, PAYLOAD_BYTES_MAX};
+use crate::{Error, PAYLOAD_BYTES_MAX, Process, Usage};
 
 /// What a frame is: its first byte. Kinds with the top bit set come from the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -8,7 +8,7 @@ pub enum Kind {
     StdinData = 0x01,
     /// Standard input has ended.
     StdinEnd = 0x02,
-    /// The user wants the program to end (Ctrl-C).
+    /// The user wants the process to end (Ctrl-C).
     Cancel = 0x03,
     /// Nobody reads standard output any more (`EPIPE`).
     StdoutClosed = 0x04,
@@ -18,6 +18,12 @@ pub enum Kind {
     StdoutCredit = 0x06,
     /// The host has room for more standard error.
     StderrCredit = 0x07,
+    /// A process is to begin.
+    Start = 0x08,
+    /// The library OS is to end, with all that it runs.
+    Shutdown = 0x09,
+    /// The host asks what the processes use.
+    Measure = 0x0a,
     /// The guest is there, and speaks a version.
     Hello = 0x81,
     /// Bytes of standard output.
@@ -26,10 +32,14 @@ pub enum Kind {
     Stderr = 0x83,
     /// The guest has room for more standard input.
     StdinCredit = 0x84,
-    /// The program has ended.
+    /// The process has ended.
     Exit = 0x85,
     /// Words of the runtime, not of the program.
     Log = 0x86,
+    /// What a process uses.
+    Usage = 0x87,
+    /// The process runs: its instance is being made.
+    Started = 0x88,
 }
 
 /// Who sends a frame.
@@ -46,8 +56,8 @@ pub(crate) struct Shape {
     pub body_bytes_max: usize,
 }
 
-/// The longest head of a payload: that of `Hello`.
-pub(crate) const PAYLOAD_HEAD_BYTES_MAX: usize = 8;
+/// The longest head of a payload: that of `Usage`.
+pub(crate) const PAYLOAD_HEAD_BYTES_MAX: usize = Usage::BYTES;
 
 impl Kind {
     pub(crate) fn from_code(code: u8, sender: Sender) -> Result<Self, Error> {
@@ -59,25 +69,47 @@ impl Kind {
             (Sender::Host, 0x05) => Self::StderrClosed,
             (Sender::Host, 0x06) => Self::StdoutCredit,
             (Sender::Host, 0x07) => Self::StderrCredit,
+            (Sender::Host, 0x08) => Self::Start,
+            (Sender::Host, 0x09) => Self::Shutdown,
+            (Sender::Host, 0x0a) => Self::Measure,
             (Sender::Guest, 0x81) => Self::Hello,
             (Sender::Guest, 0x82) => Self::Stdout,
             (Sender::Guest, 0x83) => Self::Stderr,
             (Sender::Guest, 0x84) => Self::StdinCredit,
             (Sender::Guest, 0x85) => Self::Exit,
             (Sender::Guest, 0x86) => Self::Log,
+            (Sender::Guest, 0x87) => Self::Usage,
+            (Sender::Guest, 0x88) => Self::Started,
             _ => return Err(Error::UnknownKind(code)),
         })
     }
 
     pub(crate) const fn shape(self) -> Shape {
         let (head_bytes, body_bytes_max) = match self {
-            Self::StdinEnd | Self::Cancel | Self::StdoutClosed | Self::StderrClosed => (0, 0),
-            Self::StdinCredit | Self::StdoutCredit | Self::StderrCredit => (4, 0),
-            Self::Hello => (PAYLOAD_HEAD_BYTES_MAX, 0),
+            Self::StdinEnd
+            | Self::Cancel
+            | Self::StdoutClosed
+            | Self::StderrClosed
+            | Self::Shutdown
+            | Self::Measure
+            | Self::Started => (0, 0),
+            Self::StdinCredit | Self::StdoutCredit | Self::StderrCredit | Self::Start => (4, 0),
+            Self::Hello => (8, 0),
+            Self::Usage => (Usage::BYTES, 0),
             Self::Exit => (2, PAYLOAD_BYTES_MAX - 2),
             Self::StdinData | Self::Stdout | Self::Stderr | Self::Log => (0, PAYLOAD_BYTES_MAX),
         };
         Shape { head_bytes, body_bytes_max }
+    }
+
+    /// Whether a frame of this kind may be that process's.
+    pub(crate) fn check_process(self, process: Process) -> Result<(), Error> {
+        let is_nobodys = matches!(self, Self::Hello | Self::Log | Self::Shutdown | Self::Measure);
+        if is_nobodys == (process == Process::NONE) {
+            Ok(())
+        } else {
+            Err(Error::WrongProcess { kind: self, process })
+        }
     }
 
     /// The header of a frame of this kind: how long the body is, if the payload's `length` is one it can have.
@@ -93,7 +125,7 @@ impl Kind {
     }
 }
 
-/// Why the program ended.
+/// Why a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Cause {

@@ -1,14 +1,17 @@
-//! What the machine and the host's `selkis` command say to each other, over the one byte stream between them.
+//! What a library OS (the guest) and who started it (the host: the `selkis` command, or a system's root) say to each
+//! other, over the one byte stream between them.
 //!
-//! A machine has one console: one stream of bytes in each direction, reliable and in order (a
-//! virtserialport in QEMU). Standard input, output and error, cancelling, the runtime's own words and the exit status all
-//! travel in it, so they are cut into frames. Both ends link this crate: it encodes, it decodes, it does
-//! no I/O, allocates nothing, and never waits. It is not a raw console: for that, leave the bytes as they are.
+//! There is one stream of bytes in each direction, reliable and in order: a virtserialport in QEMU, a ring between two
+//! domains of a machine, a socket between two processes of Linux. The standard streams of all processes of the guest, their
+//! beginning and end and the runtime's own words travel in it, so they are cut into frames. Both ends link this crate:
+//! it encodes, it decodes, it does no I/O, allocates nothing, and never waits. It is not a raw console: for that, leave
+//! the bytes as they are.
 //!
 //! # A frame
 //! ```text
 //! byte 0      kind
 //! bytes 1-3   length of the payload, little-endian, 0 to 65,536
+//! bytes 4-7   whose it is: a process's number, little-endian; 0xffff_ffff if it is nobody's
 //! then        the payload
 //! ```
 //!
@@ -21,25 +24,42 @@
 //! | 0x05 | [`StderrClosed`](Kind::StderrClosed) | host | nothing |
 //! | 0x06 | [`StdoutCredit`](Kind::StdoutCredit) | host | how many bytes more the guest may send, u32, little-endian |
 //! | 0x07 | [`StderrCredit`](Kind::StderrCredit) | host | the same for standard error |
-//! | 0x81 | [`Hello`](Kind::Hello) | guest | "SELK", then the version as u32, little-endian; the first frame, and only the first |
+//! | 0x08 | [`Start`](Kind::Start) | host | which program of the plan, u32, little-endian |
+//! | 0x09 | [`Shutdown`](Kind::Shutdown) | host, nobody's | nothing |
+//! | 0x0a | [`Measure`](Kind::Measure) | host, nobody's | nothing; each living process is answered for by a `Usage` |
+//! | 0x81 | [`Hello`](Kind::Hello) | guest, nobody's | "SELK", then the version as u32, little-endian; the first frame, and only the first |
 //! | 0x82 | [`Stdout`](Kind::Stdout) | guest | bytes |
 //! | 0x83 | [`Stderr`](Kind::Stderr) | guest | bytes |
 //! | 0x84 | [`StdinCredit`](Kind::StdinCredit) | guest | how many bytes more the host may send, u32, little-endian |
-//! | 0x85 | [`Exit`](Kind::Exit) | guest | status u8, [`Cause`] u8, then text in UTF-8; the last frame |
-//! | 0x86 | [`Log`](Kind::Log) | guest | text in UTF-8 |
+//! | 0x85 | [`Exit`](Kind::Exit) | guest | status u8, [`Cause`] u8, then text in UTF-8; the process's last frame |
+//! | 0x86 | [`Log`](Kind::Log) | guest, nobody's | text in UTF-8 |
+//! | 0x87 | [`Usage`](Kind::Usage) | guest | memory in bytes, CPU time in nanoseconds, switches, each u64, little-endian; [`State`] u8 |
+//! | 0x88 | [`Started`](Kind::Started) | guest | nothing; the first frame of a process that was told to `Start`, unless it cannot |
+//!
+//! # Processes
+//! A guest runs what its plan says. Either that is one program, which runs at once as [`Process::FIRST`], and the guest is
+//! over when that is. Or it begins a process when it hears `Start`, and is over when it hears `Shutdown` or the stream
+//! ends. The host gives processes their numbers. One that is in use is free again when the host has heard `Exit`; what the
+//! host said to a process before that may come after its end, and the guest ignores it.
 //!
 //! # Flow
-//! The host sends no byte of standard input that the guest has not asked for ([`Credit`]). So the guest can read
-//! everything that comes at once and still needs no more memory than it granted, and `Cancel` is never stuck behind
-//! input that nobody reads. In the other direction it is the same, for each of the two streams, except that each begins
-//! with a credit of [`OUTPUT_BYTES_MAX`]: a reader of output that does not read makes the guest's writes
-//! wait, and `Exit` is never stuck behind them. (`Log` counts as standard error; `Exit` is free.) When nobody reads the program's output any more, the host says so, and
-//! throws away what still comes; the guest's writes fail from then on. Who writes data frames should make them large (16 KiB to 64 KiB).
+//! Each process has its own streams, and each of them is counted for itself, anew with each `Start`. The host sends no byte
+//! of standard input that the guest has not asked for ([`Credit`]). So the guest can read everything that comes at once
+//! and still needs no more memory than it granted, and `Cancel` is never stuck behind input that nobody reads. In the
+//! other direction it is the same, for each of the two streams, except that each begins with a credit of
+//! [`OUTPUT_BYTES_MAX`]: a reader of output that does not read makes the process's writes wait, and `Exit` is never stuck
+//! behind them. When nobody reads a process's output any more, the host says so, and throws away what still comes; the
+//! process's writes fail from then on. Who writes data frames should make them large (16 KiB to 64 KiB).
+//!
+//! The other frames are free. Those of a process are few, because the host asked for them; of `Log` the host keeps what it
+//! has room for.
 //!
 //! # Trust
-//! Each end decodes what the other sent as if it were hostile: an unknown kind, a length that is too long or wrong
-//! for its kind, a frame out of order, or input without credit is an [`Error`]. There is no way to find the next
-//! frame in a stream after that, so a decoder goes on giving the same error.
+//! Each end decodes what the other sent as if it were hostile: an unknown kind, a length that is too long or wrong for its
+//! kind, a process where none may be, or a frame out of order is an [`Error`]. There is no way to find the next frame in
+//! a stream after that, so a decoder goes on giving the same error. A decoder keeps nothing but the frame that it is in:
+//! whether there is such a process, and whether a stream keeps to its credit ([`Credit::charge`], [`Input`]), is for who
+//! keeps the processes to find.
 #![no_std]
 
 mod credit;
@@ -47,24 +67,26 @@ mod decode;
 mod encode;
 mod error;
 mod frame;
+mod process;
 
-pub use credit::Credit;
+pub use credit::{Credit, Input};
 pub use decode::{FromGuest, FromHost, GuestDecoder, HostDecoder};
 pub use encode::{Frame, Head, split_body};
 pub use error::Error;
 pub use frame::{Cause, Kind};
+pub use process::{Process, State, Usage};
 
 /// Goes up with every change of the frames. Both ends must agree exactly.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
-/// The most that the guest may have sent of an output stream without its reader having taken it, in bytes.
+/// The most that a process may have sent of an output stream without its reader having taken it, in bytes.
 pub const OUTPUT_BYTES_MAX: u32 = 256 << 10;
 
 /// The longest payload, in bytes.
 pub const PAYLOAD_BYTES_MAX: usize = 64 << 10;
 
 /// The size of a frame without its payload, in bytes.
-pub const HEADER_BYTES: usize = 4;
+pub const HEADER_BYTES: usize = 8;
 
 /// The payload of `Hello` begins with this, so that a stream of something else is told from an older version.
 pub(crate) const HELLO_MAGIC: [u8; 4] = *b"SELK";

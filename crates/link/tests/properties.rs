@@ -1,8 +1,8 @@
 //! Whatever the split of the stream, the same is decoded; whatever the bytes, nothing panics.
 
 use link::{
-    Cause, Error, Frame, FromGuest, FromHost, GuestDecoder, HostDecoder, Kind, PAYLOAD_BYTES_MAX, VERSION,
-    split_body,
+    Cause, Credit, Error, Frame, FromGuest, FromHost, GuestDecoder, HostDecoder, Input, Kind,
+    PAYLOAD_BYTES_MAX, Process, State, Usage, VERSION, split_body,
 };
 use proptest::prelude::*;
 
@@ -10,16 +10,21 @@ use proptest::prelude::*;
 #[derive(Clone, Debug, PartialEq)]
 enum Heard {
     Stream(Kind, Vec<u8>),
-    Credit(u32),
-    CreditOf(Kind, u32),
+    Number(Kind, u32),
     Exit(u8, Cause),
+    Usage(Usage),
     Sign(Kind),
     Lost(Error),
 }
 
-fn note(heard: &mut Vec<Heard>, next: Heard) {
+/// And whose it is.
+type Of = (Process, Heard);
+
+fn note(heard: &mut Vec<Of>, next: Of) {
     match (heard.last_mut(), next) {
-        (Some(Heard::Stream(kind, bytes)), Heard::Stream(next_kind, more)) if *kind == next_kind => {
+        (Some((process, Heard::Stream(kind, bytes))), (next_process, Heard::Stream(next_kind, more)))
+            if *kind == next_kind && *process == next_process =>
+        {
             bytes.extend(more);
         }
         (_, next) => heard.push(next),
@@ -33,8 +38,10 @@ fn from_guest(event: FromGuest<'_>) -> Heard {
         FromGuest::Stderr(bytes) => Heard::Stream(Kind::Stderr, bytes.to_vec()),
         FromGuest::Log(bytes) => Heard::Stream(Kind::Log, bytes.to_vec()),
         FromGuest::ExitMessage(bytes) => Heard::Stream(Kind::Exit, bytes.to_vec()),
-        FromGuest::StdinCredit { bytes } => Heard::Credit(bytes),
+        FromGuest::StdinCredit { bytes } => Heard::Number(Kind::StdinCredit, bytes),
         FromGuest::Exit { status, cause } => Heard::Exit(status, cause),
+        FromGuest::Usage(usage) => Heard::Usage(usage),
+        FromGuest::Started => Heard::Sign(Kind::Started),
     }
 }
 
@@ -45,8 +52,11 @@ fn from_host(event: FromHost<'_>) -> Heard {
         FromHost::Cancel => Heard::Sign(Kind::Cancel),
         FromHost::StdoutClosed => Heard::Sign(Kind::StdoutClosed),
         FromHost::StderrClosed => Heard::Sign(Kind::StderrClosed),
-        FromHost::StdoutCredit { bytes } => Heard::CreditOf(Kind::StdoutCredit, bytes),
-        FromHost::StderrCredit { bytes } => Heard::CreditOf(Kind::StderrCredit, bytes),
+        FromHost::StdoutCredit { bytes } => Heard::Number(Kind::StdoutCredit, bytes),
+        FromHost::StderrCredit { bytes } => Heard::Number(Kind::StderrCredit, bytes),
+        FromHost::Start { program } => Heard::Number(Kind::Start, program),
+        FromHost::Shutdown => Heard::Sign(Kind::Shutdown),
+        FromHost::Measure => Heard::Sign(Kind::Measure),
     }
 }
 
@@ -59,20 +69,24 @@ fn pieces<'a>(stream: &'a [u8], cuts: &[usize]) -> Vec<&'a [u8]> {
     cuts.into_iter().map(|to| &stream[std::mem::replace(&mut from, to)..to]).collect()
 }
 
-fn hear_guest(stream: &[u8], cuts: &[usize]) -> Vec<Heard> {
-    let mut decoder = HostDecoder::new();
+/// What a decoder makes of the pieces, to their end or to its first error.
+fn hear(
+    stream: &[u8],
+    cuts: &[usize],
+    mut next: impl FnMut(&mut &[u8]) -> Result<Option<Of>, Error>,
+) -> Vec<Of> {
     let mut heard = Vec::new();
     for mut piece in pieces(stream, cuts) {
         loop {
-            match decoder.next(&mut piece) {
-                Ok(Some(event)) => note(&mut heard, from_guest(event)),
+            match next(&mut piece) {
+                Ok(Some(event)) => note(&mut heard, event),
                 Ok(None) => {
                     assert!(piece.is_empty(), "all input is consumed");
                     break;
                 }
                 Err(error) => {
-                    assert_eq!(decoder.next(&mut &b"\x82\0\0\0"[..]), Err(error), "an error stays");
-                    heard.push(Heard::Lost(error));
+                    assert_eq!(next(&mut &b"\x82\0\0\0\0\0\0\0"[..]), Err(error), "an error stays");
+                    heard.push((Process::NONE, Heard::Lost(error)));
                     return heard;
                 }
             }
@@ -81,38 +95,32 @@ fn hear_guest(stream: &[u8], cuts: &[usize]) -> Vec<Heard> {
     heard
 }
 
-fn hear_host(stream: &[u8], cuts: &[usize], credit: u32) -> Vec<Heard> {
+fn hear_guest(stream: &[u8], cuts: &[usize]) -> Vec<Of> {
+    let mut decoder = HostDecoder::new();
+    hear(stream, cuts, |piece| Ok(decoder.next(piece)?.map(|(process, event)| (process, from_guest(event)))))
+}
+
+fn hear_host(stream: &[u8], cuts: &[usize]) -> Vec<Of> {
     let mut decoder = GuestDecoder::new();
-    decoder.grant(credit);
-    let mut heard = Vec::new();
-    for mut piece in pieces(stream, cuts) {
-        loop {
-            match decoder.next(&mut piece) {
-                Ok(Some(event)) => note(&mut heard, from_host(event)),
-                Ok(None) => break,
-                Err(error) => {
-                    heard.push(Heard::Lost(error));
-                    return heard;
-                }
-            }
-        }
-    }
-    heard
+    hear(stream, cuts, |piece| Ok(decoder.next(piece)?.map(|(process, event)| (process, from_host(event)))))
 }
 
-fn encoded(frames: &[Frame<'_>]) -> Vec<u8> {
-    frames.iter().fold(Vec::new(), |mut stream, frame| {
-        stream.extend(frame.head().expect("short enough").as_ref());
+fn encoded(frames: &[(Process, Frame<'_>)]) -> Vec<u8> {
+    frames.iter().fold(Vec::new(), |mut stream, (process, frame)| {
+        stream.extend(frame.head(*process).expect("short enough, and its own").as_ref());
         stream.extend(frame.body());
         stream
     })
 }
 
+/// A frame that owns what it says.
 #[derive(Clone, Debug)]
 enum Said {
     Bytes(Kind, Vec<u8>),
-    Text(String),
-    Credit(u32),
+    Number(Kind, u32),
+    Exit(u8, Cause, String),
+    Usage(Usage),
+    Sign(Kind),
 }
 
 impl Said {
@@ -120,21 +128,54 @@ impl Said {
         match self {
             Self::Bytes(Kind::Stdout, bytes) => Frame::Stdout(bytes),
             Self::Bytes(Kind::Stderr, bytes) => Frame::Stderr(bytes),
+            Self::Bytes(Kind::Log, text) => Frame::Log(std::str::from_utf8(text).expect("made of text")),
             Self::Bytes(_, bytes) => Frame::StdinData(bytes),
-            Self::Text(text) => Frame::Log(text),
-            Self::Credit(bytes) => Frame::StdinCredit { bytes: *bytes },
+            Self::Number(Kind::StdinCredit, bytes) => Frame::StdinCredit { bytes: *bytes },
+            Self::Number(Kind::StdoutCredit, bytes) => Frame::StdoutCredit { bytes: *bytes },
+            Self::Number(Kind::StderrCredit, bytes) => Frame::StderrCredit { bytes: *bytes },
+            Self::Number(_, program) => Frame::Start { program: *program },
+            Self::Exit(status, cause, message) => Frame::Exit { status: *status, cause: *cause, message },
+            Self::Usage(usage) => Frame::Usage(*usage),
+            Self::Sign(Kind::StdinEnd) => Frame::StdinEnd,
+            Self::Sign(Kind::Cancel) => Frame::Cancel,
+            Self::Sign(Kind::StdoutClosed) => Frame::StdoutClosed,
+            Self::Sign(Kind::StderrClosed) => Frame::StderrClosed,
+            Self::Sign(Kind::Shutdown) => Frame::Shutdown,
+            Self::Sign(Kind::Measure) => Frame::Measure,
+            Self::Sign(_) => Frame::Started,
         }
     }
 
-    fn heard(&self) -> Option<Heard> {
+    /// Whose it is, if `process` says it: the frames that are nobody's are.
+    fn of(&self, process: u32) -> Process {
         match self {
-            Self::Bytes(kind, bytes) => (!bytes.is_empty()).then(|| Heard::Stream(*kind, bytes.clone())),
-            Self::Text(text) => {
-                (!text.is_empty()).then(|| Heard::Stream(Kind::Log, text.clone().into_bytes()))
-            }
-            Self::Credit(bytes) => Some(Heard::Credit(*bytes)),
+            Self::Bytes(Kind::Log, _) | Self::Sign(Kind::Shutdown | Kind::Measure) => Process::NONE,
+            _ => Process(process),
         }
     }
+
+    fn heard(&self) -> Vec<Heard> {
+        match self.clone() {
+            Self::Bytes(_, bytes) if bytes.is_empty() => Vec::new(),
+            Self::Bytes(kind, bytes) => vec![Heard::Stream(kind, bytes)],
+            Self::Number(kind, number) => vec![Heard::Number(kind, number)],
+            Self::Exit(status, cause, message) => {
+                let message = (!message.is_empty()).then(|| Heard::Stream(Kind::Exit, message.into_bytes()));
+                message.into_iter().chain([Heard::Exit(status, cause)]).collect()
+            }
+            Self::Usage(usage) => vec![Heard::Usage(usage)],
+            Self::Sign(kind) => vec![Heard::Sign(kind)],
+        }
+    }
+}
+
+/// What these say, and what is to be heard of it.
+fn conversation(said: &[(u32, Said)]) -> (Vec<(Process, Frame<'_>)>, Vec<Of>) {
+    let mut heard = Vec::new();
+    for (process, said) in said {
+        said.heard().into_iter().for_each(|next| note(&mut heard, (said.of(*process), next)));
+    }
+    (said.iter().map(|(process, said)| (said.of(*process), said.frame())).collect(), heard)
 }
 
 fn bytes() -> impl Strategy<Value = Vec<u8>> {
@@ -144,125 +185,223 @@ fn bytes() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-fn said_by_guest() -> impl Strategy<Value = Said> {
-    prop_oneof![
-        bytes().prop_map(|bytes| Said::Bytes(Kind::Stdout, bytes)),
-        bytes().prop_map(|bytes| Said::Bytes(Kind::Stderr, bytes)),
-        ".{0,20}".prop_map(Said::Text),
-        any::<u32>().prop_map(Said::Credit),
-    ]
-}
-
 fn cause() -> impl Strategy<Value = Cause> {
     use Cause::*;
     prop::sample::select(vec![Exited, Trapped, TimedOut, Cancelled, OutOfMemory, FailedToStart])
+}
+
+fn usage() -> impl Strategy<Value = Usage> {
+    let state = prop::sample::select(vec![State::Runnable, State::Waiting, State::Stopping]);
+    (any::<u64>(), any::<u64>(), any::<u64>(), state)
+        .prop_map(|(memory_bytes, cpu_ns, switches, state)| Usage { memory_bytes, cpu_ns, switches, state })
+}
+
+/// Few, so that some say several things, and the largest there is.
+fn process() -> impl Strategy<Value = u32> {
+    prop_oneof![9 => 0..3u32, 1 => Just(u32::MAX - 1)]
+}
+
+fn said_by_guest() -> impl Strategy<Value = (u32, Said)> {
+    let said = prop_oneof![
+        bytes().prop_map(|bytes| Said::Bytes(Kind::Stdout, bytes)),
+        bytes().prop_map(|bytes| Said::Bytes(Kind::Stderr, bytes)),
+        ".{0,20}".prop_map(|text| Said::Bytes(Kind::Log, text.into_bytes())),
+        any::<u32>().prop_map(|bytes| Said::Number(Kind::StdinCredit, bytes)),
+        (any::<u8>(), cause(), ".{0,30}").prop_map(|(status, cause, text)| Said::Exit(status, cause, text)),
+        usage().prop_map(Said::Usage),
+        Just(Said::Sign(Kind::Started)),
+    ];
+    (process(), said)
+}
+
+fn said_by_host() -> impl Strategy<Value = (u32, Said)> {
+    use Kind::*;
+    let said = prop_oneof![
+        bytes().prop_map(|bytes| Said::Bytes(StdinData, bytes)),
+        (prop::sample::select(vec![StdoutCredit, StderrCredit, Start]), any::<u32>())
+            .prop_map(|(kind, number)| Said::Number(kind, number)),
+        prop::sample::select(vec![StdinEnd, Cancel, StdoutClosed, StderrClosed, Shutdown, Measure])
+            .prop_map(Said::Sign),
+    ];
+    (process(), said)
 }
 
 proptest! {
     #[test]
     fn any_split_of_a_guests_stream_decodes_to_what_was_said(
         said in prop::collection::vec(said_by_guest(), 0..12),
-        (status, cause, message) in (any::<u8>(), cause(), ".{0,30}"),
         cuts in prop::collection::vec(any::<usize>(), 0..40),
     ) {
-        let mut frames = vec![Frame::Hello];
-        frames.extend(said.iter().map(Said::frame));
-        frames.push(Frame::Exit { status, cause, message: &message });
-
-        let mut expected = vec![Heard::Sign(Kind::Hello)];
-        said.iter().filter_map(Said::heard).for_each(|next| note(&mut expected, next));
-        if !message.is_empty() {
-            expected.push(Heard::Stream(Kind::Exit, message.clone().into_bytes()));
-        }
-        expected.push(Heard::Exit(status, cause));
+        let (mut frames, mut expected) = conversation(&said);
+        frames.insert(0, (Process::NONE, Frame::Hello));
+        expected.insert(0, (Process::NONE, Heard::Sign(Kind::Hello)));
         prop_assert_eq!(hear_guest(&encoded(&frames), &cuts), expected);
     }
 
     #[test]
     fn any_split_of_a_hosts_stream_decodes_to_what_was_said(
-        said in prop::collection::vec(bytes(), 0..8),
+        said in prop::collection::vec(said_by_host(), 0..12),
         cuts in prop::collection::vec(any::<usize>(), 0..40),
     ) {
-        let mut frames: Vec<_> = said.iter().map(|bytes| Frame::StdinData(bytes)).collect();
-        frames.extend([Frame::StdoutClosed, Frame::StdinEnd, Frame::StderrClosed, Frame::Cancel]);
-        frames.extend([Frame::StdoutCredit { bytes: 7 }, Frame::StderrCredit { bytes: u32::MAX }]);
-        let all = said.concat();
-        let credit = all.len() as u32;
-        let mut expected = Vec::new();
-        if !all.is_empty() {
-            expected.push(Heard::Stream(Kind::StdinData, all));
-        }
-        let signs = [Kind::StdoutClosed, Kind::StdinEnd, Kind::StderrClosed, Kind::Cancel];
-        expected.extend(signs.map(Heard::Sign));
-        let credits = [(Kind::StdoutCredit, 7), (Kind::StderrCredit, u32::MAX)];
-        expected.extend(credits.map(|(kind, bytes)| Heard::CreditOf(kind, bytes)));
-        prop_assert_eq!(hear_host(&encoded(&frames), &cuts, credit), expected);
+        let (frames, expected) = conversation(&said);
+        prop_assert_eq!(hear_host(&encoded(&frames), &cuts), expected);
     }
 
     #[test]
     fn random_bytes_never_panic_and_fail_the_same_in_any_split(
         noise in prop::collection::vec(prop_oneof![
-            any::<u8>(), Just(0), prop::sample::select(vec![1u8, 2, 3, 4, 5, 6, 7, 0x81, 0x82, 0x83, 0x84, 0x85, 0x86])
+            2 => any::<u8>(), 4 => Just(0), 2 => Just(0xff), 1 => 1..=0x0a_u8, 1 => 0x81..=0x88_u8,
         ], 0..300),
         cuts in prop::collection::vec(any::<usize>(), 0..20),
     ) {
-        let mut greeted = encoded(&[Frame::Hello]);
+        let mut greeted = encoded(&[(Process::NONE, Frame::Hello)]);
         greeted.extend(&noise);
         for stream in [&noise, &greeted] {
             prop_assert_eq!(hear_guest(stream, &cuts), hear_guest(stream, &[]));
         }
-        // Over credit is noticed at a piece, not at a byte: how much was delivered before depends on the split.
-        prop_assert_eq!(hear_host(&noise, &cuts, 1 << 20), hear_host(&noise, &[], 1 << 20));
+        prop_assert_eq!(hear_host(&noise, &cuts), hear_host(&noise, &[]));
     }
+
+    /// Whatever comes, no more is believed than was granted, and nothing after the end.
+    #[test]
+    fn input_is_taken_to_its_credit_and_to_its_end(
+        steps in prop::collection::vec((0..3u8, 0..9usize), 0..30),
+    ) {
+        let mut input = Input::NEW;
+        let (mut granted, mut taken, mut ended) = (0, 0, false);
+        for (what, bytes) in steps {
+            match what {
+                0 => {
+                    input.grant(bytes as u32);
+                    granted += bytes;
+                }
+                1 => {
+                    let result = input.take(&vec![0; bytes]);
+                    let expected = match ended {
+                        true => Err(Error::OutOfOrder(Kind::StdinData)),
+                        false if taken + bytes > granted => Err(Error::OverCredit),
+                        false => Ok(()),
+                    };
+                    prop_assert_eq!(result, expected);
+                    if result.is_err() {
+                        return Ok(());
+                    }
+                    taken += bytes;
+                }
+                _ => {
+                    let expected = if ended { Err(Error::OutOfOrder(Kind::StdinEnd)) } else { Ok(()) };
+                    prop_assert_eq!(input.end(), expected);
+                    ended = true;
+                }
+            }
+            prop_assert_eq!(input.has_ended(), ended);
+        }
+    }
+}
+
+/// All that a decoder keeps lies in it, so no stream can make it grow.
+#[test]
+fn a_decoder_is_small() {
+    const _: () = assert!(size_of::<HostDecoder>() <= 128 && size_of::<GuestDecoder>() <= 128);
 }
 
 #[test]
 fn lost_streams_say_why() {
-    let hello = encoded(&[Frame::Hello]);
-    let lost = |first: &[u8], then: &[u8]| {
-        let stream = [first, then].concat();
-        match hear_guest(&stream, &[]).pop() {
-            Some(Heard::Lost(error)) => error,
-            other => panic!("{stream:?} decoded to {other:?}"),
-        }
+    let hello = encoded(&[(Process::NONE, Frame::Hello)]);
+    let reason = |heard: Vec<Of>| match heard.last() {
+        Some((_, Heard::Lost(error))) => *error,
+        _ => panic!("decoded to {heard:?}"),
     };
-    assert_eq!(lost(&hello, &[0x87, 0, 0, 0]), Error::UnknownKind(0x87));
-    assert_eq!(lost(&hello, &[0x01, 0, 0, 0]), Error::UnknownKind(0x01), "a host's frame from a guest");
-    assert_eq!(lost(&hello, &[0x82, 1, 0, 1]), Error::TooLong { kind: Kind::Stdout, length: 65_537 });
-    assert_eq!(lost(&hello, &[0x84, 3, 0, 0]), Error::WrongLength { kind: Kind::StdinCredit, length: 3 });
-    assert_eq!(lost(&hello, &[0x84, 5, 0, 0]), Error::WrongLength { kind: Kind::StdinCredit, length: 5 });
-    assert_eq!(lost(&hello, &[0x85, 1, 0, 0]), Error::WrongLength { kind: Kind::Exit, length: 1 });
-    assert_eq!(lost(&hello, &[0x85, 2, 0, 0, 9, 6]), Error::UnknownCause(6));
+    let lost = |first: &[u8], then: &[u8]| reason(hear_guest(&[first, then].concat(), &[]));
+    assert_eq!(lost(&hello, b"\x89\0\0\0\0\0\0\0"), Error::UnknownKind(0x89));
+    assert_eq!(lost(&hello, b"\x01\0\0\0\0\0\0\0"), Error::UnknownKind(0x01), "a host's frame from a guest");
+    let too_long = Error::TooLong { kind: Kind::Stdout, length: 65_537 };
+    assert_eq!(lost(&hello, b"\x82\x01\0\x01\0\0\0\0"), too_long);
+    let wrong = |kind, length| Error::WrongLength { kind, length };
+    assert_eq!(lost(&hello, b"\x84\x03\0\0\0\0\0\0"), wrong(Kind::StdinCredit, 3));
+    assert_eq!(lost(&hello, b"\x84\x05\0\0\0\0\0\0"), wrong(Kind::StdinCredit, 5));
+    assert_eq!(lost(&hello, b"\x85\x01\0\0\0\0\0\0"), wrong(Kind::Exit, 1));
+    assert_eq!(lost(&hello, b"\x87\x18\0\0\0\0\0\0"), wrong(Kind::Usage, 24));
+    assert_eq!(lost(&hello, b"\x85\x02\0\0\0\0\0\0\x09\x06"), Error::UnknownCause(6));
+    let usage = [&b"\x87\x19\0\0\0\0\0\0"[..], &[0; 24], &[3]].concat();
+    assert_eq!(lost(&hello, &usage), Error::UnknownState(3));
     assert_eq!(lost(&hello, &hello), Error::OutOfOrder(Kind::Hello));
-    assert_eq!(lost(&[], &encoded(&[Frame::Stdout(b"x")])), Error::OutOfOrder(Kind::Stdout));
-    assert_eq!(lost(&[], b"\x81\x08\0\0SELF\x01\0\0\0"), Error::NotSelkis);
-    assert_eq!(lost(&[], b"\x81\x08\0\0SELK\xff\0\0\0"), Error::WrongVersion(255));
-    let ended = encoded(&[Frame::Hello, Frame::Exit { status: 1, cause: Cause::Exited, message: "" }]);
-    assert_eq!(lost(&ended, &encoded(&[Frame::Log("x")])), Error::OutOfOrder(Kind::Log));
+    assert_eq!(lost(&[], &encoded(&[(Process(0), Frame::Started)])), Error::OutOfOrder(Kind::Started));
+    assert_eq!(lost(&[], b"\x81\x08\0\0\xff\xff\xff\xffSELF\x03\0\0\0"), Error::NotSelkis);
+    assert_eq!(lost(&[], b"\x81\x08\0\0\xff\xff\xff\xffSELK\xff\0\0\0"), Error::WrongVersion(255));
+    let lost_by_host = |stream: &[u8]| reason(hear_host(stream, &[]));
+    assert_eq!(lost_by_host(b"\x0b\0\0\0\0\0\0\0"), Error::UnknownKind(0x0b));
+    assert_eq!(lost_by_host(b"\x81\0\0\0\0\0\0\0"), Error::UnknownKind(0x81), "a guest's frame from a host");
+    assert_eq!(lost_by_host(b"\x08\x03\0\0\0\0\0\0"), wrong(Kind::Start, 3));
+    assert_eq!(lost_by_host(b"\x0a\x01\0\0\xff\xff\xff\xff"), wrong(Kind::Measure, 1));
 }
 
 #[test]
-fn the_guest_takes_no_more_input_than_it_granted() {
-    let stream = encoded(&[Frame::StdinData(b"12345"), Frame::Cancel]);
-    let data = |bytes: &[u8]| Heard::Stream(Kind::StdinData, bytes.to_vec());
-    assert_eq!(hear_host(&stream, &[], 5), [data(b"12345"), Heard::Sign(Kind::Cancel)]);
-    assert_eq!(hear_host(&stream, &[], 4), [Heard::Lost(Error::OverCredit)]);
-    let after_end = encoded(&[Frame::StdinEnd, Frame::StdinData(b"")]);
-    let lost = Heard::Lost(Error::OutOfOrder(Kind::StdinData));
-    assert_eq!(hear_host(&after_end, &[], 4), [Heard::Sign(Kind::StdinEnd), lost]);
+fn a_frame_is_a_processs_or_nobodys_as_its_kind_says() {
+    let none = Process::NONE;
+    let wrong = |kind, process| Error::WrongProcess { kind, process };
+    assert_eq!(Frame::Hello.head(Process(0)), Err(wrong(Kind::Hello, Process(0))));
+    assert_eq!(Frame::Log("x").head(Process(1)), Err(wrong(Kind::Log, Process(1))));
+    assert_eq!(Frame::Shutdown.head(Process(2)), Err(wrong(Kind::Shutdown, Process(2))));
+    assert_eq!(Frame::Measure.head(Process(3)), Err(wrong(Kind::Measure, Process(3))));
+    assert_eq!(Frame::Stdout(b"x").head(none), Err(wrong(Kind::Stdout, none)));
+    let lost = |error| vec![(none, Heard::Lost(error))];
+    let hello = b"\x81\x08\0\0\0\0\0\0SELK\x03\0\0\0";
+    assert_eq!(hear_guest(hello, &[]), lost(wrong(Kind::Hello, Process(0))));
+    assert_eq!(hear_host(b"\x03\0\0\0\xff\xff\xff\xff", &[]), lost(wrong(Kind::Cancel, none)));
+    assert_eq!(hear_host(b"\x09\0\0\0\x07\0\0\0", &[]), lost(wrong(Kind::Shutdown, Process(7))));
+}
+
+#[test]
+fn a_process_may_begin_again_after_its_exit() {
+    let (one, two) = (Process(1), Process(2));
+    let exit = Frame::Exit { status: 1, cause: Cause::Exited, message: "" };
+    let frames = [
+        (Process::NONE, Frame::Hello),
+        (one, Frame::Started),
+        (two, Frame::Started),
+        (one, exit),
+        (two, Frame::Stdout(b"x")),
+        (one, Frame::Started),
+    ];
+    let heard = [
+        (Process::NONE, Heard::Sign(Kind::Hello)),
+        (one, Heard::Sign(Kind::Started)),
+        (two, Heard::Sign(Kind::Started)),
+        (one, Heard::Exit(1, Cause::Exited)),
+        (two, Heard::Stream(Kind::Stdout, b"x".to_vec())),
+        (one, Heard::Sign(Kind::Started)),
+    ];
+    assert_eq!(hear_guest(&encoded(&frames), &[]), heard);
+}
+
+#[test]
+fn no_more_is_charged_than_there_is() {
+    let mut credit = Credit::NONE;
+    credit.grant(5);
+    assert_eq!((credit.charge(3), credit.bytes()), (Ok(()), 2));
+    assert_eq!(credit.charge(3), Err(Error::OverCredit));
 }
 
 #[test]
 fn the_layout_is_the_documented_one() {
-    assert_eq!(encoded(&[Frame::Hello]), b"\x81\x08\0\0SELK\x02\0\0\0");
-    assert_eq!(VERSION, 2);
-    assert_eq!(encoded(&[Frame::StdinCredit { bytes: 0x0102_0304 }]), b"\x84\x04\0\0\x04\x03\x02\x01");
+    assert_eq!(encoded(&[(Process::NONE, Frame::Hello)]), b"\x81\x08\0\0\xff\xff\xff\xffSELK\x03\0\0\0");
+    assert_eq!(VERSION, 3);
+    let one = |frame| encoded(&[(Process(0x0a0b_0c0d), frame)]);
+    let credit = Frame::StdinCredit { bytes: 0x0102_0304 };
+    assert_eq!(one(credit), b"\x84\x04\0\0\x0d\x0c\x0b\x0a\x04\x03\x02\x01");
+    assert_eq!(one(Frame::Start { program: 0x0201 }), b"\x08\x04\0\0\x0d\x0c\x0b\x0a\x01\x02\0\0");
     let exit = Frame::Exit { status: 137, cause: Cause::TimedOut, message: "late" };
-    assert_eq!(encoded(&[exit]), b"\x85\x06\0\0\x89\x02late");
+    assert_eq!(one(exit), b"\x85\x06\0\0\x0d\x0c\x0b\x0a\x89\x02late");
+    let usage = Usage { memory_bytes: 0x0201, cpu_ns: 3, switches: 4, state: State::Stopping };
+    let words = b"\x01\x02\0\0\0\0\0\0\x03\0\0\0\0\0\0\0\x04\0\0\0\0\0\0\0\x02";
+    assert_eq!(one(Frame::Usage(usage)), [&b"\x87\x19\0\0\x0d\x0c\x0b\x0a"[..], words].concat());
+    assert_eq!(one(Frame::Started), b"\x88\0\0\0\x0d\x0c\x0b\x0a");
+    assert_eq!(encoded(&[(Process::NONE, Frame::Measure)]), b"\x0a\0\0\0\xff\xff\xff\xff");
     let longest = vec![7; PAYLOAD_BYTES_MAX];
-    assert_eq!(encoded(&[Frame::Stdout(&longest)])[..4], *b"\x82\0\0\x01");
+    assert_eq!(one(Frame::Stdout(&longest))[..4], *b"\x82\0\0\x01");
     let longer = vec![7; PAYLOAD_BYTES_MAX + 1];
     let too_long = Error::TooLong { kind: Kind::Stdout, length: PAYLOAD_BYTES_MAX + 1 };
-    assert_eq!(Frame::Stdout(&longer).head(), Err(too_long));
+    assert_eq!(Frame::Stdout(&longer).head(Process(0)), Err(too_long));
     assert_eq!(split_body(&longer), (&longest[..], &[7][..]));
 }

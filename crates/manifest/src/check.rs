@@ -13,8 +13,6 @@ pub struct Machine {
     pub memory: ByteCount,
     /// How many CPUs.
     pub cpus: u32,
-    /// How many programs one domain can run at a time.
-    pub domain_programs_max: usize,
 }
 
 impl System {
@@ -34,7 +32,7 @@ impl System {
                 let wrong = Wrong::MemoryOfMachine { domain: domain.name.clone(), promised, machine };
                 mistakes.push(Mistake { at: domain.at, wrong });
             }
-            mistakes.extend(cpus(domain, machine).into_iter().chain(programs(domain, machine)));
+            mistakes.extend(cpus(domain, machine));
         }
         Mistakes::none_of(self.path.clone(), mistakes)
     }
@@ -83,13 +81,6 @@ impl System {
 fn cpus(domain: &Domain, machine: Machine) -> Option<Mistake> {
     let wrong = Wrong::Cpus { domain: domain.name.clone(), cpus: domain.cpus, machine: machine.cpus };
     (domain.cpus > machine.cpus).then(|| mistake(domain.at, wrong))
-}
-
-fn programs(domain: &Domain, machine: Machine) -> Option<Mistake> {
-    let max = machine.domain_programs_max;
-    let program = domain.programs.get(max)?;
-    let (domain, name) = (domain.name.clone(), program.name.clone());
-    Some(mistake(program.at, Wrong::ProgramsOfDomain { domain, program: name, count: max + 1, max }))
 }
 
 fn mistake(at: Position, wrong: Wrong) -> Mistake {

@@ -18,11 +18,13 @@
 //! [[domains.alice.programs]]
 //! name = "web"                    # default: the file's name without `.wasm`
 //! file = "python.wasm"            # from the manifest's folder, or a name that `selkis programs` lists; needed
+//! instances = 1                   # so many processes of it; default 1
 //! arguments = ["-c", "print(1)"]
 //! environment = { LANG = "C" }
 //! directories = [{ path = "docs", name = "/docs", access = "read-only" }]
-//! memory = "32MiB"                # default for a domain's only program: the domain's
+//! memory = "32MiB"                # of each instance; default for a domain's only process: the domain's
 //! timeout = "10s"                 # default: none
+//! cpu-time = "2s"                 # ended when it has used so much; default: no limit
 //! restart = "on-failure"          # "never" (default), "on-failure", "always"
 //! ```
 #![deny(unsafe_code)]
@@ -35,7 +37,7 @@ mod read;
 mod table;
 pub mod units;
 
-pub use bundle::Access;
+pub use bundle::{Access, PROGRAMS_MAX};
 pub use check::Machine;
 pub use mistake::{Mistake, Mistakes, Position, ReadError, Wrong};
 pub use name::{Name, NameError};
@@ -83,7 +85,7 @@ pub struct Domain {
     pub cpus: u32,
     /// How many processes it may have at a time, 1 to [`PROCESSES_MAX`].
     pub processes: u32,
-    /// In the order of the file, no two of one name; at least one, at most `processes`.
+    /// In the order of the file, no two of one name; at least one, at most [`PROGRAMS_MAX`], with at most `processes` instances.
     pub programs: Vec<Program>,
     /// Where the manifest names it.
     pub at: Position,
@@ -98,17 +100,21 @@ pub struct Program {
     pub file: PathBuf,
     /// Where the manifest names the file.
     pub file_at: Position,
+    /// How many processes of it there are; not 0.
+    pub instances: u32,
     /// Without the program's own name. None holds a NUL.
     pub arguments: Vec<String>,
     /// Names (not empty, without `=`) and values. None holds a NUL.
     pub environment: Vec<(String, String)>,
     /// What it may touch; no two of one name.
     pub directories: Vec<Directory>,
-    /// How much memory it may use.
+    /// How much memory each instance may use.
     pub memory: ByteCount,
-    /// When it is ended, counted from its first instruction.
+    /// When an instance is ended, counted from its first instruction.
     pub timeout: Option<Duration>,
-    /// What is done when it has ended.
+    /// When it is ended, in CPU time.
+    pub cpu_time: Option<Duration>,
+    /// What is done when an instance has ended.
     pub restart: Restart,
     /// Where the manifest begins with it.
     pub at: Position,

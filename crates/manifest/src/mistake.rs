@@ -149,21 +149,21 @@ pub enum Wrong {
     /// A domain that does nothing.
     #[error("the domain `{0}` has no program\nwrite one: [[domains.{0}.programs]]")]
     NoPrograms(Name),
-    /// More programs than processes.
+    /// More instances of programs than processes.
     #[error(
-        "the domain `{domain}` has {programs} programs, and `processes = {processes}`\nset its `processes` to {programs} or more"
+        "the programs of `{domain}` are {wanted} processes, and it may have {processes}\nset its `processes` to {wanted} or more"
     )]
     Processes {
         /// Which.
         domain: Name,
-        /// How many it has.
-        programs: usize,
+        /// The sum of its programs' instances.
+        wanted: u64,
         /// What it may have.
         processes: u32,
     },
-    /// Several programs, and what each gets of the memory is not said.
+    /// Several processes, and what each gets of the memory is not said.
     #[error(
-        "the domain `{domain}` has several programs: each needs a `memory` of its own\nof {quota} in all; write, for example: memory = \"32MiB\""
+        "the domain `{domain}` has several processes: each program needs a `memory` of its own\nof {quota} in all; write, for example: memory = \"32MiB\""
     )]
     MemoryOfEach {
         /// Which.
@@ -213,9 +213,9 @@ pub enum Wrong {
         /// What there is.
         machine: u32,
     },
-    /// More programs than one domain of the machine can run.
+    /// More programs than a domain can be given.
     #[error(
-        "`{program}` would be program {count} of the domain `{domain}`, which can run {max} at a time here\nmove it to a domain of its own"
+        "`{program}` would be program {count} of the domain `{domain}`, and {max} is the most\nmove it to another domain"
     )]
     ProgramsOfDomain {
         /// Which.
@@ -224,7 +224,7 @@ pub enum Wrong {
         program: Name,
         /// Its number, counted from 1.
         count: usize,
-        /// What can be run.
+        /// The most.
         max: usize,
     },
     /// A program's file.

@@ -1,13 +1,15 @@
 //! From TOML to a [`System`].
 
-use crate::mistake::{Mistakes, Position, ReadError, Wrong};
+use crate::mistake::{Mistake, Mistakes, Position, ReadError, Wrong};
 use crate::table::{Reader, Table, Value, nearest};
 use crate::units::{ByteCount, UnitError, parse_duration};
 use crate::{Access, Directory, Domain, Mitigations, Name, Program, Restart, System};
+use bundle::PROGRAMS_MAX;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -23,11 +25,22 @@ pub const PROCESSES_MAX: u32 = 32_000;
 const CPU_SHARE: u32 = 100;
 const CPUS: u32 = 1;
 const PROCESSES: u32 = 16;
+const INSTANCES: u32 = 1;
 
 const SYSTEM_KEYS: &[&str] = &["name", "mitigations", "domains"];
 const DOMAIN_KEYS: &[&str] = &["memory", "cpu-share", "cpu-budget", "cpus", "processes", "programs"];
-const PROGRAM_KEYS: &[&str] =
-    &["name", "file", "arguments", "environment", "directories", "memory", "timeout", "restart"];
+const PROGRAM_KEYS: &[&str] = &[
+    "name",
+    "file",
+    "instances",
+    "arguments",
+    "environment",
+    "directories",
+    "memory",
+    "timeout",
+    "cpu-time",
+    "restart",
+];
 const DIRECTORY_KEYS: &[&str] = &["path", "name", "access"];
 
 impl System {
@@ -150,13 +163,21 @@ impl<'t> Reader<'t> {
     }
 
     fn check_processes(&mut self, domain: Domain) -> Option<Domain> {
-        let (programs, processes) = (domain.programs.len(), domain.processes);
-        if programs <= processes as usize {
-            return Some(domain);
-        }
-        let wrong = Wrong::Processes { domain: domain.name, programs, processes };
-        self.mistakes.push(crate::Mistake { at: domain.at, wrong });
-        None
+        let wanted = domain.programs.iter().map(|program| u64::from(program.instances)).sum();
+        let processes = domain.processes;
+        let wrong = if wanted > u64::from(processes) {
+            let wrong = Wrong::Processes { domain: domain.name.clone(), wanted, processes };
+            Some(Mistake { at: domain.at, wrong })
+        } else {
+            domain.programs.get(PROGRAMS_MAX).map(|program| {
+                let (domain, program, at) = (domain.name.clone(), program.name.clone(), program.at);
+                let (count, max) = (PROGRAMS_MAX + 1, PROGRAMS_MAX);
+                Mistake { at, wrong: Wrong::ProgramsOfDomain { domain, program, count, max } }
+            })
+        };
+        let is_right = wrong.is_none();
+        self.mistakes.extend(wrong);
+        is_right.then_some(domain)
     }
 
     fn programs(&mut self, domain: &Table<'_, 't>, name: Option<&Name>) -> Option<Vec<Draft>> {
@@ -189,14 +210,13 @@ impl<'t> Reader<'t> {
             Some(file) => self.name_or_stem(&table, file, "a program"),
             None => table.get("name").and_then(|value| self.name(value, "a program")),
         };
+        let instances = self.number(&table, "instances", INSTANCES, PROCESSES_MAX);
         let arguments = self.each(&table, "arguments", Self::c_text);
         let environment = self.environment(&table);
         let directories = self.directories(&table);
         let memory = self.optional(&table, "memory", Self::size);
-        let timeout = self.optional(&table, "timeout", |reader, key, value| {
-            let text = reader.unit_text(key, value, UnitError::Duration)?;
-            reader.unit(value, parse_duration(text))
-        });
+        let timeout = self.optional(&table, "timeout", Self::duration);
+        let cpu_time = self.optional(&table, "cpu-time", Self::duration);
         const RESTARTS: &[(&str, Restart)] =
             &[("never", Restart::Never), ("on-failure", Restart::OnFailure), ("always", Restart::Always)];
         let restart =
@@ -206,12 +226,14 @@ impl<'t> Reader<'t> {
             name: name?,
             file: file?,
             file_at: self.position(file_value?.span().start),
+            instances: instances?,
             arguments: arguments?,
             environment: environment?,
             directories: directories?,
             // Until the whole domain is known.
             memory: memory.unwrap_or(ByteCount(0)),
             timeout: timeout?,
+            cpu_time: cpu_time?,
             restart: restart?.unwrap_or(Restart::Never),
             at: self.position(table.start),
         };
@@ -226,7 +248,7 @@ impl<'t> Reader<'t> {
         start: usize,
         drafts: Vec<Draft>,
     ) -> Option<Vec<Program>> {
-        let several = drafts.len() > 1;
+        let several = drafts.len() > 1 || drafts.iter().any(|draft| draft.program.instances > 1);
         let programs = all(drafts.into_iter().map(|draft| {
             if several && draft.memory.is_none() {
                 self.wrong(draft.start, Wrong::MemoryOfEach { domain: domain.clone(), quota });
@@ -234,7 +256,8 @@ impl<'t> Reader<'t> {
             }
             Some(Program { memory: draft.memory.unwrap_or(quota), ..draft.program })
         }))?;
-        let promised = programs.iter().fold(0u64, |sum, program| sum.saturating_add(program.memory.0));
+        let share = |program: &Program| program.memory.0.saturating_mul(program.instances.into());
+        let promised = programs.iter().map(share).fold(0, u64::saturating_add);
         if promised > quota.0 {
             let promised = ByteCount(promised);
             self.wrong(start, Wrong::MemoryOfDomain { domain: domain.clone(), promised, quota });
@@ -383,6 +406,11 @@ impl<'t> Reader<'t> {
             self.wrong(value.span().start, Wrong::Range { key: key.to_owned(), text, min: 1, max });
         }
         number
+    }
+
+    fn duration(&mut self, key: &str, value: &Value) -> Option<Duration> {
+        let text = self.unit_text(key, value, UnitError::Duration)?;
+        self.unit(value, parse_duration(text))
     }
 
     fn size(&mut self, key: &str, value: &Value) -> Option<ByteCount> {

@@ -1,7 +1,7 @@
 //! Each mistake is found, at its place, and said in words that help.
 
 use manifest::units::{ByteCount, CpuBudget};
-use manifest::{Access, Mitigations, Restart, System};
+use manifest::{Access, Mitigations, PROGRAMS_MAX, Restart, System};
 use std::path::Path;
 use std::time::Duration;
 
@@ -28,8 +28,10 @@ file = "bin/python.wasm"
 arguments = ["-c", "print(1)"]
 environment = { LANG = "C", HOME = "" }
 directories = [{ path = "docs", name = "/docs", access = "read-only" }, { path = "data" }]
-memory = "32MiB"
+memory = "16MiB"
+instances = 2
 timeout = "10s"
+cpu-time = "1500ms"
 restart = "on-failure"
 
 [[domains.bob.programs]]
@@ -57,9 +59,15 @@ programs = [{ file = "a.wasm" }]
     let directories: Vec<_> =
         directories.map(|d| (d.path.to_str().unwrap(), d.name.as_str(), d.access)).collect();
     assert_eq!(directories, [("docs", "/docs", Access::ReadOnly), ("data", "data", Access::ReadWrite)]);
-    assert_eq!((web.memory, web.timeout), (ByteCount(32 << 20), Some(Duration::from_secs(10))));
-    assert_eq!((web.restart, rg.restart), (Restart::OnFailure, Restart::Never));
-    assert_eq!((rg.name.as_str(), rg.memory, rg.timeout), ("rg", ByteCount(32 << 20), None));
+    assert_eq!(
+        (web.memory, web.instances, web.timeout, web.cpu_time),
+        (ByteCount(16 << 20), 2, Some(Duration::from_secs(10)), Some(Duration::from_millis(1500)))
+    );
+    assert_eq!((web.restart, rg.restart, rg.instances), (Restart::OnFailure, Restart::Never, 1));
+    assert_eq!(
+        (rg.name.as_str(), rg.memory, rg.timeout, rg.cpu_time),
+        ("rg", ByteCount(32 << 20), None, None)
+    );
     assert_eq!((alice.cpu_share, alice.cpu_budget, alice.cpus, alice.processes), (100, None, 1, 16));
     assert_eq!((alice.programs[0].name.as_str(), alice.programs[0].memory), ("a", ByteCount(1 << 20)));
     assert_eq!(system.place_of(Path::new("docs")), Path::new("conf/docs"));
@@ -241,6 +249,10 @@ fn mistakes_of_a_program_are_placed() {
             "6:11 `10 days`: not a duration: write a number with its unit, as in 500ms, 10s, 2m or 1h",
         ),
         (
+            "cpu-time = '2'",
+            "6:12 `2`: not a duration: write a number with its unit, as in 500ms, 10s, 2m or 1h",
+        ),
+        (
             "restart = 'on_failure'",
             "6:11 `on_failure` is nothing that `restart` can be; did you mean `on-failure`?",
         ),
@@ -266,7 +278,7 @@ fn mistakes_of_a_programs_file_and_of_several_programs_are_placed() {
         ),
         (
             "[[domains.d.programs]]\nfile='a'\n[[domains.d.programs]]\nfile='b'\nmemory='1MiB'",
-            &["3:1 the domain `d` has several programs: each needs a `memory` of its own"],
+            &["3:1 the domain `d` has several processes: each program needs a `memory` of its own"],
         ),
         (
             "[[domains.d.programs]]\nfile='a'\nmemory='4MiB'\n[[domains.d.programs]]\nfile='b'\nmemory='5MiB'",
@@ -274,8 +286,21 @@ fn mistakes_of_a_programs_file_and_of_several_programs_are_placed() {
         ),
         (
             "processes = 1\n[[domains.d.programs]]\nfile='a'\nmemory=1\n[[domains.d.programs]]\nfile='b'\nmemory=1",
-            &["1:10 the domain `d` has 2 programs, and `processes = 1`"],
+            &["1:10 the programs of `d` are 2 processes, and it may have 1"],
         ),
+        (
+            "processes = 4\n[[domains.d.programs]]\nfile='a'\nmemory=1\ninstances=3\n[[domains.d.programs]]\nfile='b'\nmemory=1\ninstances=2",
+            &["1:10 the programs of `d` are 5 processes, and it may have 4"],
+        ),
+        (
+            "[[domains.d.programs]]\nfile='a'\ninstances=2",
+            &["3:1 the domain `d` has several processes: each program needs a `memory` of its own"],
+        ),
+        (
+            "[[domains.d.programs]]\nfile='a'\ninstances=3\nmemory='3MiB'",
+            &["1:10 the programs of `d` may use 9 MiB, and the domain 8 MiB"],
+        ),
+        ("[[domains.d.programs]]\nfile='a'\ninstances=0", &["5:11 `0` is not in the range of `instances`"]),
     ] {
         assert_eq!(mistakes(&format!("{begin}{text}")), wrong, "{text}");
     }
@@ -310,6 +335,19 @@ fn what_is_no_toml_is_told_with_the_mistakes_in_the_rest() {
     assert_eq!(places, ["2:10", "3:8", "4:10", "6:10", "7:8"], "{found:#?}");
     assert!(found[0].ends_with(", and this is `64M`"), "{}", found[0]);
     assert!(found[2].contains("duplicate key"), "{}", found[2]);
+}
+
+#[test]
+fn a_domain_can_be_given_so_many_programs() {
+    let programs: String = (0..=PROGRAMS_MAX)
+        .map(|number| format!("[[domains.d.programs]]\nfile='p{number}'\nmemory=1\n"))
+        .collect();
+    let text = format!("[domains.d]\nmemory = '1MiB'\nprocesses = 1000\n{programs}");
+    let line = 4 + 3 * PROGRAMS_MAX;
+    assert_eq!(
+        mistakes(&text),
+        [format!("{line}:1 `p128` would be program 129 of the domain `d`, and 128 is the most")]
+    );
 }
 
 /// A hundred are enough to see; the others are counted.

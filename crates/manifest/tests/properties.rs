@@ -19,7 +19,8 @@ file = "bin/python.wasm"
 arguments = ["-c", "print(1)"]
 environment = { LANG = "C", HOME = "" }
 directories = [{ path = "docs", name = "/docs", access = "read-only" }, { path = "data" }]
-memory = "32MiB"
+memory = "16MiB"
+instances = 2
 timeout = "10s"
 restart = "on-failure"
 [domains.alice]
@@ -55,12 +56,14 @@ fn part() -> impl Strategy<Value = String> {
         "programs",
         "name",
         "memory",
+        "instances",
         "cpu-budget",
         "cpus",
         "file",
         "directories",
         "environment",
         "timeout",
+        "cpu-time",
         "restart",
         "mitigations",
         " = ",

@@ -7,7 +7,7 @@ use crate::slots::{self, Regions, SLOT_BYTES_MIN};
 use crate::{System, trap};
 use abi::{Backing, Commit, Error, PAGE_SIZE, Protection, Span};
 use alloc::boxed::Box;
-use core::sync::atomic::{AtomicPtr, Ordering::Relaxed};
+use core::sync::atomic::Ordering::Relaxed;
 
 /// A range of the boot module that can be mapped copy-on-write.
 pub struct Image {
@@ -176,17 +176,14 @@ extern "C" fn wasmtime_init_traps(handler: TrapHandler) -> i32 {
     0
 }
 
-/// The engine's two thread-local pointers. One virtual CPU, and one process that uses the engine at a time.
-static TLS: [AtomicPtr<u8>; 2] = [const { AtomicPtr::new(core::ptr::null_mut()) }; 2];
-
 #[unsafe(no_mangle)]
 extern "C" fn wasmtime_tls_get(slot: usize) -> *mut u8 {
-    TLS[slot].load(Relaxed)
+    crate::current::engine_pointer(slot).load(Relaxed)
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn wasmtime_tls_set(slot: usize, value: *mut u8) {
-    TLS[slot].store(value, Relaxed);
+    crate::current::engine_pointer(slot).store(value, Relaxed);
 }
 
 #[cfg(test)]

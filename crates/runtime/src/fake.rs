@@ -86,6 +86,12 @@ impl FakeKernel {
         self.module
     }
 
+    /// Lets time pass.
+    pub fn advance_to(&self, now_ns: u64) {
+        let mut state = self.state.lock();
+        state.now_ns = state.now_ns.max(now_ns);
+    }
+
     /// Bytes of all regions.
     pub fn mapped_bytes(&self) -> u64 {
         self.state.lock().regions.iter().map(|region| region.span.length).sum()

@@ -1,13 +1,14 @@
 //! A process: an instance of a program on a stack of its own.
 
+use crate::current::{self, Control, Turn};
 use crate::stack::Stack;
 use crate::thread::{GreenThread, Outcome};
-use crate::trap::{self, Stop};
-use crate::{Program, System};
+use crate::{ProcessId, Program, Stop, System, trap};
 use abi::Commit;
+use alloc::boxed::Box;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use wasmtime::{Linker, ResourceLimiter, Store, ThrownException, Trap};
+use wasmtime::{InstancePre, Linker, ResourceLimiter, Store, ThrownException, Trap};
 
 /// What WebAssembly code may use, and beyond it as much for host functions and for what they call.
 const STACK_BYTES: u64 = engine::WASM_STACK_BYTES as u64 + (512 << 10);
@@ -19,6 +20,8 @@ pub struct Limits {
     pub memory_bytes_max: u64,
     /// When its time is over, on the kernel's clock.
     pub deadline_ns: u64,
+    /// CPU time, in nanoseconds.
+    pub cpu_ns_max: u64,
 }
 
 /// How a process ended.
@@ -73,6 +76,9 @@ impl Limiter {
             return false;
         }
         self.bytes = total;
+        if let Some(current) = current::get() {
+            current.set_memory_bytes(total);
+        }
         true
     }
 }
@@ -102,79 +108,118 @@ impl ResourceLimiter for Limiter {
 pub struct Wait {
     /// Until when, on the kernel's clock, if nothing else happens before.
     pub deadline_ns: u64,
-    /// What else would end the wait: whatever the host function and the idle function agree on.
+    /// What else would end the wait: whatever the host function and the platform agree on.
     pub interest: u64,
 }
 
-type Thread = GreenThread<Ending, Wait>;
+/// Why a process does not go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Suspension {
+    /// It waits for something.
+    Waits(Wait),
+    /// It lets others run first.
+    GaveWay,
+    /// It has had its time.
+    Preempted,
+}
+
+type Thread = GreenThread<Ending, Suspension>;
 
 /// A process that has not ended.
-pub struct Process {
+pub(crate) struct Process {
     thread: Thread,
+    /// Behind a pointer: upcalls look at it where it is.
+    control: Box<Control>,
+}
+
+/// A program that is linked: what is needed to start processes of it.
+pub struct Prepared<T: 'static> {
+    program: &'static Program,
+    instance: InstancePre<Guest<T>>,
+}
+
+impl<T> Prepared<T> {
+    /// Links `program` with the host functions of `linker`.
+    ///
+    /// # Errors
+    /// If they do not fit.
+    pub fn new(program: &'static Program, linker: &Linker<Guest<T>>) -> wasmtime::Result<Self> {
+        Ok(Self { program, instance: linker.instantiate_pre(program.module())? })
+    }
+
+    /// Starts a process, which will run the program's `_start` when its turn comes; `data` is for its host functions.
+    pub fn start(&self, system: &'static System, data: T, limits: Limits) -> Result<ProcessId, abi::Error> {
+        let instance = self.instance.clone();
+        let program = self.program;
+        let main = move || run(system, program, &instance, data, limits);
+        let process = Process::new(system, Some(program), limits, main)?;
+        Ok(system.processes().lock().add(process))
+    }
 }
 
 impl Process {
-    /// A process that will run `program`'s `_start`, with the host functions of `linker`.
-    pub fn new<T: 'static>(
+    pub fn new(
         system: &'static System,
-        program: &'static Program,
-        linker: Linker<Guest<T>>,
-        data: T,
+        program: Option<&'static Program>,
         limits: Limits,
+        main: impl FnOnce() -> Ending + 'static,
     ) -> Result<Self, abi::Error> {
         let stack = Stack::new(system, STACK_BYTES, Commit::OnTouch)?;
-        let usable = stack.usable();
-        if limits.deadline_ns != abi::Request::NEVER {
-            // So that it can be ended in whatever it is doing when its time is over.
-            program.functions();
-        }
-        let thread = GreenThread::new(stack, move || {
-            trap::enter(system, program, usable, limits.deadline_ns);
-            let ending = run(system, program, &linker, data, limits);
-            trap::leave();
-            ending
-        });
-        Ok(Self { thread })
+        let control = Box::new(Control::new(program, stack.usable(), limits));
+        Ok(Self { thread: GreenThread::new(stack, main), control })
     }
 
-    /// Runs the process to its end. Whenever it waits, `idle` blocks the virtual CPU until something happened, and
-    /// says what.
-    pub fn run(mut self, mut idle: impl FnMut(Wait) -> u64) -> Ending {
-        let mut answer = 0;
-        loop {
-            match self.thread.resume(answer) {
-                Outcome::Suspended(wait) => {
-                    trap::suspend();
-                    answer = idle(wait);
-                    trap::resume();
-                }
-                Outcome::Ended(ending) => return ending,
-            }
-        }
+    pub fn control(&self) -> &Control {
+        &self.control
+    }
+
+    /// Runs it until it waits, has to give way, or ends.
+    pub fn resume(&mut self, system: &System, turn: Turn, answer: u64) -> Outcome<Ending, Suspension> {
+        let Self { thread, control } = self;
+        current::run(system, control, turn, || thread.resume(answer))
     }
 }
 
-/// Suspends the process that calls, in a host function, until its idle function has returned, and answers with what
-/// that said.
+/// Suspends the process that calls, in a host function, until somebody wakes it or the deadline has come; answers with what it was
+/// woken with, or 0.
 ///
 /// # Panics
 /// If no process runs.
 pub fn wait(wait: Wait) -> u64 {
-    Thread::suspend(wait)
+    Thread::suspend(Suspension::Waits(wait))
+}
+
+/// Lets other processes run first, if there are any.
+///
+/// # Panics
+/// If no process runs.
+pub fn give_way() {
+    Thread::suspend(Suspension::GaveWay);
+}
+
+/// The process that calls has had its time, and has been told so.
+///
+/// # Panics
+/// If no process runs.
+pub fn yield_turn() {
+    Thread::suspend(Suspension::Preempted);
 }
 
 fn run<T: 'static>(
     system: &'static System,
     program: &'static Program,
-    linker: &Linker<Guest<T>>,
+    prepared: &InstancePre<Guest<T>>,
     data: T,
     limits: Limits,
 ) -> Ending {
+    if let Some(stop) = current::stop_wanted() {
+        return Ending::Stopped(stop);
+    }
     let limiter = Limiter { bytes: 0, bytes_max: limits.memory_bytes_max, refused_bytes: None };
-    let mut store = Store::new(linker.engine(), Guest { data, limiter });
+    let mut store = Store::new(prepared.module().engine(), Guest { data, limiter });
     store.limiter(|guest| &mut guest.limiter);
     system.slots().lock().begin(program.text().base);
-    let instance = match linker.instantiate(&mut store, program.module()) {
+    let instance = match prepared.instantiate(&mut store) {
         Ok(instance) => instance,
         Err(error) => {
             if let Some(bytes) = store.data().limiter.refused_bytes {
@@ -211,7 +256,7 @@ fn in_units(bytes: u64) -> String {
 fn ending(program: &Program, result: wasmtime::Result<()>) -> Ending {
     let frames = trap::take_frames();
     let Err(error) = result else { return Ending::Returned(Ok(())) };
-    if let Some(stop) = trap::stop_wanted() {
+    if let Some(stop) = current::stop_wanted() {
         return Ending::Stopped(stop);
     }
     let backtrace = frames.into_iter().filter_map(|ip| program.function_name(ip)).collect();

@@ -1,9 +1,11 @@
 //! The kernel and the address space, for everything in the library OS.
 
+use crate::scheduler::Processes;
 use crate::slots::Slots;
 use crate::space::Space;
+use abi::boot::ClockParameters;
 use abi::{Backing, BootInfo, Commit, Error, Handle, Kernel, PAGE_SIZE, Protection, Request, Span};
-use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use spin::{Mutex, Once};
 
 /// Address space at the start of the window that the heap may grow into.
@@ -17,21 +19,24 @@ pub struct System {
     space_handle: Handle,
     vcpu: Handle,
     module: Span,
+    clock: ClockParameters,
     space: Mutex<Space>,
     slots: Mutex<Slots>,
+    processes: Mutex<Processes>,
     reserve: Reserve,
 }
 
 /// Pages that are given up when the machine has no others left and our own code needs one to come to an end.
 #[derive(Debug, Default)]
 struct Reserve {
+    /// Where it is when it is held; 0 if it never was.
     base: AtomicU64,
+    held: AtomicBool,
 }
 
 impl Reserve {
     /// What a host function may touch on its way out: its stack, its answers in the program's memory.
     const BYTES: u64 = 64 << 10;
-    const SPENT: u64 = 0;
 }
 
 impl System {
@@ -48,8 +53,10 @@ impl System {
             space_handle: boot.space,
             vcpu: boot.vcpu,
             module: boot.module,
+            clock: boot.clock,
             space: Mutex::new(Space::new(window)),
             slots: Mutex::new(Slots::default()),
+            processes: Mutex::new(Processes::default()),
             reserve: Reserve::default(),
         }
     }
@@ -77,6 +84,11 @@ impl System {
     /// The linear-memory slots.
     pub fn slots(&self) -> &Mutex<Slots> {
         &self.slots
+    }
+
+    /// The processes. Whoever has them does not suspend itself.
+    pub fn processes(&self) -> &Mutex<Processes> {
+        &self.processes
     }
 
     /// Takes address space and declares a region there.
@@ -124,15 +136,25 @@ impl System {
     pub fn hold_reserve(&self) -> Result<(), Error> {
         let span = self.map_new(Reserve::BYTES, Protection::ReadWrite, Commit::Now)?;
         self.reserve.base.store(span.base, Relaxed);
+        self.reserve.held.store(true, Relaxed);
         Ok(())
+    }
+
+    /// Takes the reserve again, if it was given up and there is memory again.
+    pub(crate) fn renew_reserve(&self) {
+        let span = Span::new(self.reserve.base.load(Relaxed), Reserve::BYTES);
+        if span.base != 0 && !self.reserve.held.load(Relaxed) {
+            let renewed = self.map(span, Backing::Zero, Protection::ReadWrite, Commit::Now).is_ok();
+            self.reserve.held.store(renewed, Relaxed);
+        }
     }
 
     /// Gives the reserve up, in an upcall. Whether there was one.
     pub(crate) fn spend_reserve(&self) -> bool {
-        let base = self.reserve.base.swap(Reserve::SPENT, Relaxed);
-        let span = Span::new(base, Reserve::BYTES);
-        // The address space is not given back: the lock may be what the upcall has interrupted.
-        base != Reserve::SPENT && self.kernel.call(Request::Unmap { space: self.space_handle, span }).is_ok()
+        let span = Span::new(self.reserve.base.load(Relaxed), Reserve::BYTES);
+        // The address space stays ours.
+        self.reserve.held.swap(false, Relaxed)
+            && self.kernel.call(Request::Unmap { space: self.space_handle, span }).is_ok()
     }
 
     /// Asks for a tick upcall at `deadline_ns`.
@@ -143,6 +165,9 @@ impl System {
 
     /// The kernel's clock, in nanoseconds.
     pub fn now_ns(&self) -> u64 {
+        if self.clock.multiplier != 0 {
+            return self.clock.nanoseconds(crate::thread::counter());
+        }
         self.kernel.call(Request::Now { vcpu: self.vcpu }).unwrap_or(0)
     }
 }
@@ -169,12 +194,16 @@ mod tests {
     fn the_reserve_is_given_up_once() {
         let kernel = FakeKernel::new(&[], 1 << 20);
         let system = kernel.system();
+        system.renew_reserve();
         assert!(!system.spend_reserve(), "none is held yet");
         system.hold_reserve().unwrap();
         assert_eq!(kernel.committed_bytes(), Reserve::BYTES);
         assert!(system.spend_reserve());
         assert_eq!(kernel.committed_bytes(), 0);
         assert!(!system.spend_reserve());
+        system.renew_reserve();
+        assert_eq!(kernel.committed_bytes(), Reserve::BYTES);
+        assert!(system.spend_reserve());
         let poor = FakeKernel::new(&[], Reserve::BYTES - PAGE_SIZE);
         assert_eq!(poor.system().hold_reserve(), Err(Error::NoMemory));
     }

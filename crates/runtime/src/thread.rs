@@ -33,6 +33,9 @@ struct Shared<R, S> {
 /// The thread that runs, as a `Shared<_, _>`; null on the first stack.
 static CURRENT: AtomicPtr<()> = AtomicPtr::new(core::ptr::null_mut());
 
+// SAFETY: all threads are resumed by the one virtual CPU there is; what is in them never meets another.
+unsafe impl<R, S> Send for GreenThread<R, S> {}
+
 impl<R: 'static, S: 'static> GreenThread<R, S> {
     /// A thread that will run `main` on `stack`.
     pub fn new(stack: Stack, main: impl FnOnce() -> R + 'static) -> Self {
@@ -89,6 +92,12 @@ impl<R: 'static, S: 'static> GreenThread<R, S> {
             (*shared).answer
         }
     }
+}
+
+/// The time-stamp counter.
+pub(crate) fn counter() -> u64 {
+    // SAFETY: every CPU that can run this has it, and the kernel does not take it away.
+    unsafe { core::arch::x86_64::_rdtsc() }
 }
 
 extern "C" fn start<R: 'static, S: 'static>(argument: u64) -> ! {

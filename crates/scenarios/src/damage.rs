@@ -58,7 +58,9 @@ impl Damage {
             Self::Cut(length) => module.truncate(length as usize),
             Self::Artifact(bit) => {
                 let bundle = Bundle::parse(module).map_err(not_a_bundle)?;
-                let (at, length) = (offset_in(module, bundle.program), bundle.program.len());
+                // A plan's program has an artifact.
+                let program = bundle.artifacts[0];
+                let (at, length) = (offset_in(module, program), program.len());
                 flip(&mut module[at..at + length], bit);
             }
             Self::Plan(bit) => {

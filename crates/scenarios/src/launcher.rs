@@ -5,7 +5,7 @@
 use crate::guests;
 use crate::selkis::{Context, Output, lib, run_command};
 use crate::verdict::Verdict;
-use bundle::{Console, Plan};
+use bundle::{Console, Plan, ProgramPlan};
 use hosted::files::LinuxFiles;
 use hosted::host::linux_host;
 use hosted::streams::LinuxStreams;
@@ -41,11 +41,16 @@ pub fn artifacts(context: &Context, guest: &str) -> Verdict<[PathBuf; 2]> {
     Ok(paths)
 }
 
-/// Launches the library OS in a process of its own; the program is called `name` and has one argument.
-pub fn launch(name: &str, [program, trap_helper]: &[PathBuf; 2], argument: &str) -> Verdict<Output> {
+/// Launches the library OS that is called `runtime` among the parts in a process of its own. The first of `words` is the program's name.
+pub fn launch(
+    runtime: &str,
+    [program, trap_helper]: &[PathBuf; 2],
+    words: &[&str],
+    deadline: Duration,
+) -> Verdict<Output> {
     let mut command = Command::new(env::current_exe()?);
-    command.arg0(LAUNCHER).args([lib()?.join("selkis-runtime").as_path(), program, trap_helper]);
-    run_command(command.args([name, argument]), Duration::from_secs(60))
+    command.arg0(LAUNCHER).args([lib()?.join(runtime).as_path(), program, trap_helper]);
+    run_command(command.args(words), deadline)
 }
 
 /// If this was started as the launcher: launches.
@@ -67,19 +72,20 @@ pub fn stand_in_for_selkis() -> Option<ExitCode> {
 
 fn run(runtime: &Path, program: &Path, trap_helper: &Path, arguments: &[OsString]) -> Verdict<u8> {
     let arguments: Vec<Vec<u8>> = arguments.iter().map(|word| word.as_encoded_bytes().to_vec()).collect();
-    let plan = Plan {
-        program: String::from_utf8_lossy(arguments.first().map_or(b"", Vec::as_slice)).into_owned(),
+    let program_plan = ProgramPlan {
+        name: String::from_utf8_lossy(arguments.first().map_or(b"", Vec::as_slice)).into_owned(),
+        artifact: 0,
         arguments,
         environment: Vec::new(),
         memory_bytes_max: MEMORY_BYTES_MAX,
         timeout_ns: None,
-        console: Console::Host,
+        cpu_ns_max: None,
         directories: Vec::new(),
-        seed: None,
     };
+    let plan = Plan::of_one(program_plan, Console::Host, None);
     let entropy = Generator::new(Some(&hosted::clock::seed()?), &[])?;
     let host = Box::new(linux_host(LinuxStreams::new(), LinuxFiles::new(Vec::new()), entropy));
-    let (program, trap_helper) = (File::open(program)?, File::open(trap_helper)?);
+    let (artifacts, trap_helper) = (vec![File::open(program)?], File::open(trap_helper)?);
     let runtime = Runtime::open(runtime)?;
-    Ok(hosted::launch(Launch { runtime, plan, program, trap_helper, host, cell: None })?)
+    Ok(hosted::launch(Launch { runtime, plan, artifacts, trap_helper, host, wire: None, cell: None })?)
 }

@@ -1,14 +1,13 @@
 //! What the control protocol is answered.
 
-use crate::event::{DomainId, Effect, Event};
+use crate::event::{Effect, Event, ProcessId};
 use crate::log::Entry;
 use crate::supervisor::Supervisor;
 use alloc::boxed::Box;
-use alloc::string::String;
 use alloc::vec::Vec;
 use control::{
     Follow, From, How, LogEnd, LogPiece, Phase, Platform, ProgramName, Refusal, Reply, Request, Selector,
-    TracePiece,
+    TracePiece, meant,
 };
 
 /// Lines are put into a piece until it has so many bytes.
@@ -22,9 +21,10 @@ pub struct Answer(Stage);
 #[derive(Debug)]
 enum Stage {
     Reply(Box<Reply>),
+    List,
     Log { cursors: Vec<Cursor>, follow: Follow },
     Trace(Trace),
-    Kill(Vec<DomainId>),
+    Kill(Vec<ProcessId>),
     Shutdown,
     Done,
 }
@@ -38,10 +38,10 @@ pub struct Trace {
     pub next: Option<Result<TracePiece, Refusal>>,
 }
 
-/// The next line that is wanted of a program.
+/// The next line that is wanted of a process.
 #[derive(Debug)]
 struct Cursor {
-    id: DomainId,
+    id: ProcessId,
     number: u64,
 }
 
@@ -89,12 +89,13 @@ impl Supervisor {
     pub fn next_reply(&self, Answer(stage): &mut Answer) -> Progress {
         let reply = match core::mem::replace(stage, Stage::Done) {
             Stage::Reply(reply) => *reply,
+            Stage::List if !self.is_measuring() => Reply::List(self.system()),
             Stage::Log { mut cursors, follow } => match self.next_piece(&mut cursors) {
                 Some(piece) => {
                     *stage = Stage::Log { cursors, follow };
                     Reply::Log(piece)
                 }
-                None if cursors.iter().all(|cursor| self.task(cursor.id).life.is_over()) => {
+                None if cursors.iter().all(|cursor| self.process(cursor.id).life.is_over()) => {
                     Reply::LogEnd(LogEnd::Ended)
                 }
                 None if follow == Follow::No => Reply::LogEnd(LogEnd::Newest),
@@ -115,11 +116,11 @@ impl Supervisor {
                     return Progress::NotYet;
                 }
             },
-            Stage::Kill(ids) if ids.iter().all(|id| self.task(*id).life.is_over()) => {
+            Stage::Kill(ids) if ids.iter().all(|id| self.process(*id).life.is_over()) => {
                 Reply::Killed(self.names(&ids))
             }
             Stage::Shutdown if self.phase() == Phase::Ended => Reply::ShutDown,
-            waiting @ (Stage::Kill(_) | Stage::Shutdown) => {
+            waiting @ (Stage::List | Stage::Kill(_) | Stage::Shutdown) => {
                 *stage = waiting;
                 return Progress::NotYet;
             }
@@ -130,10 +131,7 @@ impl Supervisor {
 
     fn take(&mut self, request: Request, now_ns: u64) -> Result<(Stage, Vec<Effect>), Refusal> {
         match request {
-            Request::List => {
-                let reply = Reply::List(self.system(now_ns));
-                Ok((Stage::Reply(Box::new(reply)), Vec::new()))
-            }
+            Request::List => Ok((Stage::List, self.measure(now_ns))),
             Request::Log { which, from, follow } => {
                 let cursors = self.cursors(&self.select(which)?, from);
                 Ok((Stage::Log { cursors, follow }, Vec::new()))
@@ -147,8 +145,8 @@ impl Supervisor {
 
     fn take_kill(&mut self, which: Selector, how: How, now_ns: u64) -> Result<(Stage, Vec<Effect>), Refusal> {
         let selected = self.select(which)?;
-        let left: Vec<DomainId> =
-            selected.iter().copied().filter(|id| !self.task(*id).life.is_over()).collect();
+        let left: Vec<ProcessId> =
+            selected.iter().copied().filter(|id| !self.process(*id).life.is_over()).collect();
         if left.is_empty() {
             return Err(Refusal::NotRunning(self.names(&selected)));
         }
@@ -156,46 +154,37 @@ impl Supervisor {
         Ok((Stage::Kill(left), effects))
     }
 
-    fn select(&self, which: Selector) -> Result<Vec<DomainId>, Refusal> {
-        let Selector::Named(asked) = which else { return Ok(self.ids().collect()) };
-        let having = |is_meant: &dyn Fn(&ProgramName) -> bool| -> Vec<DomainId> {
-            self.ids().filter(|id| is_meant(&self.name(*id))).collect()
+    fn select(&self, which: Selector) -> Result<Vec<ProcessId>, Refusal> {
+        let ids: Vec<ProcessId> = self.ids().collect();
+        let Selector::Named(asked) = which else { return Ok(ids) };
+        let selected: Vec<ProcessId> =
+            meant(&asked, &self.names(&ids)).into_iter().map(|index| ids[index]).collect();
+        let Some(first) = selected.first() else {
+            return Err(Refusal::NoSuchName { asked, known: self.names(&ids) });
         };
-        let selected = match asked.split_once('/') {
-            Some((domain, program)) => having(&|name| name.domain == domain && name.program == program),
-            None => having(&|name| name.domain == asked),
-        };
-        if !selected.is_empty() {
-            return Ok(selected);
+        if selected.iter().any(|id| id.domain != first.domain) {
+            return Err(Refusal::Ambiguous { asked, matching: self.names(&selected) });
         }
-        match having(&|name| name.program == asked) {
-            programs if programs.len() == 1 => Ok(programs),
-            programs if programs.is_empty() => Err(self.no_such_name(asked)),
-            programs => Err(Refusal::Ambiguous { asked, matching: self.names(&programs) }),
-        }
+        Ok(selected)
     }
 
-    fn no_such_name(&self, asked: String) -> Refusal {
-        Refusal::NoSuchName { asked, known: self.ids().map(|id| self.name(id)).collect() }
-    }
-
-    fn names(&self, ids: &[DomainId]) -> Vec<ProgramName> {
+    fn names(&self, ids: &[ProcessId]) -> Vec<ProgramName> {
         ids.iter().map(|id| self.name(*id)).collect()
     }
 
-    fn cursors(&self, ids: &[DomainId], from: From) -> Vec<Cursor> {
-        let first = |id: DomainId| match from {
+    fn cursors(&self, ids: &[ProcessId], from: From) -> Vec<Cursor> {
+        let first = |id: ProcessId| match from {
             From::Start => 0,
-            From::Last(count) => self.task(id).log.number_at(self.sequence_of_last(ids, count)),
+            From::Last(count) => self.process(id).log.number_at(self.sequence_of_last(ids, count)),
         };
         ids.iter().map(|id| Cursor { id: *id, number: first(*id) }).collect()
     }
 
-    /// The place of the `count`th line from the end, of these programs together.
-    fn sequence_of_last(&self, ids: &[DomainId], count: u64) -> u64 {
+    /// The place of the `count`th line from the end, of these processes together.
+    fn sequence_of_last(&self, ids: &[ProcessId], count: u64) -> u64 {
         let count = usize::try_from(count).unwrap_or(usize::MAX);
         let newest =
-            |id: &DomainId| self.task(*id).log.newest_first().take(count).map(|entry| entry.sequence);
+            |id: &ProcessId| self.process(*id).log.newest_first().take(count).map(|entry| entry.sequence);
         let mut places: Vec<u64> = ids.iter().flat_map(newest).collect();
         places.sort_unstable_by(|one, other| other.cmp(one));
         match count.checked_sub(1) {
@@ -204,7 +193,7 @@ impl Supervisor {
         }
     }
 
-    /// The next lines of these programs, in the order in which they were written.
+    /// The next lines of these processes, in the order in which they were written.
     fn next_piece(&self, cursors: &mut [Cursor]) -> Option<LogPiece> {
         let place = |cursor: &Cursor| self.entry(cursor).map(|entry| entry.sequence);
         let next = (0..cursors.len()).filter(|index| place(&cursors[*index]).is_some());
@@ -229,20 +218,20 @@ impl Supervisor {
 
     /// Lines that are gone with nothing kept after them.
     fn missed(&self, cursors: &mut [Cursor]) -> Option<LogPiece> {
-        let cursor = cursors.iter_mut().find(|cursor| cursor.number < self.task(cursor.id).log.first())?;
+        let cursor = cursors.iter_mut().find(|cursor| cursor.number < self.process(cursor.id).log.first())?;
         let lines_dropped = self.skip_missed(cursor);
         Some(LogPiece { program: self.name(cursor.id), lines_dropped, lines: Vec::new() })
     }
 
     fn skip_missed(&self, cursor: &mut Cursor) -> u64 {
-        let missed = self.task(cursor.id).log.first().saturating_sub(cursor.number);
+        let missed = self.process(cursor.id).log.first().saturating_sub(cursor.number);
         cursor.number += missed;
         missed
     }
 
     /// The oldest line that is kept and wanted.
     fn entry(&self, cursor: &Cursor) -> Option<&Entry> {
-        let log = &self.task(cursor.id).log;
+        let log = &self.process(cursor.id).log;
         log.get(cursor.number.max(log.first()))
     }
 }

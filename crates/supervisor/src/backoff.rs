@@ -1,4 +1,4 @@
-//! How long a program waits before it is started again.
+//! How long a process waits before it is started again.
 
 /// After the first end.
 pub const FIRST_NS: u64 = 100_000_000;

@@ -2,7 +2,7 @@
 
 use alloc::string::String;
 use alloc::vec::Vec;
-use control::{Cpu, End, How, Platform, Stream, Usage};
+use control::{Cpu, End, How, Platform, ProcessUsage, Stream, Usage};
 use core::fmt;
 use serde::{Deserialize, Serialize};
 
@@ -15,26 +15,42 @@ pub struct Setup {
     pub platform: Platform,
     /// The time zero, in nanoseconds since 1970, if it is known.
     pub started_unix_ns: Option<u64>,
-    /// How much memory the log of each program may take, with what it costs to keep.
+    /// How much memory the log of each process may take, with what it costs to keep.
     pub log_bytes_max: usize,
     /// In the manifest's order.
     pub domains: Vec<DomainSetup>,
 }
 
-/// A domain, with the one program that it runs.
+/// A domain, with the programs that it runs.
 #[derive(Clone, Debug)]
 pub struct DomainSetup {
     /// Its name.
     pub name: String,
     /// What it may have of memory.
     pub memory_quota_bytes: u64,
-    /// Its program's name.
-    pub program: String,
-    /// When the program is started again.
+    /// In the order of its plan.
+    pub programs: Vec<ProgramSetup>,
+}
+
+impl DomainSetup {
+    /// How many processes it has: all instances of all programs.
+    pub fn processes(&self) -> usize {
+        self.programs.iter().map(|program| program.instances as usize).sum()
+    }
+}
+
+/// A program of a domain. Each of its instances is a process.
+#[derive(Clone, Debug)]
+pub struct ProgramSetup {
+    /// Its name.
+    pub name: String,
+    /// How many there are; not 0.
+    pub instances: u32,
+    /// When one is started again.
     pub restart: Restart,
 }
 
-/// When a program that has ended by itself is started again.
+/// When a process that has ended by itself is started again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Restart {
     /// Never.
@@ -59,31 +75,54 @@ impl Restart {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DomainId(pub usize);
 
+/// A process, whether it is alive or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ProcessId {
+    /// Where it runs.
+    pub domain: DomainId,
+    /// Its number there: the instances of the first program, then those of the next.
+    pub number: u32,
+}
+
 /// Something that has happened.
 #[derive(Clone, Debug)]
 pub enum Event<'a> {
     /// The system begins.
     Begin,
-    /// What [`Effect::Start`] asked for is done: the domain runs.
-    Started {
+    /// What [`Effect::StartDomain`] asked for is done: its processes can be started.
+    DomainStarted {
         /// Which.
         domain: DomainId,
         /// The number of its process, where domains are processes.
         process_id: Option<u32>,
     },
-    /// The domain has ended, or could not be started; nothing more comes of it. One for each [`Effect::Start`].
-    Ended(DomainId, End),
-    /// The program has written.
-    Wrote {
-        /// Whose program.
+    /// The domain has ended, or could not be started; nothing more comes of it nor of its processes. One for each
+    /// [`Effect::StartDomain`].
+    DomainEnded(DomainId, End),
+    /// What runs the domain has something to say. It concerns all that live in it.
+    DomainWrote {
+        /// Which.
         domain: DomainId,
+        /// What.
+        bytes: &'a [u8],
+    },
+    /// What [`Effect::StartProcess`] asked for is done: the process runs.
+    Started(ProcessId),
+    /// The process has ended, and its domain goes on; nothing more comes of it.
+    Ended(ProcessId, End),
+    /// The process has written.
+    Wrote {
+        /// Which.
+        process: ProcessId,
         /// Where.
         stream: Stream,
         /// What.
         bytes: &'a [u8],
     },
     /// What the domain uses, of this run alone. The last before its end counts for good.
-    Measured(DomainId, Usage),
+    DomainMeasured(DomainId, Usage),
+    /// The same of a process.
+    Measured(ProcessId, ProcessUsage),
     /// What the machine's CPUs have done, by number.
     MeasuredCpus(Vec<Cpu>),
     /// Time has passed: [`crate::Supervisor::deadline_ns`] is there.
@@ -95,15 +134,24 @@ pub enum Event<'a> {
 /// Something to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Start the domain: an [`Event::Ended`] comes of it sooner or later, and an [`Event::Started`] before if it came to run.
-    Start(DomainId),
+    /// Start the domain: an [`Event::DomainEnded`] comes of it sooner or later, and an [`Event::DomainStarted`] before if it came
+    /// to run.
+    StartDomain(DomainId),
     /// End the domain, which was started and has not ended. May come twice, the second time [`How::AtOnce`].
-    End(DomainId, How),
+    EndDomain(DomainId, How),
+    /// Start the program of this place in its domain's plan as this process, in its domain, which runs: an [`Event::Started`] comes
+    /// of it, unless it ends before; and an [`Event::Ended`], unless the domain does.
+    StartProcess(ProcessId, u32),
+    /// End the process, which was started and has not ended; its domain goes on.
+    EndProcess(ProcessId),
+    /// Measure the domain, which was started and has not ended, and its processes: an [`Event::DomainMeasured`], and an
+    /// [`Event::Measured`] for each that runs.
+    Measure(DomainId),
     /// Tell whoever looks on.
-    Notice(DomainId, Notice),
+    Notice(ProcessId, Notice),
 }
 
-/// What there is to tell about a program. As text it goes on after its name.
+/// What there is to tell about a process. As text it goes on after its name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Notice {
     /// It runs; so often it had run before.
@@ -126,7 +174,7 @@ pub enum Notice {
     Cancelled,
 }
 
-/// What follows the end of a program.
+/// What follows the end of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Next {
     /// Nothing, by its policy.

@@ -11,7 +11,9 @@
 //!                      └───────────────────── stopping ──▶ backoff ──▶ stopped
 //!                                             (then stopped)      kill
 //! ```
-//! A killed program is never started again.
+//! That is a process, which is one program of a domain or one of its instances. A killed one is never started again. A domain is
+//! started for the first process that is to start in it, and ended when nothing follows for any. If it ends otherwise its processes
+//! have ended with it, and it is started again with the first that is.
 #![no_std]
 #![deny(unsafe_code)]
 
@@ -19,17 +21,24 @@ extern crate alloc;
 
 mod answer;
 mod backoff;
+mod domain;
+mod domain_link;
 mod event;
 mod life;
 mod log;
 mod news;
 pub mod relay;
+mod status;
 mod supervisor;
+mod usage;
 
 pub use answer::{Answer, Progress, Trace};
 pub use backoff::{FIRST_NS, MAX_NS, STABLE_NS};
-pub use event::{DomainId, DomainSetup, Effect, Event, Next, Notice, Restart, Setup};
+pub use domain_link::DomainLink;
+pub use event::{
+    DomainId, DomainSetup, Effect, Event, Next, Notice, ProcessId, ProgramSetup, Restart, Setup,
+};
 pub use life::GRACE_NS;
 pub use log::LINE_BYTES_MAX;
 pub use news::News;
-pub use supervisor::{Outcome, Supervisor};
+pub use supervisor::{MEASURE_NS, Outcome, Supervisor};

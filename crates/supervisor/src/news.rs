@@ -1,7 +1,7 @@
-//! What is told of a program, with its last words.
+//! What is told of a process, with its last words.
 
 use crate::answer::Progress;
-use crate::event::{DomainId, Next, Notice};
+use crate::event::{Next, Notice, ProcessId};
 use crate::supervisor::Supervisor;
 use alloc::string::ToString;
 use alloc::vec::Vec;
@@ -11,12 +11,12 @@ use serde::{Deserialize, Serialize};
 /// How many lines before an end may be told with it.
 const LAST_WORDS_MAX: u64 = 12;
 
-/// Something that has happened to a program.
+/// Something that has happened to a process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct News {
     /// When, since the system started.
     pub at_ns: u64,
-    /// To which program.
+    /// To which.
     pub name: ProgramName,
     /// What.
     pub notice: Notice,
@@ -26,7 +26,7 @@ pub struct News {
 
 impl Supervisor {
     /// A notice as it is told: [`crate::Effect::Notice`].
-    pub fn news(&mut self, id: DomainId, notice: Notice, now_ns: u64) -> News {
+    pub fn news(&mut self, id: ProcessId, notice: Notice, now_ns: u64) -> News {
         let last_words = match &notice {
             Notice::Ended { next: Next::Stopped, .. } => Vec::new(),
             Notice::Ended { end, .. } if !end.is_success() => self.last_words(id, now_ns),
@@ -35,8 +35,8 @@ impl Supervisor {
         News { at_ns: now_ns, name: self.name(id), notice, last_words }
     }
 
-    /// What the program wrote to standard error in the run that has just ended, the last of it.
-    fn last_words(&mut self, id: DomainId, now_ns: u64) -> Vec<Vec<u8>> {
+    /// What was written to standard error in the run that has just ended, the last of it.
+    fn last_words(&mut self, id: ProcessId, now_ns: u64) -> Vec<Vec<u8>> {
         let which = Selector::Named(self.name(id).to_string());
         let request = Request::Log { which, from: From::Last(LAST_WORDS_MAX), follow: Follow::No };
         let (mut answer, _) = self.ask(request, now_ns);

@@ -168,18 +168,17 @@ impl Relay {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{DomainId, DomainSetup, Event, Restart, Setup};
+    use crate::{DomainId, DomainSetup, Event, ProcessId, ProgramSetup, Restart, Setup};
     use alloc::string::ToString;
     use alloc::vec;
-    use control::{Follow, From, How, LogEnd, Selector, Stream, TracePiece};
+    use control::{Follow, From, How, LogEnd, ProcessUsage, Selector, Stream, TracePiece};
+
+    const PROCESS: ProcessId = ProcessId { domain: DomainId(0), number: 0 };
 
     fn supervisor() -> Supervisor {
-        let domain = DomainSetup {
-            name: "alice".to_string(),
-            memory_quota_bytes: 1,
-            program: "web".to_string(),
-            restart: Restart::Never,
-        };
+        let program = ProgramSetup { name: "web".to_string(), instances: 1, restart: Restart::Never };
+        let domain =
+            DomainSetup { name: "alice".to_string(), memory_quota_bytes: 1, programs: vec![program] };
         let mut supervisor = Supervisor::new(Setup {
             name: "tenants".to_string(),
             platform: control::Platform::Machine,
@@ -188,7 +187,8 @@ mod tests {
             domains: vec![domain],
         });
         supervisor.handle(Event::Begin, 0);
-        supervisor.handle(Event::Started { domain: DomainId(0), process_id: None }, 1);
+        supervisor.handle(Event::DomainStarted { domain: PROCESS.domain, process_id: None }, 1);
+        supervisor.handle(Event::Started(PROCESS), 1);
         supervisor
     }
 
@@ -204,7 +204,7 @@ mod tests {
         relay.take(ask(7, log), &mut supervisor, 2);
         assert!(matches!(relay.next(&supervisor), Some(FromRoot::Reply(Ticket(7), Reply::Log(_)))));
         let bytes = b"hello\n";
-        let wrote = Event::Wrote { domain: DomainId(0), stream: Stream::Output, bytes };
+        let wrote = Event::Wrote { process: PROCESS, stream: Stream::Output, bytes };
         supervisor.handle(wrote, 3);
         assert_eq!(relay.next(&supervisor), None, "nobody wants it yet");
         relay.take(ToRoot::Next(Ticket(7)), &mut supervisor, 4);
@@ -212,7 +212,7 @@ mod tests {
         relay.take(ToRoot::Next(Ticket(7)), &mut supervisor, 4);
         assert_eq!(relay.next(&supervisor), None, "there is nothing yet");
         let end = control::End::Exited { status: 0 };
-        supervisor.handle(Event::Ended(DomainId(0), end), 5);
+        supervisor.handle(Event::Ended(PROCESS, end), 5);
         assert!(matches!(relay.next(&supervisor), Some(FromRoot::Reply(_, Reply::Log(_)))));
         relay.take(ToRoot::Next(Ticket(7)), &mut supervisor, 6);
         let last = FromRoot::Reply(Ticket(7), Reply::LogEnd(LogEnd::Ended));
@@ -228,13 +228,15 @@ mod tests {
         let mut relay = Relay::default();
         let kill = Request::Kill { which: Selector::All, how: How::Gracefully };
         let effects = relay.take(ask(1, kill), &mut supervisor, 2);
-        assert!(effects.contains(&Effect::End(DomainId(0), How::Gracefully)));
+        assert!(effects.contains(&Effect::EndProcess(PROCESS)));
         assert_eq!(relay.next(&supervisor), None);
         relay.take(ask(2, Request::List), &mut supervisor, 3);
+        assert_eq!(relay.next(&supervisor), None, "it is measured");
+        supervisor.handle(Event::Measured(PROCESS, ProcessUsage::default()), 3);
         assert!(matches!(relay.next(&supervisor), Some(FromRoot::Reply(Ticket(2), Reply::List(_)))));
         relay.take(ToRoot::Forget(Ticket(1)), &mut supervisor, 4);
         let end = control::End::Exited { status: 130 };
-        supervisor.handle(Event::Ended(DomainId(0), end), 5);
+        supervisor.handle(Event::Ended(PROCESS, end), 5);
         assert_eq!(relay.next(&supervisor), None, "it was forgotten");
         assert_eq!(relay.power(), Power::On);
         relay.take(ToRoot::PowerOff, &mut supervisor, 6);
@@ -275,7 +277,8 @@ mod tests {
         assert_eq!(relay.next(&supervisor), Some(FromRoot::Reply(Ticket(1), refused)));
         assert!(!relay.is_tracing());
         let (mut supervisor, mut relay) = tracing();
-        supervisor.handle(Event::Ended(DomainId(0), control::End::Exited { status: 0 }), 5);
+        supervisor.handle(Event::Ended(PROCESS, control::End::Exited { status: 0 }), 5);
+        supervisor.handle(Event::DomainEnded(DomainId(0), control::End::Exited { status: 0 }), 6);
         assert_eq!(relay.next(&supervisor), Some(FromRoot::Reply(Ticket(1), Reply::TraceEnd)));
         assert!(!relay.is_tracing());
     }
@@ -298,6 +301,7 @@ mod tests {
         let mut supervisor = supervisor();
         let mut relay = Relay::default();
         relay.take(ask(1, Request::List), &mut supervisor, 3);
+        supervisor.handle(Event::Measured(PROCESS, ProcessUsage::default()), 3);
         let said = relay.next(&supervisor).unwrap();
         let mut decoder = control::Decoder::<FromRoot>::new();
         decoder.push(&control::GREETING);

@@ -1,33 +1,28 @@
 //! All domains together.
 
-use crate::event::{DomainId, DomainSetup, Effect, Event, Notice, Setup};
-use crate::life::Life;
-use crate::log::{Log, Sequence};
+use crate::domain::{Domain, Process};
+use crate::event::{DomainId, Effect, Event, Notice, ProcessId, Setup};
+use crate::log::Sequence;
 use alloc::string::ToString;
 use alloc::vec::Vec;
-use control::{Cpu, Domain, How, Memory, Phase, Platform, Program, ProgramName, System, Usage};
+use control::{Cpu, How, Phase, Platform, ProgramName, Stream, System};
 use serde::{Deserialize, Serialize};
+
+/// How long an answer waits for what domains say about their processes; then it has what was said last.
+pub const MEASURE_NS: u64 = 250_000_000;
 
 /// The root's logic. Times are in nanoseconds since the system started, and never go back.
 #[derive(Debug)]
 pub struct Supervisor {
     setup: Setup,
-    tasks: Vec<Task>,
+    domains: Vec<Domain>,
     sequence: Sequence,
     cpus: Vec<Cpu>,
     shutdown: Option<How>,
-}
-
-/// A domain with its program.
-#[derive(Debug)]
-pub(crate) struct Task {
-    pub(crate) life: Life,
-    pub(crate) log: Log,
-    process_id: Option<u32>,
-    /// Of the runs that have ended.
-    past: Usage,
-    /// Of this run.
-    current: Usage,
+    /// The latest that was told.
+    now_ns: u64,
+    /// Until when it is waited for what processes use.
+    measured_by_ns: Option<u64>,
 }
 
 /// How a system that has ended has done.
@@ -42,59 +37,90 @@ pub enum Outcome {
 impl Supervisor {
     /// Before anything is started.
     pub fn new(setup: Setup) -> Self {
-        let task = |(index, domain): (usize, &DomainSetup)| Task {
-            life: Life::new(DomainId(index), domain.restart),
-            log: Log::new(setup.log_bytes_max),
-            process_id: None,
-            past: Usage::default(),
-            current: Usage::default(),
-        };
-        let tasks = setup.domains.iter().enumerate().map(task).collect();
-        Self { setup, tasks, sequence: Sequence::default(), cpus: Vec::new(), shutdown: None }
+        let numbered = setup.domains.iter().enumerate();
+        let domains =
+            numbered.map(|(index, domain)| Domain::new(DomainId(index), domain, setup.log_bytes_max));
+        Self {
+            domains: domains.collect(),
+            setup,
+            sequence: Sequence::default(),
+            cpus: Vec::new(),
+            shutdown: None,
+            now_ns: 0,
+            measured_by_ns: None,
+        }
     }
 
-    /// Takes note of what has happened: what is to be done now. An event that cannot be (of a domain that was not started, say)
+    /// Takes note of what has happened: what is to be done now. An event that cannot be (of a process that was not started, say)
     /// changes nothing.
     pub fn handle(&mut self, event: Event<'_>, now_ns: u64) -> Vec<Effect> {
+        self.now_ns = now_ns;
         let mut effects = Vec::new();
         match event {
-            Event::Begin => self.each_life(|life| life.begin(now_ns, &mut effects)),
-            Event::Time => self.each_life(|life| life.time(now_ns, &mut effects)),
+            Event::Begin => {
+                self.processes_mut().for_each(|process| process.life.begin());
+                self.settle(&mut effects);
+            }
+            Event::Time => self.time(&mut effects),
             Event::Shutdown(how) => {
                 self.shutdown = Some(how);
-                self.each_life(|life| life.kill(how, now_ns, &mut effects));
-            }
-            Event::Started { domain, process_id } => self.with(domain, |task, _| {
-                if task.life.is_alive() {
-                    task.process_id = process_id;
+                let all: Vec<ProcessId> = self.ids().collect();
+                self.kill_into(&all, how, &mut effects);
+                if how == How::AtOnce {
+                    self.domains.iter_mut().for_each(|domain| domain.hasten(&mut effects));
                 }
-                task.life.started(now_ns, &mut effects);
-            }),
-            Event::Ended(id, end) => self.with(id, |task, sequence| {
-                if task.life.is_alive() {
-                    task.log.close(now_ns, sequence);
-                    task.close_account();
-                }
-                task.life.ended(end, now_ns, &mut effects);
-            }),
-            Event::Wrote { domain, stream, bytes } => {
-                self.with(domain, |task, sequence| task.log.write(stream, bytes, now_ns, sequence));
             }
-            Event::Measured(id, usage) => self.with(id, |task, _| task.measured(usage)),
+            Event::DomainStarted { domain, process_id } => self.with_domain(domain, |domain, _| {
+                domain.started(process_id);
+                domain.settle(now_ns, &mut effects);
+            }),
+            Event::DomainEnded(id, end) => self.with_domain(id, |domain, sequence| {
+                if domain.is_alive() {
+                    domain.ended(&end, now_ns, sequence, &mut effects);
+                    domain.settle(now_ns, &mut effects);
+                }
+            }),
+            Event::DomainWrote { domain, bytes } => self.with_domain(domain, |domain, sequence| {
+                for process in domain.processes.iter_mut().filter(|process| process.life.is_alive()) {
+                    process.log.write(Stream::Error, bytes, now_ns, sequence);
+                }
+            }),
+            Event::Started(id) => {
+                self.with(id, |process, _| process.life.started(now_ns, &mut effects));
+            }
+            Event::Ended(id, end) => {
+                self.with(id, |process, sequence| process.ended(end, now_ns, sequence, &mut effects));
+                self.with_domain(id.domain, |domain, _| domain.settle(now_ns, &mut effects));
+            }
+            Event::Wrote { process, stream, bytes } => {
+                self.with(process, |process, sequence| process.log.write(stream, bytes, now_ns, sequence));
+            }
+            Event::DomainMeasured(id, usage) => self.with_domain(id, |domain, _| {
+                if domain.is_alive() {
+                    domain.account.measured(usage);
+                }
+            }),
+            Event::Measured(id, usage) => self.with(id, |process, _| {
+                if process.life.is_alive() {
+                    process.account.measured(usage);
+                    process.is_asked = false;
+                }
+            }),
             Event::MeasuredCpus(cpus) => self.cpus = cpus,
         }
-        self.note(&effects, now_ns);
+        self.note(&effects);
         effects
     }
 
     /// When [`Event::Time`] is to come at the latest.
     pub fn deadline_ns(&self) -> Option<u64> {
-        self.tasks.iter().filter_map(|task| task.life.deadline_ns()).min()
+        let measured_by_ns = self.measured_by_ns.filter(|_| self.is_measuring());
+        self.domains.iter().filter_map(Domain::deadline_ns).chain(measured_by_ns).min()
     }
 
     /// What the system is doing.
     pub fn phase(&self) -> Phase {
-        if self.tasks.iter().all(|task| task.life.is_over()) {
+        if self.domains.iter().all(Domain::is_over) {
             Phase::Ended
         } else if self.shutdown.is_some() {
             Phase::Ending
@@ -105,11 +131,11 @@ impl Supervisor {
 
     /// How it has done; final when the phase is [`Phase::Ended`].
     pub fn outcome(&self) -> Outcome {
-        let failed = |task: &Task| {
-            task.life.state() == control::State::Ended
-                && task.life.last_end.as_ref().is_some_and(|(end, _)| !end.is_success())
+        let failed = |process: &Process| {
+            process.life.state() == control::State::Ended
+                && process.life.last_end.as_ref().is_some_and(|(end, _)| !end.is_success())
         };
-        if self.tasks.iter().any(failed) { Outcome::Failed } else { Outcome::Succeeded }
+        if self.processes().any(failed) { Outcome::Failed } else { Outcome::Succeeded }
     }
 
     pub(crate) fn platform(&self) -> Platform {
@@ -117,122 +143,130 @@ impl Supervisor {
     }
 
     /// The state of everything.
-    pub fn system(&self, now_ns: u64) -> System {
+    pub fn system(&self) -> System {
         System {
             name: self.setup.name.clone(),
             platform: self.setup.platform,
             phase: self.phase(),
-            uptime_ns: now_ns,
+            uptime_ns: self.now_ns,
             started_unix_ns: self.setup.started_unix_ns,
             cpus: self.cpus.clone(),
-            domains: self.setup.domains.iter().zip(&self.tasks).map(domain).collect(),
+            domains: self.setup.domains.iter().zip(&self.domains).map(crate::status::domain).collect(),
         }
     }
 
-    /// The domain's program by its whole name.
-    pub fn name(&self, id: DomainId) -> ProgramName {
-        let DomainSetup { name, program, .. } = &self.setup.domains[id.0];
-        ProgramName { domain: name.clone(), program: program.clone() }
+    /// The process by its whole name.
+    pub fn name(&self, id: ProcessId) -> ProgramName {
+        ProgramName {
+            domain: self.setup.domains[id.domain.0].name.clone(),
+            program: self.process(id).name.clone(),
+        }
     }
 
     /// Every domain.
-    pub fn ids(&self) -> impl Iterator<Item = DomainId> + use<> {
-        (0..self.tasks.len()).map(DomainId)
+    pub fn domain_ids(&self) -> impl Iterator<Item = DomainId> + use<> {
+        (0..self.domains.len()).map(DomainId)
     }
 
-    /// Kills programs for a user.
-    pub(crate) fn kill(&mut self, ids: &[DomainId], how: How, now_ns: u64) -> Vec<Effect> {
-        let mut effects = Vec::new();
-        for id in ids {
-            self.with(*id, |task, _| task.life.kill(how, now_ns, &mut effects));
+    /// Every process, also those that are not alive.
+    pub fn ids(&self) -> impl Iterator<Item = ProcessId> {
+        let of = |(index, domain): (usize, &Domain)| {
+            let domain_id = DomainId(index);
+            (0..domain.processes.len() as u32).map(move |number| ProcessId { domain: domain_id, number })
+        };
+        self.domains.iter().enumerate().flat_map(of)
+    }
+
+    /// Has all be measured for an answer: whether it waits is [`Self::is_measuring`]'s to say.
+    pub(crate) fn measure(&mut self, now_ns: u64) -> Vec<Effect> {
+        self.now_ns = now_ns;
+        if !self.is_measuring() {
+            self.measured_by_ns = Some(now_ns.saturating_add(MEASURE_NS));
         }
-        self.note(&effects, now_ns);
+        for process in self.processes_mut() {
+            process.is_asked = process.life.is_running();
+        }
+        let alive = self.domain_ids().filter(|id| self.domains[id.0].is_alive());
+        alive.map(Effect::Measure).collect()
+    }
+
+    /// Does some process owe its figures?
+    pub(crate) fn is_measuring(&self) -> bool {
+        self.measured_by_ns.is_some() && self.processes().any(|process| process.is_asked)
+    }
+
+    /// Kills processes for a user.
+    pub(crate) fn kill(&mut self, ids: &[ProcessId], how: How, now_ns: u64) -> Vec<Effect> {
+        self.now_ns = now_ns;
+        let mut effects = Vec::new();
+        self.kill_into(ids, how, &mut effects);
+        self.note(&effects);
         effects
     }
 
-    pub(crate) fn task(&self, id: DomainId) -> &Task {
-        &self.tasks[id.0]
+    pub(crate) fn process(&self, id: ProcessId) -> &Process {
+        &self.domains[id.domain.0].processes[id.number as usize]
     }
 
-    fn each_life(&mut self, act: impl FnMut(&mut Life)) {
-        self.tasks.iter_mut().map(|task| &mut task.life).for_each(act);
+    /// All are told before anything follows: what is to end at once together can be ended with its domain.
+    fn kill_into(&mut self, ids: &[ProcessId], how: How, effects: &mut Vec<Effect>) {
+        let now_ns = self.now_ns;
+        for id in ids {
+            self.with(*id, |process, _| process.life.kill(how, now_ns, effects));
+        }
+        self.settle(effects);
     }
 
-    fn with(&mut self, id: DomainId, act: impl FnOnce(&mut Task, &mut Sequence)) {
-        if let Some(task) = self.tasks.get_mut(id.0) {
-            act(task, &mut self.sequence);
+    fn time(&mut self, effects: &mut Vec<Effect>) {
+        let now_ns = self.now_ns;
+        if self.measured_by_ns.is_some_and(|by_ns| by_ns <= now_ns) {
+            self.measured_by_ns = None;
+            self.processes_mut().for_each(|process| process.is_asked = false);
+        }
+        self.domains.iter_mut().for_each(|domain| domain.time(now_ns, effects));
+        self.settle(effects);
+    }
+
+    fn settle(&mut self, effects: &mut Vec<Effect>) {
+        let now_ns = self.now_ns;
+        self.domains.iter_mut().for_each(|domain| domain.settle(now_ns, effects));
+    }
+
+    fn processes(&self) -> impl Iterator<Item = &Process> {
+        self.domains.iter().flat_map(|domain| &domain.processes)
+    }
+
+    fn processes_mut(&mut self) -> impl Iterator<Item = &mut Process> {
+        self.domains.iter_mut().flat_map(|domain| &mut domain.processes)
+    }
+
+    fn with_domain(&mut self, id: DomainId, act: impl FnOnce(&mut Domain, &mut Sequence)) {
+        if let Some(domain) = self.domains.get_mut(id.0) {
+            act(domain, &mut self.sequence);
         }
     }
 
-    /// What is told about a program stands in its log as well.
-    fn note(&mut self, effects: &[Effect], now_ns: u64) {
+    fn with(&mut self, id: ProcessId, act: impl FnOnce(&mut Process, &mut Sequence)) {
+        self.with_domain(id.domain, |domain, sequence| {
+            if let Some(process) = domain.processes.get_mut(id.number as usize) {
+                act(process, sequence);
+            }
+        });
+    }
+
+    /// What is told about a process stands in its log as well.
+    fn note(&mut self, effects: &[Effect]) {
+        let now_ns = self.now_ns;
         for effect in effects {
             if let Effect::Notice(id, notice) = effect {
-                self.with(*id, |task, sequence| task.note(notice, now_ns, sequence));
+                self.with(*id, |process, sequence| process.note(notice, now_ns, sequence));
             }
         }
     }
 }
 
-impl Task {
+impl Process {
     fn note(&mut self, notice: &Notice, now_ns: u64, sequence: &mut Sequence) {
         self.log.note(&notice.to_string(), now_ns, sequence);
-    }
-
-    fn measured(&mut self, usage: Usage) {
-        if self.life.is_alive() {
-            let peak_bytes =
-                self.current.memory.peak_bytes.max(usage.memory.peak_bytes).max(usage.memory.used_bytes);
-            self.current = Usage { memory: Memory { peak_bytes, ..usage.memory }, ..usage };
-        }
-    }
-
-    fn close_account(&mut self) {
-        let mut total = self.usage();
-        total.memory.used_bytes = 0;
-        self.past = total;
-        self.current = Usage::default();
-        self.process_id = None;
-    }
-
-    fn usage(&self) -> Usage {
-        let (past, current) = (&self.past, &self.current);
-        let sum = |one: Option<u64>, other: Option<u64>| match (one, other) {
-            (Some(one), Some(other)) => Some(one.saturating_add(other)),
-            (one, other) => one.or(other),
-        };
-        Usage {
-            memory: Memory {
-                used_bytes: current.memory.used_bytes,
-                peak_bytes: past.memory.peak_bytes.max(current.memory.peak_bytes),
-            },
-            cpu_ns: past.cpu_ns.saturating_add(current.cpu_ns),
-            counters: control::Counters {
-                switches: sum(past.counters.switches, current.counters.switches),
-                faults: sum(past.counters.faults, current.counters.faults),
-                upcalls: sum(past.counters.upcalls, current.counters.upcalls),
-                requests: sum(past.counters.requests, current.counters.requests),
-            },
-        }
-    }
-}
-
-fn domain((setup, task): (&DomainSetup, &Task)) -> Domain {
-    let life = &task.life;
-    let program = Program {
-        name: setup.program.clone(),
-        state: life.state(),
-        started_ns: life.started_ns,
-        last_end: life.last_end.as_ref().map(|(end, _)| end.clone()),
-        ended_ns: life.last_end.as_ref().map(|(_, at_ns)| *at_ns),
-        restarts: life.restarts,
-        log: task.log.size(),
-    };
-    Domain {
-        name: setup.name.clone(),
-        process_id: task.process_id,
-        memory_quota_bytes: setup.memory_quota_bytes,
-        usage: task.usage(),
-        programs: alloc::vec![program],
     }
 }

@@ -3,12 +3,19 @@
 use control::*;
 use supervisor::*;
 
-fn supervisor(domains: &[(&str, &str, Restart)]) -> Supervisor {
-    let domain = |(name, program, restart): &(&str, &str, Restart)| DomainSetup {
+/// A domain's name, and the names, instances and policies of its programs.
+type Domain<'a> = (&'a str, &'a [(&'a str, u32, Restart)]);
+
+fn supervisor(domains: &[Domain<'_>]) -> Supervisor {
+    let program = |(name, instances, restart): &(&str, u32, Restart)| ProgramSetup {
+        name: (*name).into(),
+        instances: *instances,
+        restart: *restart,
+    };
+    let domain = |(name, programs): &Domain<'_>| DomainSetup {
         name: (*name).into(),
         memory_quota_bytes: 64 << 20,
-        program: (*program).into(),
-        restart: *restart,
+        programs: programs.iter().map(program).collect(),
     };
     Supervisor::new(Setup {
         name: "s".into(),
@@ -20,21 +27,44 @@ fn supervisor(domains: &[(&str, &str, Restart)]) -> Supervisor {
 }
 
 /// All are running.
-fn running(domains: &[(&str, &str, Restart)]) -> Supervisor {
+fn running(domains: &[Domain<'_>]) -> Supervisor {
     let mut supervisor = supervisor(domains);
     supervisor.handle(Event::Begin, 0);
-    for id in supervisor.ids() {
-        supervisor.handle(Event::Started { domain: id, process_id: None }, 0);
+    for domain in supervisor.domain_ids() {
+        supervisor.handle(Event::DomainStarted { domain, process_id: None }, 0);
+    }
+    let ids: Vec<ProcessId> = supervisor.ids().collect();
+    for id in ids {
+        supervisor.handle(Event::Started(id), 0);
     }
     supervisor
 }
 
+/// Three domains with a program each.
 fn three() -> Supervisor {
     running(&[
-        ("alice", "web", Restart::Never),
-        ("bob", "web", Restart::Always),
-        ("web", "job", Restart::OnFailure),
+        ("alice", &[("web", 1, Restart::Never)]),
+        ("bob", &[("web", 1, Restart::Always)]),
+        ("web", &[("job", 1, Restart::OnFailure)]),
     ])
+}
+
+/// One domain with three processes of two programs.
+fn crowd() -> Supervisor {
+    running(&[("alice", &[("web", 2, Restart::Always), ("job", 1, Restart::OnFailure)])])
+}
+
+/// The only process of a domain.
+fn only(domain: usize) -> ProcessId {
+    of(domain, 0)
+}
+
+fn of(domain: usize, number: u32) -> ProcessId {
+    ProcessId { domain: DomainId(domain), number }
+}
+
+fn exit(status: u8) -> End {
+    End::Exited { status }
 }
 
 fn replies(supervisor: &mut Supervisor, request: Request) -> (Vec<Reply>, Progress) {
@@ -49,8 +79,11 @@ fn replies(supervisor: &mut Supervisor, request: Request) -> (Vec<Reply>, Progre
 }
 
 fn write(supervisor: &mut Supervisor, domain: usize, text: &str) {
-    let domain = DomainId(domain);
-    supervisor.handle(Event::Wrote { domain, stream: Stream::Output, bytes: text.as_bytes() }, 1);
+    write_as(supervisor, only(domain), text);
+}
+
+fn write_as(supervisor: &mut Supervisor, process: ProcessId, text: &str) {
+    supervisor.handle(Event::Wrote { process, stream: Stream::Output, bytes: text.as_bytes() }, 1);
 }
 
 /// What a log says, without the system's own lines.
@@ -87,7 +120,8 @@ fn names_select() {
 
 #[test]
 fn other_names_are_refused_with_those_that_are_there() {
-    let mut supervisor = running(&[("a", "web", Restart::Never), ("b", "web", Restart::Never)]);
+    let mut supervisor =
+        running(&[("a", &[("web", 1, Restart::Never)]), ("b", &[("web", 1, Restart::Never)])]);
     let name = |domain: &str| ProgramName { domain: domain.into(), program: "web".into() };
     let all = vec![name("a"), name("b")];
     let mut refusal = |asked: &str| {
@@ -119,40 +153,142 @@ fn lines_of_several_programs_are_in_their_order() {
 }
 
 #[test]
-fn a_kill_is_answered_when_the_program_has_ended() {
-    let mut supervisor = three();
-    let request = || Request::Kill { which: named("bob"), how: How::Gracefully };
+fn instances_have_numbers_and_a_common_name() {
+    let mut supervisor = crowd();
+    (0..3).for_each(|number| write_as(&mut supervisor, of(0, number), &format!("{number}\n")));
+    let mut select = |name| log(&mut supervisor, named(name), From::Start);
+    assert_eq!(select("alice"), ["alice/web/0 0", "alice/web/1 1", "alice/job 2"]);
+    assert_eq!(select("alice/web"), ["alice/web/0 0", "alice/web/1 1"]);
+    assert_eq!(select("web"), ["alice/web/0 0", "alice/web/1 1"]);
+    assert_eq!(select("web/1"), ["alice/web/1 1"]);
+    assert_eq!(select("alice/job"), ["alice/job 2"]);
+}
+
+#[test]
+fn a_kill_is_answered_when_the_process_has_ended() {
+    let mut supervisor = crowd();
+    let request = || Request::Kill { which: named("job"), how: How::Gracefully };
     let (mut answer, effects) = supervisor.ask(request(), 10);
-    let notice = |how| Effect::Notice(DomainId(1), Notice::Stopping(how));
-    assert_eq!(effects, [notice(How::Gracefully), Effect::End(DomainId(1), How::Gracefully)]);
+    let stopping = Effect::Notice(of(0, 2), Notice::Stopping(How::Gracefully));
+    assert_eq!(effects, [stopping, Effect::EndProcess(of(0, 2))]);
     assert_eq!(supervisor.next_reply(&mut answer), Progress::NotYet);
     let (_, effects) = supervisor.ask(request(), 20);
     assert_eq!(effects, [], "it was told");
-    assert_eq!(supervisor.deadline_ns(), Some(10 + GRACE_NS));
-    let effects = supervisor.handle(Event::Time, 10 + GRACE_NS);
-    let overdue = Effect::Notice(DomainId(1), Notice::Overdue);
-    assert_eq!(effects, [overdue, Effect::End(DomainId(1), How::AtOnce)]);
-    assert_eq!(supervisor.next_reply(&mut answer), Progress::NotYet);
-    supervisor.handle(Event::Ended(DomainId(1), End::Broken { how: "SIGKILL".into() }), 99);
-    let killed = Reply::Killed(vec![supervisor.name(DomainId(1))]);
+    let effects = supervisor.handle(Event::Ended(of(0, 2), exit(130)), 30);
+    let ended = Notice::Ended { end: exit(130), next: Next::Stopped };
+    assert_eq!(effects, [Effect::Notice(of(0, 2), ended)], "the domain goes on");
+    let killed = Reply::Killed(vec![supervisor.name(of(0, 2))]);
     assert_eq!(supervisor.next_reply(&mut answer), Progress::Reply(killed));
     assert_eq!(supervisor.next_reply(&mut answer), Progress::Done);
-    assert_eq!(supervisor.deadline_ns(), None, "always is not for the killed");
-    assert_eq!(supervisor.system(99).domains[1].programs[0].state, State::Stopped);
+    assert_eq!(supervisor.deadline_ns(), None);
+}
+
+/// The domain of what does not end is ended, and what was not to end is started again, by its policy.
+#[test]
+fn who_does_not_end_is_ended_with_its_domain() {
+    let mut supervisor = crowd();
+    let (mut answer, _) = supervisor.ask(Request::Kill { which: named("web/0"), how: How::Gracefully }, 10);
+    assert_eq!(supervisor.deadline_ns(), Some(10 + GRACE_NS));
+    let now_ns = 10 + GRACE_NS;
+    let effects = supervisor.handle(Event::Time, now_ns);
+    let overdue = Effect::Notice(of(0, 0), Notice::Overdue);
+    assert_eq!(effects, [overdue, Effect::EndDomain(DomainId(0), How::AtOnce)]);
+    assert_eq!(supervisor.next_reply(&mut answer), Progress::NotYet);
+    supervisor.handle(Event::DomainEnded(DomainId(0), End::Broken { how: "SIGKILL".into() }), now_ns);
+    assert!(matches!(supervisor.next_reply(&mut answer), Progress::Reply(Reply::Killed(_))));
+    let states = |supervisor: &Supervisor| -> Vec<State> {
+        supervisor.system().domains[0].programs.iter().map(|program| program.state).collect()
+    };
+    let until_ns = now_ns + FIRST_NS;
+    let backoff = State::Backoff { until_ns };
+    assert_eq!(states(&supervisor), [State::Stopped, backoff, backoff]);
+    let effects = supervisor.handle(Event::Time, until_ns);
+    assert_eq!(effects, [Effect::StartDomain(DomainId(0))]);
+    let effects = supervisor.handle(Event::DomainStarted { domain: DomainId(0), process_id: None }, until_ns);
+    assert_eq!(effects, [Effect::StartProcess(of(0, 1), 0), Effect::StartProcess(of(0, 2), 1)]);
+}
+
+/// At once means by force if nobody else is hurt.
+#[test]
+fn a_domain_is_ended_at_once_if_all_in_it_are() {
+    let mut supervisor = crowd();
+    let mut ask = |name, how| supervisor.ask(Request::Kill { which: named(name), how }, 10).1;
+    let notice = |number, how| Effect::Notice(of(0, number), Notice::Stopping(how));
+    let effects = ask("web", How::AtOnce);
+    let told = [0, 1].map(|number| Effect::EndProcess(of(0, number)));
+    assert_eq!(effects[..2], [0, 1].map(|number| notice(number, How::AtOnce)));
+    assert_eq!(effects[2..], told, "the job goes on");
+    assert_eq!(ask("job", How::Gracefully), [notice(2, How::Gracefully), Effect::EndProcess(of(0, 2))]);
+    let effects = ask("alice", How::AtOnce);
+    assert_eq!(effects, [notice(2, How::AtOnce), Effect::EndDomain(DomainId(0), How::AtOnce)]);
+}
+
+#[test]
+fn a_domain_ends_with_its_last_program_and_not_before() {
+    let mut supervisor = crowd();
+    let effects = supervisor.handle(Event::Ended(of(0, 0), exit(0)), 1);
+    let next = Next::Restart { after_ns: FIRST_NS };
+    assert_eq!(effects, [Effect::Notice(of(0, 0), Notice::Ended { end: exit(0), next })]);
+    let effects = supervisor.handle(Event::Time, 1 + FIRST_NS);
+    assert_eq!(effects, [Effect::StartProcess(of(0, 0), 0)], "in the same domain");
+    supervisor.handle(Event::Ended(of(0, 2), exit(0)), 2 + FIRST_NS);
+    supervisor.ask(Request::Kill { which: named("web/0"), how: How::Gracefully }, 2 + FIRST_NS);
+    supervisor.handle(Event::Ended(of(0, 0), exit(130)), 3 + FIRST_NS);
+    supervisor.handle(Event::Ended(of(0, 1), exit(0)), 4 + FIRST_NS);
+    let (mut answer, effects) =
+        supervisor.ask(Request::Kill { which: named("web/1"), how: How::Gracefully }, 9);
+    let cancelled = Effect::Notice(of(0, 1), Notice::Cancelled);
+    assert_eq!(effects, [cancelled, Effect::EndDomain(DomainId(0), How::Gracefully)]);
+    assert!(matches!(supervisor.next_reply(&mut answer), Progress::Reply(Reply::Killed(_))));
+    assert_eq!(supervisor.phase(), Phase::Up, "the domain is still there");
+    assert_eq!(supervisor.deadline_ns(), Some(9 + GRACE_NS));
+    let effects = supervisor.handle(Event::Time, 9 + GRACE_NS);
+    assert_eq!(effects, [Effect::EndDomain(DomainId(0), How::AtOnce)], "it does not listen");
+    assert_eq!(supervisor.handle(Event::DomainEnded(DomainId(0), exit(0)), 10 + GRACE_NS), []);
+    assert_eq!((supervisor.phase(), supervisor.deadline_ns()), (Phase::Ended, None));
+}
+
+#[test]
+fn a_domain_that_cannot_be_started_is_tried_again_after_a_while() {
+    let mut supervisor = supervisor(&[("a", &[("p", 1, Restart::Always), ("q", 1, Restart::Never)])]);
+    let start = [Effect::StartDomain(DomainId(0))];
+    assert_eq!(supervisor.handle(Event::Begin, 0), start);
+    let end = End::NotStarted { why: "no room".into() };
+    let effects = supervisor.handle(Event::DomainEnded(DomainId(0), end.clone()), 0);
+    let notice = |number, next| Effect::Notice(of(0, number), Notice::Ended { end: end.clone(), next });
+    assert_eq!(effects, [notice(0, Next::Restart { after_ns: FIRST_NS }), notice(1, Next::Nothing)]);
+    assert_eq!(supervisor.handle(Event::Time, FIRST_NS), start);
+    let effects = supervisor.handle(Event::DomainEnded(DomainId(0), end.clone()), FIRST_NS);
+    assert_eq!(effects, [notice(0, Next::Restart { after_ns: 2 * FIRST_NS })]);
+}
+
+#[test]
+fn what_a_domain_says_stands_in_the_logs_of_those_in_it() {
+    let mut supervisor = crowd();
+    supervisor.handle(Event::Ended(of(0, 1), exit(0)), 1);
+    supervisor.handle(Event::DomainWrote { domain: DomainId(0), bytes: b"out of order\n" }, 2);
+    let lines = log(&mut supervisor, named("alice"), From::Start);
+    assert_eq!(lines, ["alice/web/0 out of order", "alice/job out of order"]);
+    let end = End::Broken { how: "SIGKILL".into() };
+    supervisor.handle(Event::DomainEnded(DomainId(0), end.clone()), 3);
+    let ended = Notice::Ended { end, next: Next::Nothing };
+    assert_eq!(supervisor.news(of(0, 2), ended, 3).last_words, [b"out of order"]);
 }
 
 #[test]
 fn a_shutdown_is_answered_when_all_have_ended() {
     let mut supervisor = three();
-    supervisor.handle(Event::Ended(DomainId(2), End::Exited { status: 1 }), 1);
-    assert!(matches!(supervisor.system(1).domains[2].programs[0].state, State::Backoff { .. }));
+    supervisor.handle(Event::Ended(only(2), exit(1)), 1);
+    assert!(matches!(supervisor.system().domains[2].programs[0].state, State::Backoff { .. }));
     let (mut answer, effects) = supervisor.ask(Request::Shutdown { how: How::AtOnce }, 2);
-    let ended: Vec<_> = effects.iter().filter(|effect| matches!(effect, Effect::End(..))).collect();
-    assert_eq!(ended, [&Effect::End(DomainId(0), How::AtOnce), &Effect::End(DomainId(1), How::AtOnce)]);
+    let ended: Vec<_> = effects.iter().filter(|effect| matches!(effect, Effect::EndDomain(..))).collect();
+    let at_once = |domain| Effect::EndDomain(DomainId(domain), How::AtOnce);
+    let gracefully = Effect::EndDomain(DomainId(2), How::Gracefully);
+    assert_eq!(ended, [&at_once(0), &at_once(1), &gracefully, &at_once(2)]);
     assert_eq!(supervisor.phase(), Phase::Ending);
-    for id in [0, 1] {
+    for id in [0, 1, 2] {
         assert_eq!(supervisor.next_reply(&mut answer), Progress::NotYet);
-        supervisor.handle(Event::Ended(DomainId(id), End::Broken { how: "SIGKILL".into() }), 3);
+        supervisor.handle(Event::DomainEnded(DomainId(id), End::Broken { how: "SIGKILL".into() }), 3);
     }
     assert_eq!(supervisor.next_reply(&mut answer), Progress::Reply(Reply::ShutDown));
     assert_eq!((supervisor.phase(), supervisor.outcome()), (Phase::Ended, Outcome::Succeeded));
@@ -160,40 +296,80 @@ fn a_shutdown_is_answered_when_all_have_ended() {
 
 #[test]
 fn a_program_that_failed_for_good_is_the_systems_failure() {
-    let mut supervisor = running(&[("a", "p", Restart::Never), ("b", "p", Restart::OnFailure)]);
-    supervisor.handle(Event::Ended(DomainId(1), End::Exited { status: 0 }), 1);
+    let mut supervisor =
+        running(&[("a", &[("p", 1, Restart::Never)]), ("b", &[("p", 1, Restart::OnFailure)])]);
+    supervisor.handle(Event::Ended(only(1), exit(0)), 1);
+    supervisor.handle(Event::DomainEnded(DomainId(1), exit(0)), 1);
     assert_eq!(supervisor.phase(), Phase::Up);
-    supervisor.handle(Event::Ended(DomainId(0), End::Exited { status: 3 }), 1);
+    supervisor.handle(Event::Ended(only(0), exit(3)), 1);
+    supervisor.handle(Event::DomainEnded(DomainId(0), exit(0)), 1);
     assert_eq!((supervisor.phase(), supervisor.outcome()), (Phase::Ended, Outcome::Failed));
 }
 
 #[test]
 fn accounts_add_up_over_runs() {
-    let mut supervisor = running(&[("a", "p", Restart::Always)]);
+    let mut supervisor = running(&[("a", &[("p", 1, Restart::Always)])]);
     let usage = |used_bytes, cpu_ns, faults| Usage {
         memory: Memory { used_bytes, peak_bytes: 0 },
         cpu_ns,
         counters: Counters { faults, ..Counters::default() },
     };
-    supervisor.handle(Event::Measured(DomainId(0), usage(100, 5, Some(1))), 1);
-    supervisor.handle(Event::Measured(DomainId(0), usage(50, 7, Some(2))), 2);
-    supervisor.handle(Event::Ended(DomainId(0), End::Exited { status: 0 }), 3);
-    supervisor.handle(Event::Measured(DomainId(0), usage(9999, 9999, None)), 4);
+    let own = |used_bytes, cpu_ns, switches| ProcessUsage {
+        memory: Memory { used_bytes, peak_bytes: 0 },
+        cpu_ns,
+        switches,
+    };
+    let domain = DomainId(0);
+    supervisor.handle(Event::DomainMeasured(domain, usage(100, 5, Some(1))), 1);
+    supervisor.handle(Event::DomainMeasured(domain, usage(50, 7, Some(2))), 2);
+    supervisor.handle(Event::Measured(only(0), own(10, 4, 9)), 2);
+    supervisor.handle(Event::DomainEnded(domain, exit(0)), 3);
+    supervisor.handle(Event::DomainMeasured(domain, usage(9999, 9999, None)), 4);
+    supervisor.handle(Event::Measured(only(0), own(9999, 9999, 9999)), 4);
     supervisor.handle(Event::Time, 3 + FIRST_NS);
-    supervisor.handle(Event::Started { domain: DomainId(0), process_id: None }, 4 + FIRST_NS);
-    supervisor.handle(Event::Measured(DomainId(0), usage(30, 1, Some(5))), 5 + FIRST_NS);
-    let domain = supervisor.system(9 + FIRST_NS).domains.remove(0);
+    supervisor.handle(Event::DomainStarted { domain, process_id: None }, 4 + FIRST_NS);
+    supervisor.handle(Event::Started(only(0)), 4 + FIRST_NS);
+    supervisor.handle(Event::DomainMeasured(domain, usage(30, 1, Some(5))), 5 + FIRST_NS);
+    supervisor.handle(Event::Measured(only(0), own(3, 1, 1)), 5 + FIRST_NS);
+    let domain = supervisor.system().domains.remove(0);
     assert_eq!(domain.usage.memory, Memory { used_bytes: 30, peak_bytes: 100 });
     assert_eq!((domain.usage.cpu_ns, domain.usage.counters.faults), (8, Some(7)));
-    assert_eq!(domain.programs[0].restarts, 1);
-    assert_eq!(domain.programs[0].last_end, Some(End::Exited { status: 0 }));
+    let program = &domain.programs[0];
+    assert_eq!(program.usage.memory, Memory { used_bytes: 3, peak_bytes: 10 });
+    assert_eq!((program.usage.cpu_ns, program.usage.switches), (5, 10));
+    let broken = End::Broken { how: "its domain ended with status 0".into() };
+    assert_eq!((program.restarts, &program.last_end), (1, &Some(broken)));
+}
+
+/// A list is answered when all have said what they use; if one does not, after a while.
+#[test]
+fn a_list_has_figures_of_now() {
+    let mut supervisor = crowd();
+    supervisor.handle(Event::Ended(of(0, 2), exit(0)), 1);
+    let (mut answer, effects) = supervisor.ask(Request::List, 10);
+    assert_eq!(effects, [Effect::Measure(DomainId(0))]);
+    let usage = |switches| ProcessUsage { switches, ..ProcessUsage::default() };
+    supervisor.handle(Event::Measured(of(0, 0), usage(7)), 11);
+    assert_eq!(supervisor.next_reply(&mut answer), Progress::NotYet);
+    assert_eq!(supervisor.deadline_ns(), Some(10 + MEASURE_NS));
+    supervisor.handle(Event::Measured(of(0, 1), usage(8)), 12);
+    let Progress::Reply(Reply::List(system)) = supervisor.next_reply(&mut answer) else { panic!("no list") };
+    let switches: Vec<u64> =
+        system.domains[0].programs.iter().map(|program| program.usage.switches).collect();
+    assert_eq!((switches, system.uptime_ns), (vec![7, 8, 0], 12));
+    assert_eq!(supervisor.next_reply(&mut answer), Progress::Done);
+    let (mut answer, _) = supervisor.ask(Request::List, 20);
+    supervisor.handle(Event::Time, 20 + MEASURE_NS);
+    assert!(matches!(supervisor.next_reply(&mut answer), Progress::Reply(Reply::List(_))));
+    let (mut answer, _) = supervisor.ask(Request::List, 30 + MEASURE_NS);
+    supervisor.handle(Event::DomainEnded(DomainId(0), exit(0)), 40 + MEASURE_NS);
+    assert!(matches!(supervisor.next_reply(&mut answer), Progress::Reply(Reply::List(_))));
 }
 
 /// What `up` prints and the log keeps.
 #[test]
 fn notices_read_as_sentences() {
     let ended = |end, next| Notice::Ended { end, next }.to_string();
-    let exit = |status| End::Exited { status };
     assert_eq!(ended(exit(0), Next::Nothing), "exit status 0");
     let restart = Next::Restart { after_ns: 100_000_000 };
     assert_eq!(ended(exit(3), restart), "exit status 3; starts again in 100 ms");

@@ -35,6 +35,7 @@ use abi::BootInfo;
 use alloc::format;
 use alloc::string::String;
 use bundle::Bundle;
+use runtime::trap::upcall;
 use runtime::{Program, System, program};
 
 fn main(system: &'static System, boot: &'static BootInfo) -> u8 {
@@ -54,7 +55,9 @@ fn run(system: &'static System, boot: &'static BootInfo) -> Result<(), String> {
     let launcher = launcher::open(boot).ok_or("the launcher is of another version")?;
     let bundle = Bundle::parse(entry::module(boot)).map_err(|error| format!("the boot module: {error}"))?;
     let engine = program::engine(system, cpu::has_feature).map_err(|error| format!("{error}"))?;
-    let program =
-        Program::load(&engine, bundle.program, cpu::has_feature).map_err(|error| format!("{error}"))?;
-    measure::run(system, launcher, &engine, &program, &bundle.plan.arguments)
+    // A plan has a program.
+    let plan = &bundle.plan.programs[0];
+    let artifact = bundle.artifacts[plan.artifact as usize];
+    let program = Program::load(&engine, artifact, cpu::has_feature).map_err(|error| format!("{error}"))?;
+    measure::run(system, launcher, &engine, &program, &plan.arguments)
 }

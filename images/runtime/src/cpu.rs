@@ -1,6 +1,6 @@
 //! What this CPU can do.
 
-use core::arch::x86_64::{__cpuid, __cpuid_count, _rdrand64_step, _rdtsc, _xgetbv};
+use core::arch::x86_64::{__cpuid, __cpuid_count, _rdrand64_step, _xgetbv};
 
 /// Whether the CPU, and the system below, has the feature that the engine calls `name`; `None` if the name is unknown.
 ///
@@ -41,12 +41,6 @@ pub fn has_feature(name: &str) -> Option<bool> {
 fn xcr0() -> u64 {
     // SAFETY: the caller has seen OSXSAVE.
     unsafe { _xgetbv(0) }
-}
-
-/// The time-stamp counter.
-pub fn counter() -> u64 {
-    // SAFETY: every CPU that can run this has it, and the kernel does not take it away.
-    unsafe { _rdtsc() }
 }
 
 /// 64 bits from the CPU's own generator; `None` if it has none or does not answer.

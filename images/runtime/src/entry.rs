@@ -91,7 +91,7 @@ struct Pair(u64, u64);
 
 extern "C" fn handle_bare(kind: u64, context: &mut Context) -> Pair {
     let Some(kind) = kind_of(kind) else { panic!("the kernel made an upcall of kind {kind}") };
-    if trap::upcall(kind, context) == Verdict::Fatal {
+    if crate::upcall(kind, context) == Verdict::Fatal {
         fatal(context);
     }
     Pair(trap::area(kind) as u64, gate::vcpu().raw())
@@ -99,7 +99,7 @@ extern "C" fn handle_bare(kind: u64, context: &mut Context) -> Pair {
 
 /// Linux's signal handler calls this; 0: go on with the context as it is now, 1: nothing can go on.
 extern "C" fn entry_hosted(kind: u64, context: &mut Context) -> u64 {
-    match kind_of(kind).map(|kind| trap::upcall(kind, context)) {
+    match kind_of(kind).map(|kind| crate::upcall(kind, context)) {
         Some(Verdict::Resume) => 0,
         Some(Verdict::Fatal) | None => 1,
     }

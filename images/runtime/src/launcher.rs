@@ -8,19 +8,19 @@ use wasi::remote::{Exchange, Remote, Transport};
 /// The launcher's clocks, streams, files and random numbers.
 pub type Launcher = Remote<Table>;
 
-/// A host that leaves all but the waiting to the launcher.
-pub type LauncherHost<W> = Providers<Launcher, Launcher, Launcher, Launcher, W>;
+/// A host that leaves random numbers and files to the launcher.
+pub type LauncherHost<C, S, W> = Providers<C, Launcher, S, Launcher, W>;
 
-/// The launcher; `None` if it is of another version than this.
-pub fn open(boot: &'static BootInfo) -> Option<Launcher> {
+/// The launcher's table; `None` if it is of another version than this.
+pub fn services(boot: &'static BootInfo) -> Option<&'static Services> {
     // SAFETY: hosted, `services` is the address of the launcher's table, which outlives us.
     let services: &'static Services = unsafe { &*(boot.services as usize as *const Services) };
-    (services.version == Services::VERSION).then(|| Remote::new(Table(services)))
+    (services.version == Services::VERSION).then_some(services)
 }
 
-/// A host for a process that waits by `wait`.
-pub fn host<W>(launcher: Launcher, wait: W) -> LauncherHost<W> {
-    Providers { clock: launcher, entropy: launcher, streams: launcher, files: launcher, wait }
+/// The launcher.
+pub fn open(services: &'static Services) -> Launcher {
+    Remote::new(Table(services))
 }
 
 /// The launcher's function.

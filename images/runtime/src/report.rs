@@ -3,8 +3,7 @@
 use alloc::format;
 use alloc::string::{String, ToString};
 use link::Cause;
-use runtime::Ending;
-use runtime::trap::{self, Stop};
+use runtime::{Ending, Stop, current, trap};
 
 /// Exit status when Selkis itself could not do what was asked.
 pub const STATUS_FAILED: u8 = 125;
@@ -60,7 +59,7 @@ impl Report {
             return Self { status: *status as u8, cause: Cause::Exited, message: String::new() };
         }
         if error.is::<wasi::Stopped>() {
-            return Self::stopped(program, trap::stop_wanted().unwrap_or(Stop::Cancelled));
+            return Self::stopped(program, current::stop_wanted().unwrap_or(Stop::Cancelled));
         }
         Self::not_started(program, format!("{error:#}"))
     }
@@ -68,6 +67,7 @@ impl Report {
     fn stopped(program: &str, stop: Stop) -> Self {
         let (status, cause, reason) = match stop {
             Stop::TimedOut => (STATUS_TIMED_OUT, Cause::TimedOut, "its time is over (--timeout)"),
+            Stop::CpuTime => (STATUS_TIMED_OUT, Cause::TimedOut, "its CPU time is used up (--cpu-time)"),
             Stop::Cancelled => (STATUS_CANCELLED, Cause::Cancelled, "interrupted"),
             Stop::OutOfMemory => (
                 STATUS_MEMORY,

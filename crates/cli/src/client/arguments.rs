@@ -10,7 +10,7 @@ use std::time::Duration;
 pub const PS_EXAMPLES: &str = "\
 Examples:
   selkis ps
-  selkis ps alice                       one domain, or alice/clock: one program
+  selkis ps alice                       one domain; alice/clock: one program; alice/web/0: one instance
   selkis ps --json | jq -r '.domains[] | select(.cpu_ns > 60e9) | .name'";
 
 /// For `--help`.

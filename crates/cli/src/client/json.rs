@@ -29,6 +29,7 @@ struct Domain<'a> {
 
 #[derive(Serialize)]
 struct Program<'a> {
+    /// With its instance, if there are several: `web/0`.
     name: &'a str,
     /// One word.
     state: &'static str,
@@ -41,6 +42,10 @@ struct Program<'a> {
     exit_status: Option<u8>,
     /// As people read it.
     last_end: Option<String>,
+    memory_used_bytes: u64,
+    memory_peak_bytes: u64,
+    cpu_ns: u64,
+    switches: u64,
     log: control::LogSize,
 }
 
@@ -92,6 +97,10 @@ impl<'a> From<&'a control::Program> for Program<'a> {
             ended_ns: program.ended_ns,
             exit_status,
             last_end: program.last_end.as_ref().map(End::to_string),
+            memory_used_bytes: program.usage.memory.used_bytes,
+            memory_peak_bytes: program.usage.memory.peak_bytes,
+            cpu_ns: program.usage.cpu_ns,
+            switches: program.usage.switches,
             log: program.log,
         }
     }
@@ -121,6 +130,21 @@ pub struct DomainUsage<'a> {
     pub memory_used_bytes: u64,
     /// What it may use.
     pub memory_quota_bytes: u64,
+    /// Its processes, the busiest first.
+    pub programs: Vec<ProgramUsage<'a>>,
+}
+
+/// A process in [`DomainUsage`].
+#[derive(Serialize)]
+pub struct ProgramUsage<'a> {
+    /// Its name in its domain.
+    pub name: &'a str,
+    /// Of one CPU.
+    pub cpu_percent: f64,
+    /// Since the start.
+    pub cpu_ns: u64,
+    /// Now.
+    pub memory_used_bytes: u64,
 }
 
 /// A line of `selkis log --json`.
@@ -185,12 +209,14 @@ mod tests {
                             {
                                 "name": "clock", "state": "running", "restart_at_ns": null, "restarts": 0,
                                 "started_ns": 2_000_000_000u64, "ended_ns": null, "exit_status": null, "last_end": null,
-                                "log": log.clone(),
+                                "memory_used_bytes": 524_288, "memory_peak_bytes": 1_048_576, "cpu_ns": 300_000_000,
+                                "switches": 5, "log": log.clone(),
                             },
                             {
                                 "name": "bob", "state": "ended", "restart_at_ns": null, "restarts": 0,
                                 "started_ns": 2_000_000_000u64, "ended_ns": 3_000_000_000u64, "exit_status": 0,
-                                "last_end": "exit status 0", "log": log.clone(),
+                                "last_end": "exit status 0", "memory_used_bytes": 524_288, "memory_peak_bytes": 1_048_576,
+                                "cpu_ns": 300_000_000, "switches": 5, "log": log.clone(),
                             },
                         ],
                     },
@@ -201,7 +227,8 @@ mod tests {
                             {
                                 "name": "primes", "state": "backoff", "restart_at_ns": 205_000_000_000u64, "restarts": 12,
                                 "started_ns": 2_000_000_000u64, "ended_ns": 200_000_000_000u64, "exit_status": null,
-                                "last_end": "broken: SIGKILL", "log": log,
+                                "last_end": "broken: SIGKILL", "memory_used_bytes": 524_288, "memory_peak_bytes": 1_048_576,
+                                "cpu_ns": 300_000_000, "switches": 5, "log": log,
                             },
                         ],
                     },

@@ -12,16 +12,10 @@ pub fn selector(name: Option<&str>) -> Selector {
 pub fn narrow(system: &mut System, name: Option<&str>) -> Result<(), ClientError> {
     let Some(name) = name else { return Ok(()) };
     let known = programs(system);
-    let is_domain = system.domains.iter().any(|domain| domain.name == name);
-    let is_meant = |domain: &Domain, program: &Program| match name.split_once('/') {
-        Some(parts) => parts == (&domain.name, &program.name),
-        None if is_domain => domain.name == name,
-        None => program.name == name,
-    };
+    let meant = control::meant(name, &known);
+    let mut places = 0..;
     for domain in &mut system.domains {
-        let mut programs = std::mem::take(&mut domain.programs);
-        programs.retain(|program| is_meant(domain, program));
-        domain.programs = programs;
+        domain.programs.retain(|_| places.next().is_some_and(|place| meant.binary_search(&place).is_ok()));
     }
     system.domains.retain(|domain| !domain.programs.is_empty());
     if system.domains.is_empty() {

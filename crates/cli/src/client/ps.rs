@@ -8,6 +8,7 @@ use super::{json, words};
 use crate::failure::Failure;
 use crate::lists::{print, print_json};
 use control::{Domain, End, Program, State, System};
+use manifest::units::ByteCount;
 
 const COLUMNS: &[(&str, Side)] = &[
     ("DOMAIN", Side::Left),
@@ -36,25 +37,52 @@ fn table(system: &System, look: Look) -> String {
     lines(COLUMNS, &rows.collect::<Vec<_>>(), look)
 }
 
-/// A row for each program. What belongs to the domain stands in the first.
+/// A row for each process. Of several, what belongs to the domain stands in a row before them.
 fn domain_rows(domain: &Domain, now_ns: u64) -> Vec<Vec<Cell>> {
-    let plain = |text: String| (text, Tone::Plain);
-    let mut of_domain = vec![
-        plain(domain.process_id.map_or(words::NONE.to_owned(), |id| id.to_string())),
-        plain(words::memory(domain.usage.memory.used_bytes, domain.memory_quota_bytes)),
-        plain(words::cpu_time(domain.usage.cpu_ns)),
+    let process_id = domain.process_id.map_or(words::NONE.to_owned(), |id| id.to_string());
+    let of_domain = [
+        process_id,
+        words::memory(domain.usage.memory.used_bytes, domain.memory_quota_bytes),
+        words::cpu_time(domain.usage.cpu_ns),
     ];
+    if let [program] = &domain.programs[..] {
+        return vec![program_row(domain, program, of_domain, now_ns)];
+    }
+    let (running, tone) = running(domain);
+    let none = || plain(words::NONE.to_owned());
+    let begin = [plain(domain.name.clone()), none(), (running, tone)];
+    let restarts = domain.programs.iter().map(|program| program.restarts).fold(0, u64::saturating_add);
+    let end = [plain(restarts.to_string()), none(), none()];
+    let head = begin.into_iter().chain(of_domain.map(plain)).chain(end).collect();
     let row = |program: &Program| {
-        let nothing = vec![plain(String::new()); of_domain.len()];
-        let begin = [plain(domain.name.clone()), plain(program.name.clone()), state(program, now_ns)];
-        let end = [
-            plain(program.restarts.to_string()),
-            plain(words::since(program, now_ns)),
-            (words::last_end(program.last_end.as_ref()), end_tone(program)),
-        ];
-        begin.into_iter().chain(std::mem::replace(&mut of_domain, nothing)).chain(end).collect()
+        let usage = &program.usage;
+        let of_process =
+            [String::new(), ByteCount(usage.memory.used_bytes).to_string(), words::cpu_time(usage.cpu_ns)];
+        program_row(domain, program, of_process, now_ns)
     };
-    domain.programs.iter().map(row).collect()
+    std::iter::once(head).chain(domain.programs.iter().map(row)).collect()
+}
+
+/// A process, and what is used.
+fn program_row(domain: &Domain, program: &Program, used: [String; 3], now_ns: u64) -> Vec<Cell> {
+    let begin = [plain(domain.name.clone()), plain(program.name.clone()), state(program, now_ns)];
+    let end = [
+        plain(program.restarts.to_string()),
+        plain(words::since(program, now_ns)),
+        (words::last_end(program.last_end.as_ref()), end_tone(program)),
+    ];
+    begin.into_iter().chain(used.map(plain)).chain(end).collect()
+}
+
+fn plain(text: String) -> Cell {
+    (text, Tone::Plain)
+}
+
+/// How many of a domain's processes run.
+pub fn running(domain: &Domain) -> Cell {
+    let running = domain.programs.iter().filter(|program| program.state == State::Running).count();
+    let tone = if running > 0 { Tone::Good } else { Tone::Faint };
+    (format!("{running} running"), tone)
 }
 
 /// A state with what is to be thought of it.
@@ -81,7 +109,7 @@ fn end_tone(program: &Program) -> Tone {
 pub mod tests {
     use super::super::table::Colour;
     use super::*;
-    use control::{Counters, LogSize, Memory, Phase, Platform, Usage};
+    use control::{Counters, LogSize, Memory, Phase, Platform, ProcessUsage, Usage};
 
     const S: u64 = 1_000_000_000;
 
@@ -93,6 +121,11 @@ pub mod tests {
             last_end: None,
             ended_ns: None,
             restarts: 0,
+            usage: ProcessUsage {
+                memory: Memory { used_bytes: 512 << 10, peak_bytes: 1 << 20 },
+                cpu_ns: 300_000_000,
+                switches: 5,
+            },
             log: LogSize { lines: 3, bytes: 30, lines_dropped: 1 },
         }
     }
@@ -142,11 +175,12 @@ pub mod tests {
     }
 
     #[test]
-    fn a_row_says_what_a_program_is_and_was() {
+    fn a_row_says_what_a_process_is_and_was() {
         let expected = "\
 DOMAIN  PROGRAM  STATE        PID            MEMORY    CPU  RESTARTS      SINCE  LAST END
-alice   clock    running     4711  1.5 MiB / 64 MiB  1.23s         0  3m20s ago  —
-alice   bob      ended                                             0  3m19s ago  exit status 0
+alice   —        1 running   4711  1.5 MiB / 64 MiB  1.23s         0          —  —
+alice   clock    running                    512 KiB  0.30s         0  3m20s ago  —
+alice   bob      ended                      512 KiB  0.30s         0  3m19s ago  exit status 0
 bob     primes   backoff 3s     —  0 bytes / 64 MiB  1m01s        12     2s ago  broken: SIGKILL
 ";
         assert_eq!(table(&system(), Look { width: None, colour: Colour::No }), expected);

@@ -5,35 +5,34 @@ use crate::catalogue;
 use crate::compiled::{self, Compiled};
 use crate::failure::Failure;
 use crate::parts::{self, Part};
+use crate::plan::nanoseconds;
 use crate::report::Verbosity;
-use bundle::{Console, DirectorySource, Plan};
+use bundle::{Begin, Console, DirectorySource, Plan, ProgramPlan};
 use hosted::Runtime;
 use hosted::domain::{Confinement, Domain, Quotas, Share};
 use hosted::files::Grant;
 use manifest::{Directory, Domain as Wanted, Program, System};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::io;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 /// Parts in a million, of one in a thousand.
 const PPM_PER_PERMILLE: u32 = 1000;
 
-/// Each domain of the manifest, its program compiled. The same program is read and compiled once.
+/// Each domain of the manifest, its programs compiled. The same program is read and compiled once.
 pub fn prepare(manifest: &System) -> Result<Vec<Domain>, Failure> {
     let runtime = parts::find(Part::Runtime)?;
     let mut compiled = HashMap::new();
     let mut domains = Vec::new();
     for wanted in &manifest.domains {
-        let program = wanted.programs.first().expect("a domain of a manifest has a program");
-        let compiled = match compiled.entry(&program.file) {
-            Entry::Occupied(there) => there.into_mut(),
-            Entry::Vacant(place) => {
+        for program in &wanted.programs {
+            if let Entry::Vacant(place) = compiled.entry(&program.file) {
                 let path = locate(manifest, &program.file)?;
-                place.insert(compiled::compile(&program.file, &path, Cpu::Native, Verbosity::Quiet)?)
+                place.insert(compiled::compile(&program.file, &path, Cpu::Native, Verbosity::Quiet)?);
             }
-        };
-        domains.push(domain(manifest, wanted, program, Runtime::open(&runtime)?, compiled)?);
+        }
+        domains.push(domain(manifest, wanted, Runtime::open(&runtime)?, &compiled)?);
     }
     Ok(domains)
 }
@@ -50,28 +49,51 @@ pub fn locate(manifest: &System, file: &Path) -> Result<PathBuf, Failure> {
 fn domain(
     manifest: &System,
     wanted: &Wanted,
-    program: &Program,
     runtime: Runtime,
-    compiled: &Compiled,
+    compiled: &HashMap<&PathBuf, Compiled>,
 ) -> Result<Domain, Failure> {
-    let duplicate = |error: io::Error| Failure::Open(program.file.clone(), error);
-    let grant = |directory: &Directory| {
-        let place = manifest.place_of(&directory.path);
-        Grant::open(&place, directory.access).map_err(|error| Failure::Open(place, error))
-    };
+    let files = files(wanted);
+    let artifact = |file: &&PathBuf| duplicate(file, &compiled[*file].program);
+    let mut grants = Vec::new();
+    let mut programs = Vec::new();
+    for program in &wanted.programs {
+        let first = grants.len();
+        for directory in &program.directories {
+            let place = manifest.place_of(&directory.path);
+            let grant = Grant::open(&place, directory.access);
+            grants.push(grant.map_err(|error| Failure::Open(place, error))?);
+        }
+        let sources = (first..grants.len()).map(|number| DirectorySource::Host(number as u32)).collect();
+        programs.push(program_plan(program, &files, sources));
+    }
     Ok(Domain {
         runtime,
-        plan: plan(program, (0..program.directories.len() as u32).map(DirectorySource::Host).collect()),
-        program: compiled.program.try_clone().map_err(duplicate)?,
-        trap_helper: compiled.trap_helper.try_clone().map_err(duplicate)?,
-        grants: program.directories.iter().map(grant).collect::<Result<_, _>>()?,
+        plan: Plan { programs, console: Console::Wire, begin: Begin::WhenTold, seed: None },
+        trap_helper: duplicate(files[0], &compiled[files[0]].trap_helper)?,
+        artifacts: files.iter().map(artifact).collect::<Result<_, _>>()?,
+        grants,
         quotas: quotas(manifest, wanted),
         confinement: Confinement::Confined,
     })
 }
 
-/// What its library OS is told; `sources` are those of its directories.
-pub fn plan(program: &Program, sources: Vec<DirectorySource>) -> Plan {
+fn duplicate(name: &Path, file: &File) -> Result<File, Failure> {
+    file.try_clone().map_err(|error| Failure::Open(name.to_path_buf(), error))
+}
+
+/// The files of a domain's programs, each once: their places are the numbers of their artifacts.
+pub fn files(domain: &Wanted) -> Vec<&PathBuf> {
+    let mut files: Vec<&PathBuf> = Vec::new();
+    for program in &domain.programs {
+        if !files.contains(&&program.file) {
+            files.push(&program.file);
+        }
+    }
+    files
+}
+
+/// What a library OS is told of a program; `files` are those of its domain, `sources` those of its directories.
+pub fn program_plan(program: &Program, files: &[&PathBuf], sources: Vec<DirectorySource>) -> ProgramPlan {
     let own_name = program.file.file_name().unwrap_or(program.file.as_os_str());
     let own_name = own_name.as_encoded_bytes().to_vec();
     let given = program.arguments.iter().map(|argument| argument.clone().into_bytes());
@@ -81,15 +103,16 @@ pub fn plan(program: &Program, sources: Vec<DirectorySource>) -> Plan {
         access: directory.access,
         source,
     };
-    Plan {
-        program: program.file.display().to_string(),
+    let artifact = files.iter().position(|file| **file == program.file);
+    ProgramPlan {
+        name: program.file.display().to_string(),
+        artifact: artifact.expect("every program's file is among its domain's") as u32,
         arguments: std::iter::once(own_name).chain(given).collect(),
         environment: program.environment.iter().map(variable).collect(),
         memory_bytes_max: program.memory.0,
-        timeout_ns: program.timeout.map(|time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)),
-        console: Console::Host,
+        timeout_ns: program.timeout.map(nanoseconds),
+        cpu_ns_max: program.cpu_time.map(nanoseconds),
         directories: program.directories.iter().zip(sources).map(directory).collect(),
-        seed: None,
     }
 }
 
@@ -100,5 +123,25 @@ fn quotas(manifest: &System, wanted: &Wanted) -> Quotas {
         memory_bytes: wanted.memory.0,
         cpu_share: Share { weight: weight(wanted), heaviest },
         cpu_budget_permille: wanted.cpu_budget.map(|budget| budget.ppm.div_ceil(PPM_PER_PERMILLE)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_of_one_file_share_an_artifact() {
+        let program = |name: &str, file: &str| {
+            format!("[[domains.a.programs]]\nname = \"{name}\"\nfile = \"{file}\"\nmemory = \"1MiB\"\n")
+        };
+        let programs = [program("x", "one.wasm"), program("y", "two.wasm"), program("z", "one.wasm")];
+        let text = format!("[domains.a]\nmemory = \"64MiB\"\n{}", programs.concat());
+        let system = System::parse(&text, Path::new("tenants.toml")).unwrap();
+        let domain = &system.domains[0];
+        let files = files(domain);
+        assert_eq!(files, [Path::new("one.wasm"), Path::new("two.wasm")]);
+        let artifact = |program| program_plan(program, &files, Vec::new()).artifact;
+        assert_eq!(domain.programs.iter().map(artifact).collect::<Vec<_>>(), [0, 1, 0]);
     }
 }

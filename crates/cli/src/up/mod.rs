@@ -1,7 +1,7 @@
 //! `selkis up`: a whole system, from its manifest.
 //!
 //! This process is the system's root; with `--vm` the root is in the machine, and has the domains there. It starts a process for each domain, and then waits for whatever happens first in one
-//! `poll`: what programs write, their ends, clients of the control socket, signals, and the time. What follows from it is the
+//! `poll`: what domains say over their wires, their ends, clients of the control socket, signals, and the time. What follows from it is the
 //! `supervisor`'s to say. No process outlives this one: Linux kills them when the thread that started them ends.
 
 mod backend;
@@ -15,6 +15,7 @@ mod ready;
 mod server;
 mod signals;
 mod system;
+mod wire;
 
 pub use output::Report;
 
@@ -104,7 +105,7 @@ fn machine() -> Machine {
     #[allow(clippy::unnecessary_cast, reason = "its types differ between Linux's libraries")]
     let memory = (information.totalram as u64).saturating_mul(u64::from(information.mem_unit));
     let cpus = available_parallelism().map_or(1, |count| count.get() as u32);
-    Machine { memory: ByteCount(memory), cpus, domain_programs_max: 1 }
+    Machine { memory: ByteCount(memory), cpus }
 }
 
 /// Each domain takes some descriptors here, and the usual limit is for programs that use `select`.

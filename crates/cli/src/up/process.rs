@@ -1,18 +1,18 @@
-//! A domain as a process of this one: its pipes, its end, what it uses.
+//! A domain as a process of this one: its wire, its pipes, its end, what it uses.
 
 use super::ready::Ready;
-use crate::exit::status;
-use control::{Counters, End, How, Memory, Stream, Usage};
+use super::wire::Wire;
+use control::{Counters, End, How, Memory, Usage};
 use hosted::domain::{Domain, Reason, Running};
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
-use signal_hook::consts::SIGTERM;
 use signal_hook::low_level::signal_name;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
+use supervisor::{DomainId, DomainLink, Event, ProcessId};
 
 /// What is read of one stream before others have their turn: what a pipe holds (pipe(7)).
 const TURN_BYTES: usize = 64 << 10;
@@ -22,30 +22,25 @@ const REST_BYTES: usize = 1 << 20;
 /// A domain, which may be running.
 #[derive(Debug)]
 pub struct Process {
+    id: DomainId,
     domain: Domain,
+    /// How many processes it may have.
+    processes: usize,
     run: Option<Run>,
 }
 
 #[derive(Debug)]
 struct Run {
     running: Running,
+    wire: Wire,
     pipes: Vec<Pipe>,
-    told: Told,
+    /// What it did that it may not.
+    broke: Option<link::Error>,
 }
 
-/// Whether it was told to end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Told {
-    NotYet,
-    Yes,
-}
-
-/// The end of a standard stream that is read.
+/// The end of a standard stream that is read. The library OS's processes write to the wire: what comes here is of what runs them.
 #[derive(Debug)]
-struct Pipe {
-    stream: Stream,
-    file: File,
-}
+struct Pipe(File);
 
 /// Whether a stream goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,8 +53,8 @@ enum Rest {
 
 impl Process {
     /// Not running.
-    pub fn new(domain: Domain) -> Self {
-        Self { domain, run: None }
+    pub fn new(id: DomainId, domain: Domain, processes: usize) -> Self {
+        Self { id, domain, processes, run: None }
     }
 
     /// Starts it, in a process group of its own: Ctrl-C on the terminal is for the root alone, which knows in which order
@@ -68,43 +63,71 @@ impl Process {
         let mut command = Command::new("/proc/self/exe");
         command.arg("__domain").env_clear().process_group(0).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut running = self.domain.start(&mut command)?;
+        let wire = running.take_wire().ok_or(ErrorKind::NotConnected)?;
+        let wire = Wire::new(wire, DomainLink::new(self.id, self.processes))?;
         let output = running.take_output().map(OwnedFd::from);
         let errors = running.take_errors().map(OwnedFd::from);
-        let streams = [(Stream::Output, output), (Stream::Error, errors)];
-        let streams = streams.into_iter().filter_map(|(stream, pipe)| Some((stream, pipe?)));
-        let pipes = streams.map(|(stream, pipe)| Pipe::new(stream, pipe)).collect::<io::Result<_>>()?;
+        let pipes = output.into_iter().chain(errors).map(Pipe::new).collect::<io::Result<_>>()?;
         let id = running.id();
-        self.run = Some(Run { running, pipes, told: Told::NotYet });
+        self.run = Some(Run { running, wire, pipes, broke: None });
         Ok(id)
     }
 
     /// Ends it, if it runs.
     pub fn end(&mut self, how: How) {
         let Some(run) = &mut self.run else { return };
-        run.told = Told::Yes;
-        // It may have ended just now.
-        let _ = match how {
-            How::Gracefully => run.running.cancel(),
-            How::AtOnce => run.running.kill(),
-        };
+        match how {
+            How::Gracefully => run.wire.link.shut_down(),
+            How::AtOnce => run.kill(),
+        }
+    }
+
+    /// Starts a process in it, if it runs.
+    pub fn start_process(&mut self, process: ProcessId, program: u32) {
+        if let Some(run) = &mut self.run {
+            run.wire.link.start(process, program);
+        }
+    }
+
+    /// Ends a process in it.
+    pub fn end_process(&mut self, process: ProcessId) {
+        if let Some(run) = &mut self.run {
+            run.wire.link.end(process);
+        }
+    }
+
+    /// Has it say what its processes use.
+    pub fn measure_processes(&mut self) {
+        if let Some(run) = &mut self.run {
+            run.wire.link.measure();
+        }
     }
 
     /// What to wait for.
     pub fn wait_for<'a>(&'a self, entries: &mut Vec<PollFd<'a>>) {
         let Some(run) = &self.run else { return };
         entries.push(PollFd::from_borrowed_fd(run.running.as_fd(), PollFlags::IN));
-        entries.extend(run.pipes.iter().map(|pipe| PollFd::new(&pipe.file, PollFlags::IN)));
+        run.wire.wait_for(entries);
+        entries.extend(run.pipes.iter().map(|Pipe(file)| PollFd::new(file, PollFlags::IN)));
     }
 
-    /// Reads what it has written, at most a turn's worth of each stream.
-    pub fn read(&mut self, ready: &Ready, take: &mut impl FnMut(Stream, &[u8])) {
-        if let Some(run) = &mut self.run {
-            run.pipes.retain_mut(|pipe| !ready.has(&pipe.file) || pipe.read(TURN_BYTES, take) == Rest::Open);
+    /// Hears what it says, at most a turn's worth of each stream, and says what there is to say.
+    pub fn advance(&mut self, ready: &Ready, tell: &mut impl FnMut(Event<'_>)) {
+        let Some(run) = &mut self.run else { return };
+        if ready.has(run.wire.stream())
+            && let Err(error) = run.wire.advance(tell)
+        {
+            run.broke = Some(error);
+            run.kill();
         }
+        let domain = self.id;
+        let mut wrote = |bytes: &[u8]| tell(Event::DomainWrote { domain, bytes });
+        run.pipes.retain_mut(|pipe| !ready.has(&pipe.0) || pipe.read(TURN_BYTES, &mut wrote) == Rest::Open);
     }
 
-    /// If it has ended: reads the rest of what it has written, and answers how it ended, with what it had used in all.
-    pub fn take_end(&mut self, ready: &Ready, take: &mut impl FnMut(Stream, &[u8])) -> Option<(End, Usage)> {
+    /// If it has ended: hears the rest of what it has said, and answers how it ended, with what it had used in all.
+    pub fn take_end(&mut self, ready: &Ready, tell: &mut impl FnMut(Event<'_>)) -> Option<(End, Usage)> {
+        let domain = self.id;
         let run = self.run.as_mut().filter(|run| ready.has(&run.running))?;
         // Until somebody asks how it ended, Linux keeps its account.
         let counters = counters(run.running.id());
@@ -114,17 +137,18 @@ impl Process {
             Ok(Some(end)) => Ok(end.clone()),
             Err(error) => Err(error),
         };
+        run.wire.finish(tell);
         for pipe in &mut run.pipes {
-            pipe.read(REST_BYTES, take);
+            pipe.read(REST_BYTES, &mut |bytes| tell(Event::DomainWrote { domain, bytes }));
         }
-        let told = run.told;
+        let broke = run.broke;
         self.run = None;
-        Some(match end {
-            Ok(end) => {
+        Some(match (end, broke) {
+            (Ok(end), broke) => {
                 let usage = Usage { cpu_ns: end.usage.cpu_ns, counters, ..Usage::default() };
-                (how(end.reason, end.status, told), usage)
+                (how(end.reason, end.status, broke), usage)
             }
-            Err(error) => (End::Broken { how: error.to_string() }, Usage::default()),
+            (Err(error), _) => (End::Broken { how: error.to_string() }, Usage::default()),
         })
     }
 
@@ -140,32 +164,42 @@ impl Process {
     }
 }
 
-fn how(reason: Reason, code: u8, told: Told) -> End {
-    match reason {
-        Reason::Exited => End::Exited { status: code },
-        // It was told before it listened: where it does, it ends with this status.
-        Reason::Signal(SIGTERM) if told == Told::Yes => End::Exited { status: status::INTERRUPTED },
-        Reason::Signal(number) => End::Broken { how: signal_name(number).unwrap_or("a signal").to_owned() },
-        other => End::Broken { how: other.to_string() },
+impl Run {
+    fn kill(&self) {
+        // It may have ended just now.
+        let _ = self.running.kill();
+    }
+}
+
+fn how(reason: Reason, code: u8, broke: Option<link::Error>) -> End {
+    match (reason, broke) {
+        (Reason::Exited, _) => End::Exited { status: code },
+        (_, Some(error)) => {
+            End::Broken { how: format!("it broke the rules of the link to its root: {error}") }
+        }
+        (Reason::Signal(number), None) => {
+            End::Broken { how: signal_name(number).unwrap_or("a signal").to_owned() }
+        }
+        (other, None) => End::Broken { how: other.to_string() },
     }
 }
 
 impl Pipe {
-    fn new(stream: Stream, pipe: OwnedFd) -> io::Result<Self> {
+    fn new(pipe: OwnedFd) -> io::Result<Self> {
         let flags = fcntl_getfl(&pipe)?;
         fcntl_setfl(&pipe, flags | OFlags::NONBLOCK)?;
-        Ok(Self { stream, file: File::from(pipe) })
+        Ok(Self(File::from(pipe)))
     }
 
-    fn read(&mut self, bytes_max: usize, take: &mut impl FnMut(Stream, &[u8])) -> Rest {
+    fn read(&mut self, bytes_max: usize, take: &mut impl FnMut(&[u8])) -> Rest {
         let mut buffer = [0; 16 << 10];
         let mut left = bytes_max;
         while left > 0 {
             let room = left.min(buffer.len());
-            match self.file.read(&mut buffer[..room]) {
+            match self.0.read(&mut buffer[..room]) {
                 Ok(0) => return Rest::Closed,
                 Ok(count) => {
-                    take(self.stream, &buffer[..count]);
+                    take(&buffer[..count]);
                     left -= count;
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}

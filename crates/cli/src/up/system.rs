@@ -9,9 +9,11 @@ use hosted::domain::Domain;
 use manifest::{Restart, System as Manifest};
 use rustix::event::PollFd;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use supervisor::{Answer, DomainSetup, Effect, Event, News, Outcome, Progress, Setup, Supervisor};
+use supervisor::{
+    Answer, DomainId, DomainSetup, Effect, Event, News, Outcome, ProgramSetup, Progress, Setup, Supervisor,
+};
 
-/// What the logs of all programs may take of this process's memory together,
+/// What the logs of all processes may take of this process's memory together,
 const LOGS_BYTES_MAX: usize = 64 << 20;
 /// what one of them may take if they are few,
 const LOG_BYTES_MAX: usize = 1 << 20;
@@ -30,26 +32,31 @@ impl System {
     /// Before its beginning. `domains` are those of the manifest, in its order.
     pub fn new(manifest: &Manifest, domains: Vec<Domain>) -> Self {
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).ok();
+        let wanted: Vec<DomainSetup> = manifest.domains.iter().map(domain).collect();
+        let processes: Vec<usize> = wanted.iter().map(DomainSetup::processes).collect();
+        let count = processes.iter().sum::<usize>().max(1);
         let setup = Setup {
             name: manifest.name.to_string(),
             platform: control::Platform::Hosted,
             started_unix_ns: since_1970.and_then(|time| u64::try_from(time.as_nanos()).ok()),
-            log_bytes_max: (LOGS_BYTES_MAX / domains.len().max(1)).clamp(LOG_BYTES_MIN, LOG_BYTES_MAX),
-            domains: manifest.domains.iter().map(domain).collect(),
+            log_bytes_max: (LOGS_BYTES_MAX / count).clamp(LOG_BYTES_MIN, LOG_BYTES_MAX),
+            domains: wanted,
         };
+        let numbered = (0..).map(DomainId).zip(domains).zip(processes);
         Self {
             started: Instant::now(),
             supervisor: Supervisor::new(setup),
-            processes: domains.into_iter().map(Process::new).collect(),
+            processes: numbered
+                .map(|((id, domain), processes)| Process::new(id, domain, processes))
+                .collect(),
             news: Vec::new(),
         }
     }
 
-    fn measure(&mut self) {
-        for id in self.supervisor.ids() {
-            if let Some(usage) = self.processes[id.0].usage() {
-                self.tell(Event::Measured(id, usage));
-            }
+    fn measure(&mut self, id: DomainId) {
+        self.processes[id.0].measure_processes();
+        if let Some(usage) = self.processes[id.0].usage() {
+            self.tell(Event::DomainMeasured(id, usage));
         }
     }
 
@@ -61,11 +68,21 @@ impl System {
     fn carry_out(&mut self, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
-                Effect::Start(id) => match self.processes[id.0].start() {
-                    Ok(process_id) => self.tell(Event::Started { domain: id, process_id: Some(process_id) }),
-                    Err(error) => self.tell(Event::Ended(id, End::NotStarted { why: error.to_string() })),
+                Effect::StartDomain(domain) => match self.processes[domain.0].start() {
+                    Ok(process_id) => {
+                        self.tell(Event::DomainStarted { domain, process_id: Some(process_id) });
+                    }
+                    Err(error) => {
+                        let end = End::NotStarted { why: error.to_string() };
+                        self.tell(Event::DomainEnded(domain, end));
+                    }
                 },
-                Effect::End(id, how) => self.processes[id.0].end(how),
+                Effect::EndDomain(id, how) => self.processes[id.0].end(how),
+                Effect::StartProcess(id, program) => {
+                    self.processes[id.domain.0].start_process(id, program);
+                }
+                Effect::EndProcess(id) => self.processes[id.domain.0].end_process(id),
+                Effect::Measure(id) => self.measure(id),
                 Effect::Notice(id, notice) => {
                     let news = self.supervisor.news(id, notice, self.now_ns());
                     self.news.push(news);
@@ -91,16 +108,17 @@ impl Backend for System {
     }
 
     fn advance(&mut self, ready: &Ready) -> Result<(), Failure> {
-        for id in self.supervisor.ids() {
+        for id in self.supervisor.domain_ids() {
             let now_ns = self.now_ns();
             let supervisor = &mut self.supervisor;
-            let mut take = |stream, bytes: &[u8]| {
-                supervisor.handle(Event::Wrote { domain: id, stream, bytes }, now_ns);
-            };
-            self.processes[id.0].read(ready, &mut take);
-            if let Some((end, usage)) = self.processes[id.0].take_end(ready, &mut take) {
-                self.tell(Event::Measured(id, usage));
-                self.tell(Event::Ended(id, end));
+            let mut effects = Vec::new();
+            let mut tell = |event: Event<'_>| effects.extend(supervisor.handle(event, now_ns));
+            self.processes[id.0].advance(ready, &mut tell);
+            let end = self.processes[id.0].take_end(ready, &mut tell);
+            self.carry_out(effects);
+            if let Some((end, usage)) = end {
+                self.tell(Event::DomainMeasured(id, usage));
+                self.tell(Event::DomainEnded(id, end));
             }
         }
         if self.time_left().is_some_and(|left| left.is_zero()) {
@@ -123,9 +141,6 @@ impl Backend for System {
     }
 
     fn ask(&mut self, request: Request) -> Answer {
-        if request == Request::List {
-            self.measure();
-        }
         let (answer, effects) = self.supervisor.ask(request, self.now_ns());
         self.carry_out(effects);
         answer
@@ -147,12 +162,18 @@ impl Backend for System {
 }
 
 fn domain(wanted: &manifest::Domain) -> DomainSetup {
-    let program = wanted.programs.first().expect("a domain of a manifest has a program");
     DomainSetup {
         name: wanted.name.to_string(),
         memory_quota_bytes: wanted.memory.0,
-        program: program.name.to_string(),
-        restart: match program.restart {
+        programs: wanted.programs.iter().map(program).collect(),
+    }
+}
+
+fn program(wanted: &manifest::Program) -> ProgramSetup {
+    ProgramSetup {
+        name: wanted.name.to_string(),
+        instances: wanted.instances,
+        restart: match wanted.restart {
             Restart::Never => supervisor::Restart::Never,
             Restart::OnFailure => supervisor::Restart::OnFailure,
             Restart::Always => supervisor::Restart::Always,

@@ -4,7 +4,7 @@
 //! and error out (see [`super::output`]). Another reads standard input, and only as much as the machine has asked
 //! for. So memory is bounded by a few buffers, whatever either side does.
 
-use link::{Cause, Credit, Frame, FromGuest, HostDecoder};
+use link::{Cause, Credit, Frame, FromGuest, HostDecoder, Process};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -155,11 +155,15 @@ impl Shared {
                 Err(error) => return Err(error.into()),
             };
             let mut heard = &piece[..read];
-            while let Some(event) = decoder.next(&mut heard)? {
+            while let Some((process, event)) = decoder.next(&mut heard)? {
+                if ![Process::FIRST, Process::NONE].contains(&process) {
+                    return Err(link::Error::NoSuchProcess(process).into());
+                }
                 match event {
-                    FromGuest::Hello => {}
+                    FromGuest::Hello | FromGuest::Started | FromGuest::Usage(_) => {}
                     FromGuest::Stdout(bytes) => self.stdout.take(bytes)?,
-                    FromGuest::Stderr(bytes) | FromGuest::Log(bytes) => self.stderr.take(bytes)?,
+                    FromGuest::Stderr(bytes) => self.stderr.take(bytes)?,
+                    FromGuest::Log(bytes) => self.stderr.offer(bytes),
                     FromGuest::StdinCredit { bytes } => self.grant(bytes),
                     FromGuest::ExitMessage(bytes) => message.extend_from_slice(bytes),
                     FromGuest::Exit { status, cause } => {
@@ -223,9 +227,9 @@ impl Sender {
 }
 
 impl Shared {
-    /// Sends a frame.
+    /// Sends a frame to the one process.
     pub fn send(&self, frame: Frame) -> io::Result<()> {
-        let head = frame.head().map_err(io::Error::other)?;
+        let head = frame.head(Process::FIRST).map_err(io::Error::other)?;
         let bytes = [head.as_ref(), frame.body()].concat();
         lock(&self.to_guest).write_all(&bytes)
     }
@@ -293,7 +297,7 @@ pub fn wait_if_blocked(error: io::Error, descriptor: BorrowedFd, readiness: Poll
 mod tests {
     use super::*;
     use crate::vm::output::CREDIT_STEP;
-    use link::{FromHost, GuestDecoder};
+    use link::{FromHost, GuestDecoder, Input as Allowed};
     use std::os::fd::OwnedFd;
     use std::thread::JoinHandle;
 
@@ -301,6 +305,7 @@ mod tests {
     struct Machine {
         stream: UnixStream,
         decoder: GuestDecoder,
+        allowed: Allowed,
     }
 
     /// What the machine has heard, put together.
@@ -313,11 +318,21 @@ mod tests {
     }
 
     impl Machine {
+        fn new(stream: UnixStream) -> Self {
+            let mut machine = Self { stream, decoder: GuestDecoder::new(), allowed: Allowed::NEW };
+            machine.say_of(Process::NONE, Frame::Hello);
+            machine
+        }
+
         fn say(&mut self, frame: Frame) {
             if let Frame::StdinCredit { bytes } = frame {
-                self.decoder.grant(bytes);
+                self.allowed.grant(bytes);
             }
-            self.stream.write_all(&[frame.head().unwrap().as_ref(), frame.body()].concat()).unwrap();
+            self.say_of(Process::FIRST, frame);
+        }
+
+        fn say_of(&mut self, process: Process, frame: Frame) {
+            self.stream.write_all(&[frame.head(process).unwrap().as_ref(), frame.body()].concat()).unwrap();
         }
 
         /// Listens until `enough`.
@@ -327,15 +342,22 @@ mod tests {
                 let read = self.stream.read(&mut piece).unwrap();
                 assert_ne!(read, 0, "{heard:?}");
                 let mut bytes = &piece[..read];
-                while let Some(event) = self.decoder.next(&mut bytes).unwrap() {
+                while let Some((process, event)) = self.decoder.next(&mut bytes).unwrap() {
+                    assert_eq!(process, Process::FIRST);
                     match event {
-                        FromHost::StdinData(bytes) => heard.input.extend_from_slice(bytes),
+                        FromHost::StdinData(bytes) => {
+                            self.allowed.take(bytes).unwrap();
+                            heard.input.extend_from_slice(bytes);
+                        }
                         FromHost::StdinEnd => heard.signs.push("end"),
                         FromHost::Cancel => heard.signs.push("cancel"),
                         FromHost::StdoutClosed => heard.signs.push("stdout closed"),
                         FromHost::StderrClosed => heard.signs.push("stderr closed"),
                         FromHost::StdoutCredit { bytes } => heard.room += bytes,
                         FromHost::StderrCredit { .. } => heard.signs.push("room for stderr"),
+                        FromHost::Start { .. } | FromHost::Shutdown | FromHost::Measure => {
+                            panic!("{event:?}")
+                        }
                     }
                 }
             }
@@ -366,8 +388,7 @@ mod tests {
         let (console, input) = Console::new(ours, Streams { stdin, stdout, stderr }).unwrap();
         let sender = input.sender();
         input.start();
-        let mut machine = Machine { stream: theirs, decoder: GuestDecoder::new() };
-        machine.say(Frame::Hello);
+        let machine = Machine::new(theirs);
         let console = thread::spawn(move || console.run());
         Bench { machine, stdin: stdin_to, stdout: stdout_from, stderr: stderr_from, console, sender }
     }
@@ -397,7 +418,7 @@ mod tests {
         drop(stdin);
         let mut heard = Heard::default();
         machine.say(Frame::StdinCredit { bytes: 4 });
-        // The decoder refuses a fifth byte.
+        // A fifth byte would be refused.
         machine.hear(&mut heard, |heard| heard.input.len() == 4);
         machine.say(Frame::StdinCredit { bytes: 100 });
         machine.hear(&mut heard, |heard| !heard.signs.is_empty());
@@ -494,14 +515,38 @@ mod tests {
         drop(stdout);
     }
 
+    /// A machine that raves need not be read as fast as it does.
+    #[test]
+    fn words_that_nobody_asked_for_are_kept_as_far_as_there_is_room() {
+        let Bench { mut machine, stderr, console, .. } = bench();
+        let words = "x".repeat(PIECE_BYTES);
+        for _ in 0..4 * link::OUTPUT_BYTES_MAX as usize / PIECE_BYTES {
+            machine.say_of(Process::NONE, Frame::Log(&words));
+        }
+        machine.say(Frame::Stderr(b"!"));
+        // The rest of the pipe's room, the thread's piece and the queue, which are each bounded.
+        machine.exit();
+        let all = all(stderr);
+        assert!(all.ends_with(b"!bye") && all.len() < 3 * link::OUTPUT_BYTES_MAX as usize, "{}", all.len());
+        assert_eq!(console.join().unwrap().unwrap().status, 42);
+    }
+
+    #[test]
+    fn a_machine_that_speaks_of_another_process_is_an_error() {
+        let Bench { mut machine, console, .. } = bench();
+        machine.say_of(Process(1), Frame::Stdout(b"x"));
+        let ended = console.join().unwrap();
+        let error = link::Error::NoSuchProcess(Process(1));
+        assert!(matches!(ended, Err(ConsoleError::Link(found)) if found == error), "{ended:?}");
+    }
+
     #[test]
     fn a_full_disk_is_told() {
         let full = || File::options().write(true).open("/dev/full").unwrap();
         let (ours, theirs) = UnixStream::pair().unwrap();
         let streams = Streams { stdin: File::open("/dev/null").unwrap(), stdout: full(), stderr: full() };
         let (console, _input) = Console::new(ours, streams).unwrap();
-        let mut machine = Machine { stream: theirs, decoder: GuestDecoder::new() };
-        machine.say(Frame::Hello);
+        let mut machine = Machine::new(theirs);
         let console = thread::spawn(move || console.run());
         machine.say(Frame::Stdout(b"lost"));
         machine.hear(&mut Heard::default(), |heard| heard.signs == ["stdout closed"]);
@@ -516,7 +561,7 @@ mod tests {
         drop(machine);
         assert!(matches!(console.join().unwrap(), Err(ConsoleError::HungUp)));
         let Bench { mut machine, console, .. } = bench();
-        machine.stream.write_all(b"raving").unwrap();
+        machine.stream.write_all(b"raving on").unwrap();
         assert!(matches!(console.join().unwrap(), Err(ConsoleError::Link(link::Error::UnknownKind(b'r')))));
     }
 }

@@ -119,11 +119,15 @@ impl Queue {
 
     /// Takes what the machine says; an error if it had no credit for it.
     pub fn take(&self, bytes: &[u8]) -> Result<(), link::Error> {
-        if lock(&self.state).credit.spend(bytes.len()) < bytes.len() {
-            return Err(link::Error::OverCredit);
-        }
+        lock(&self.state).credit.charge(bytes.len())?;
         self.push(bytes);
         Ok(())
+    }
+
+    /// Adds words that nobody asked for, as far as there is room.
+    pub fn offer(&self, bytes: &[u8]) {
+        let room = (OUTPUT_BYTES_MAX as usize).saturating_sub(lock(&self.state).waiting.len());
+        self.push(&bytes[..bytes.len().min(room)]);
     }
 
     /// Adds words that are not charged for.

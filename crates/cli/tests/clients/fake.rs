@@ -2,7 +2,7 @@
 
 use control::{
     Counters, Decoder, Domain, End, GREETING, Line, LineEnd, LogEnd, LogPiece, LogSize, Memory, Phase,
-    Platform, Program, ProgramName, Reply, Request, State, Stream, System, Usage, encode,
+    Platform, ProcessUsage, Program, ProgramName, Reply, Request, State, Stream, System, Usage, encode,
 };
 use std::fs::{self, DirBuilder};
 use std::io::{Read, Write};
@@ -192,6 +192,7 @@ fn system() -> System {
         ended_ns: Some(58 * S).filter(|_| state != State::Running),
         last_end,
         restarts,
+        usage: ProcessUsage::default(),
         log: LogSize::default(),
     };
     let domain = |name: &str, process_id, used_bytes, programs| Domain {

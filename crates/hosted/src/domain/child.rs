@@ -52,7 +52,7 @@ impl From<LaunchError> for ServeError {
 pub fn serve() -> Result<u8, ServeError> {
     let stdin = io::stdin();
     close_inherited();
-    let Handover { parent, null, domain, door } =
+    let Handover { parent, null, domain, wire, door } =
         handover::take(stdin.as_fd()).ok_or(ServeError::NotStarted)?;
     leash(parent)?;
     rustix::stdio::dup2_stdin(&null)
@@ -69,9 +69,10 @@ pub fn serve() -> Result<u8, ServeError> {
     let status = launch(Launch {
         runtime: domain.runtime,
         plan: domain.plan,
-        program: domain.program,
+        artifacts: domain.artifacts,
         trap_helper: domain.trap_helper,
         host: Box::new(linux_host(LinuxStreams::new(), LinuxFiles::new(domain.grants), entropy)),
+        wire: Some(wire),
         cell,
     })?;
     Ok(status)

@@ -1,6 +1,6 @@
 //! What a parent gives the process of a domain: one message on the child's standard input, a socket. Its descriptors are,
-//! in this order, the description (a file in memory), the null device, the library OS, the program, the trap helper,
-//! the granted directories, and the door of its control group if there is one.
+//! in this order, the description (a file in memory), the null device, the library OS, the trap helper, its end of the wire,
+//! the programs, the granted directories, and the door of its control group if there is one.
 
 use super::{Confinement, Domain, Quotas};
 use crate::files::Grant;
@@ -17,6 +17,7 @@ use std::io::{self, IoSlice, IoSliceMut, Read};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
 /// The message itself says nothing: what matters are its descriptors.
@@ -31,6 +32,7 @@ struct Description {
     parent: u32,
     runtime: PathBuf,
     plan: Plan,
+    artifacts: usize,
     access: Vec<Access>,
     quotas: Quotas,
     confinement: Confinement,
@@ -42,16 +44,28 @@ pub struct Handover {
     pub parent: u32,
     pub null: OwnedFd,
     pub domain: Domain,
+    /// The way to the parent.
+    pub wire: OwnedFd,
     /// What has to be written to, to be in the domain's control group.
     pub door: Option<File>,
 }
 
-/// The child's end of a socket, on which all lies ready. Nobody has the other end any more.
-pub fn give(domain: &Domain, door: Option<&File>) -> io::Result<OwnedFd> {
+/// What a parent has when all lies ready.
+#[derive(Debug)]
+pub struct Given {
+    /// The child's end of the socket on which it lies. Nobody has the other end any more.
+    pub socket: OwnedFd,
+    /// The way to the child.
+    pub wire: UnixStream,
+}
+
+/// Makes everything ready for a child.
+pub fn give(domain: &Domain, door: Option<&File>) -> io::Result<Given> {
     let description = Description {
         parent: std::process::id(),
         runtime: domain.runtime.path.clone(),
         plan: domain.plan.clone(),
+        artifacts: domain.artifacts.len(),
         access: domain.grants.iter().map(|grant| grant.access).collect(),
         quotas: domain.quotas.clone(),
         confinement: domain.confinement,
@@ -60,13 +74,15 @@ pub fn give(domain: &Domain, door: Option<&File>) -> io::Result<OwnedFd> {
     let words = File::from(rustix::fs::memfd_create("selkis-domain", MemfdFlags::CLOEXEC)?);
     words.write_all_at(&description, 0)?;
     let null = File::open("/dev/null")?;
-    let files = [&words, &null, &domain.runtime.file, &domain.program, &domain.trap_helper];
+    let (wire, childs_wire) = UnixStream::pair()?;
+    let childs_wire = File::from(OwnedFd::from(childs_wire));
+    let files = [&words, &null, &domain.runtime.file, &domain.trap_helper, &childs_wire];
     let directories = domain.grants.iter().map(|grant| &grant.directory);
-    let all = files.into_iter().chain(directories).chain(door);
+    let all = files.into_iter().chain(&domain.artifacts).chain(directories).chain(door);
     let descriptors: Vec<BorrowedFd<'_>> = all.map(AsFd::as_fd).collect();
     if descriptors.len() >= DESCRIPTORS_MAX {
         let most = DESCRIPTORS_MAX - files.len() - 1;
-        let why = format!("a domain can be given {most} directories at most");
+        let why = format!("a domain can be given {most} programs and directories at most");
         return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
     }
     let (ours, childs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
@@ -74,7 +90,7 @@ pub fn give(domain: &Domain, door: Option<&File>) -> io::Result<OwnedFd> {
     let mut control = SendAncillaryBuffer::new(&mut space);
     assert!(control.push(SendAncillaryMessage::ScmRights(&descriptors)), "there is room for the most");
     sendmsg(&ours, &[IoSlice::new(&GREETING)], &mut control, SendFlags::empty())?;
-    Ok(childs)
+    Ok(Given { socket: childs, wire })
 }
 
 /// Takes what [`give`] sent; `None` if this is no such socket or no such message.
@@ -96,19 +112,20 @@ pub fn take(socket: BorrowedFd<'_>) -> Option<Handover> {
     let description = read_description(&next()?)?;
     let null = next()?.into();
     let runtime = Runtime { path: description.runtime, file: next()? };
-    let (program, trap_helper) = (next()?, next()?);
+    let (trap_helper, wire) = (next()?, next()?.into());
+    let artifacts = (0..description.artifacts).map(|_| next()).collect::<Option<_>>()?;
     let grants = description.access.iter().map(|access| Some(Grant { directory: next()?, access: *access }));
     let grants = grants.collect::<Option<_>>()?;
     let domain = Domain {
         runtime,
         plan: description.plan,
-        program,
+        artifacts,
         trap_helper,
         grants,
         quotas: description.quotas,
         confinement: description.confinement,
     };
-    Some(Handover { parent: description.parent, null, domain, door: next() })
+    Some(Handover { parent: description.parent, null, domain, wire, door: next() })
 }
 
 fn read_description(mut file: &File) -> Option<Description> {

@@ -25,10 +25,10 @@ pub use running::{End, Reason, Running, Usage};
 pub struct Domain {
     /// The library OS.
     pub runtime: Runtime,
-    /// What it is to do. Its directories are `grants`, by their numbers.
+    /// What it is to do. The directories of its programs are `grants`, by their numbers.
     pub plan: Plan,
-    /// The program's artifact.
-    pub program: File,
+    /// The programs' artifacts, by their numbers in the plan.
+    pub artifacts: Vec<File>,
     /// The trap helper's artifact.
     pub trap_helper: File,
     /// The directories that it is given.

@@ -1,12 +1,14 @@
 //! A domain's process, as its parent sees it.
 
+use super::Domain;
 use super::group::Group;
+use super::handover::{self, Given};
 use super::throttle::Throttle;
-use super::{Domain, handover};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::Arc;
@@ -18,6 +20,7 @@ const STATUS_SIGNAL: u8 = 128;
 #[derive(Debug)]
 pub struct Running {
     child: Child,
+    wire: Option<UnixStream>,
     /// Stays this process's name, unlike its number.
     process: Arc<OwnedFd>,
     /// Keeps the quotas of the CPU; where there is none, the process itself and `throttle` do.
@@ -79,7 +82,7 @@ impl Domain {
     pub fn start(&self, command: &mut Command) -> io::Result<Running> {
         let group = Group::new(&self.quotas);
         let door = group.as_ref().map(Group::door).transpose()?;
-        let socket = handover::give(self, door.as_ref())?;
+        let Given { socket, wire } = handover::give(self, door.as_ref())?;
         let mut child = command.stdin(Stdio::from(socket)).spawn()?;
         let process = match pidfd_open(Pid::from_child(&child), PidfdFlags::empty()) {
             Ok(process) => Arc::new(process),
@@ -88,7 +91,7 @@ impl Domain {
                 return Err(error.into());
             }
         };
-        let mut running = Running { child, process, group, throttle: None, end: None };
+        let mut running = Running { child, wire: Some(wire), process, group, throttle: None, end: None };
         let budget = self.quotas.cpu_budget_permille.filter(|budget| *budget < 1000);
         if let (Some(budget_permille), None) = (budget, &running.group) {
             let process = Arc::clone(&running.process);
@@ -104,6 +107,11 @@ impl Running {
         self.child.id()
     }
 
+    /// The parent's end of the wire, over which root and library OS speak, if nobody has taken it yet.
+    pub fn take_wire(&mut self) -> Option<UnixStream> {
+        self.wire.take()
+    }
+
     /// Its standard output, if the command made a pipe of it and nobody has taken that yet.
     pub fn take_output(&mut self) -> Option<ChildStdout> {
         self.child.stdout.take()
@@ -112,11 +120,6 @@ impl Running {
     /// The same for standard error.
     pub fn take_errors(&mut self) -> Option<ChildStderr> {
         self.child.stderr.take()
-    }
-
-    /// Asks it to end, as Ctrl-C does: the program has no say in it, but the library OS closes what is open.
-    pub fn cancel(&self) -> io::Result<()> {
-        Ok(pidfd_send_signal(&self.process, Signal::TERM)?)
     }
 
     /// Ends it at once.

@@ -13,6 +13,7 @@ pub const TESTS: &[Test] = &[
     ("a_status_is_passed_on", a_status_is_passed_on),
     ("a_domain_can_be_started_again", a_domain_can_be_started_again),
     ("standard_input_is_empty", standard_input_is_empty),
+    ("the_wire_reaches_the_library_os", the_wire_reaches_the_library_os),
     ("a_killed_domain_says_so", a_killed_domain_says_so),
     ("a_domain_that_is_let_go_is_killed", a_domain_that_is_let_go_is_killed),
     ("a_killed_parent_ends_its_domain", a_killed_parent_ends_its_domain),
@@ -36,6 +37,19 @@ fn standard_input_is_empty() {
     // Onto the handlers' side of the stack: nobody looks at what is read.
     let (end, _) = run(&domain(&Code::new().call(libc::SYS_read, &[0, 0, 0]).answer_error()));
     assert_eq!((end.status, end.reason), (0, Reason::Exited));
+}
+
+/// It knows no descriptor's number: it writes to each that it may have, and only the wire takes it.
+fn the_wire_reaches_the_library_os() {
+    let mut code = Code::new();
+    let sign = code.text("!".as_ref());
+    for descriptor in 3..32 {
+        code = code.call(libc::SYS_write, &[descriptor, sign, 1]);
+    }
+    let mut running = start(&domain(&code.answer(0)));
+    let mut heard = Vec::new();
+    running.take_wire().unwrap().read_to_end(&mut heard).unwrap();
+    assert_eq!((heard.as_slice(), running.wait().unwrap().status), (&b"!"[..], 0));
 }
 
 fn a_killed_domain_says_so() {

@@ -1,7 +1,7 @@
 //! Starts domains for the tests.
 
 use crate::code::Code;
-use bundle::{Console, Plan};
+use bundle::{Console, Plan, ProgramPlan};
 use hosted::Runtime;
 use hosted::domain::{Confinement, Domain, End, Quotas, Running, Share};
 use std::io::{Read, Write};
@@ -32,20 +32,20 @@ pub fn domain(code: &Code) -> Domain {
         file.write_all(b"artifact").unwrap();
         file
     };
-    let plan = Plan {
-        program: String::from("p"),
+    let program = ProgramPlan {
+        name: String::from("p"),
+        artifact: 0,
         arguments: Vec::new(),
         environment: Vec::new(),
-        directories: Vec::new(),
         memory_bytes_max: 0,
         timeout_ns: None,
-        console: Console::Host,
-        seed: None,
+        cpu_ns_max: None,
+        directories: Vec::new(),
     };
     Domain {
         runtime: Runtime::open(&path).unwrap(),
-        plan,
-        program: artifact(),
+        plan: Plan::of_one(program, Console::Host, None),
+        artifacts: vec![artifact()],
         trap_helper: artifact(),
         grants: Vec::new(),
         quotas: QUOTAS,

@@ -287,10 +287,11 @@ fn rights_and_descriptors_are_gone() {
     assert_eq!(open.remove(&0).as_deref(), Some("/dev/null"));
     assert!(open.remove(&1).unwrap().starts_with("pipe:"));
     assert!(open.remove(&2).unwrap().starts_with("pipe:"));
-    // The program, the trap helper, the descriptor of events: nothing else.
+    // The program, the trap helper, the descriptor of events, the wire to the root: nothing else.
     let rest: Vec<&str> = open.values().map(String::as_str).collect();
-    assert_eq!(rest.len(), 3, "{rest:?}");
+    assert_eq!(rest.len(), 4, "{rest:?}");
     assert_eq!(rest.iter().filter(|name| name.contains("eventfd")).count(), 1, "{rest:?}");
+    assert_eq!(rest.iter().filter(|name| name.starts_with("socket:")).count(), 1, "{rest:?}");
     assert!(!rest.iter().any(|name| Path::new(name) == secret.path()), "{rest:?}");
 }
 

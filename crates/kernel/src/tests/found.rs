@@ -56,3 +56,23 @@ fn all_who_revoke_a_capability_are_woken() {
         false,
     );
 }
+
+/// One that has used its budget up and sleeps is woken while its CPU sleeps as well, until for ever.
+#[test]
+fn a_cpu_knows_when_the_budget_of_who_is_woken_is_renewed() {
+    run(
+        &[
+            step(0, Spawn, [0, 100, 247, 93, 13, 2]),
+            step(1, CreateEvent, [0, 0, 0, 0, 0, 0]),
+            step(0, Wait, [0, 177, 0, 0, 0, 0]),
+            step(0, Pass, [13, 0, 0, 0, 0, 0]),
+            step(1, Alarm, [0, 0, 0, 0, 0, 0]),
+            step(0, Revoke, [0, 203, 0, 0, 0, 0]),
+            step(0, Listen, [1, 0, 0, 2, 0, 0]),
+            step(0, Interrupt, [0, 0, 0, 0, 0, 0]),
+            step(2, Map, [0, 0, 0, 0, 0, 0]),
+            step(1, Map, [0, 0, 0, 0, 0, 0]),
+        ],
+        false,
+    );
+}

@@ -7,7 +7,7 @@ use super::action::{Act, Step, step};
 use super::hostile::run;
 use super::minimal;
 use super::seeds::SEEDS;
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -28,7 +28,7 @@ struct Fuzzer {
     corpus: Vec<Vec<Step>>,
     /// For each edge: how often it was taken, in powers of two, as bits.
     edges: Vec<u8>,
-    answers: HashSet<u64>,
+    answers: BTreeSet<u64>,
 }
 
 /// The input that runs, for the message when it fails.
@@ -40,7 +40,7 @@ fn running() -> Vec<Step> {
 
 impl Fuzzer {
     fn new(seed: u64) -> Self {
-        Self { random: Random(seed), corpus: Vec::new(), edges: Vec::new(), answers: HashSet::new() }
+        Self { random: Random(seed), corpus: Vec::new(), edges: Vec::new(), answers: BTreeSet::new() }
     }
 
     fn once(&mut self, input: Vec<Step>) {

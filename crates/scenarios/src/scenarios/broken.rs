@@ -90,10 +90,14 @@ fn damaged_artifacts_in_the_cache(context: &Context) -> Verdict {
     Ok(())
 }
 
+fn launch(paths: &[PathBuf; 2]) -> Verdict<Output> {
+    launcher::launch("selkis-runtime", paths, &["damaged.wat", STATUS], Duration::from_secs(60))
+}
+
 fn damaged_artifacts_past_the_cache(context: &Context) -> Verdict {
     let paths = launcher::artifacts(context, "exit")?;
     let whole = [fs::read(&paths[0])?, fs::read(&paths[1])?];
-    launcher::launch("damaged.wat", &paths, STATUS)?.exits(42)?.writes("")?;
+    launch(&paths)?.exits(42)?.writes("")?;
     for (index, number) in numbers(SEED).take(how_many(context, 40)).enumerate() {
         let damaged = index / 2 % 2;
         let mut bytes = whole[damaged].clone();
@@ -102,7 +106,7 @@ fn damaged_artifacts_past_the_cache(context: &Context) -> Verdict {
             _ => flip(&mut bytes, number),
         }
         fs::write(&paths[damaged], bytes)?;
-        let output = launcher::launch("damaged.wat", &paths, STATUS)?;
+        let output = launch(&paths)?;
         fs::write(&paths[damaged], &whole[damaged])?;
         // Between header and payload lies what nobody reads.
         let is_padding = index % 2 == 1 && output.code() == Some(42);

@@ -48,7 +48,7 @@ fn tenants(context: &Context) -> Verdict {
     let search = lines(shown(context, &["log", "carol"])?);
     check(search.iter().any(|line| line.starts_with("/systems/tenants.toml:")), || format!("{search:?}"))?;
     let table = lines(shown(context, &["ps"])?);
-    check_eq("lines of ps", table.len(), 5)?;
+    check_eq("lines of ps", table.len(), 7)?;
     let alice = domain(context, "alice")?;
     check_eq("Alice's clock", alice["programs"][0]["state"].as_str(), Some("running"))?;
     check(alice["process_id"].is_u64(), || format!("{alice}"))?;

@@ -17,6 +17,7 @@ pub const SCENARIOS: &[Scenario] = &[
         run: timeout_a_hundred_times,
     },
     Scenario { name: "timeout-while-waiting", on: On::Both, run: timeout_while_waiting },
+    Scenario { name: "cpu-time", on: On::Both, run: cpu_time },
     Scenario { name: "timeout-not-reached", on: On::Both, run: timeout_not_reached },
     Scenario { name: "ctrl-c-in-a-loop", on: On::Both, run: ctrl_c_in_a_loop },
     Scenario { name: "ctrl-c-while-reading", on: On::Both, run: ctrl_c_while_reading },
@@ -61,6 +62,16 @@ fn timeout_a_hundred_times(context: &Context) -> Verdict {
 fn timeout_while_waiting(context: &Context) -> Verdict {
     times_out(context.guest("cat")?.options(["--timeout", "300ms"]).input(Input::Open))?;
     times_out(context.guest("sleep")?.options(["--timeout", "300ms"]))
+}
+
+/// Running counts, waiting does not: the sleeper waits for 1.5 s.
+fn cpu_time(context: &Context) -> Verdict {
+    for guest in ["spin", "spin-host"] {
+        let run = context.guest(guest)?.options(["--cpu-time", "200ms"]).run()?;
+        run.exits(124)?.ends_well()?.says(&["CPU time", "--cpu-time"])?;
+    }
+    context.guest("sleep")?.options(["--cpu-time", "1s"]).run()?.exits(0)?;
+    Ok(())
 }
 
 fn timeout_not_reached(context: &Context) -> Verdict {

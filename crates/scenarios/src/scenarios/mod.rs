@@ -4,10 +4,12 @@ mod basics;
 mod bounds;
 mod broken;
 mod clients;
+mod crowd;
 mod grants;
 mod image;
 mod interruption;
 mod real;
+mod steps;
 mod systems;
 mod traces;
 
@@ -17,6 +19,7 @@ use crate::runner::Scenario;
 pub fn all() -> Vec<Scenario> {
     [
         real::SCENARIOS,
+        steps::SCENARIOS,
         broken::SCENARIOS,
         bounds::SCENARIOS,
         basics::SCENARIOS,
@@ -25,6 +28,7 @@ pub fn all() -> Vec<Scenario> {
         interruption::SCENARIOS,
         systems::SCENARIOS,
         clients::SCENARIOS,
+        crowd::SCENARIOS,
         traces::SCENARIOS,
     ]
     .concat()

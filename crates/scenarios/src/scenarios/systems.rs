@@ -130,10 +130,8 @@ fn mistakes(context: &Context) -> Verdict {
         "[domains.a]\nmemory = \"900000GiB\"\n[[domains.a.programs]]\nfile = \"wrong.toml\"\n",
         &["memory"],
     )?;
-    let two = format!(
-        "{domain}name = \"one\"\nfile = \"wrong.toml\"\nmemory = \"1MiB\"\n[[domains.a.programs]]\nname = \"two\"\nfile = \"wrong.toml\"\nmemory = \"1MiB\"\n"
-    );
-    told(&two, &["wrong.toml:7:", "two"])?;
+    let two = "[domains.a]\nmemory = \"64MiB\"\nprocesses = 1\n[[domains.a.programs]]\nname = \"one\"\nfile = \"wrong.toml\"\nmemory = \"1MiB\"\n[[domains.a.programs]]\nname = \"two\"\nfile = \"wrong.toml\"\nmemory = \"1MiB\"\n";
+    told(two, &["wrong.toml:1:", "2 processes"])?;
     told(&format!("{domain}file = \"wrong.toml\"\n"), &["wrong.toml"])?;
     up_once(context, "nowhere.toml", &[])?.exits(125)?.says(&["nowhere.toml"])?;
     Ok(())
@@ -417,8 +415,8 @@ fn ps_log_kill(context: &Context) -> Verdict {
     check_eq("a followed line", follower.read_line()?, String::from("ready"))?;
     selkis(&["kill", "nobody"])?.finish()?.exits(1)?.says(&["nobody", "alice/web"])?;
     selkis(&["kill", "alice"])?.finish()?.exits(0)?.ends_well()?;
-    // The machine ends with the system, when that has said so.
-    check(ends_within(&process, context.on(0, 10))?, || "it is killed, and has not ended".into())?;
+    // The domain ends when its last process has, and the machine with the system, when that has said so.
+    check(ends_within(&process, 10)?, || "it is killed, and has not ended".into())?;
     follower.finish()?.exits(0)?.ends_well()?;
     up.finish()?.exits(0)?.ends_well()?;
     Ok(())

@@ -73,7 +73,8 @@ fn enter<T: 'static, H: Host>(
         None => (&mut [][..], caller.data_mut()),
     };
     let state = access(data);
-    match state.enter().and_then(|()| function(state, &mut Memory::new(bytes))) {
+    let result = state.enter().and_then(|()| function(state, &mut Memory::new(bytes)));
+    match state.leave().and(result) {
         Ok(()) => Ok(0),
         Err(Error::Errno(errno)) => Ok(u32::from(errno.code())),
         Err(Error::Stopped) => Err(wasmtime::Error::new(Stopped)),

@@ -97,4 +97,10 @@ impl<H: Host> State<H> {
     fn enter(&mut self) -> Result<()> {
         Ok(self.host.wait().checkpoint()?)
     }
+
+    /// What happens on the way out of every function.
+    #[cfg(feature = "engine")]
+    fn leave(&mut self) -> Result<()> {
+        Ok(self.host.wait().leave()?)
+    }
 }

@@ -211,6 +211,10 @@ pub trait Wait {
     fn wait(&mut self, streams: StreamSet, deadline_ns: Option<u64>) -> Result<StreamSet, Stopped>;
     /// Called when a program enters any WASI function, and between the pieces of a long one. Returns at once.
     fn checkpoint(&mut self) -> Result<(), Stopped>;
+    /// Called when the program leaves any WASI function that it has entered, however that ended.
+    fn leave(&mut self) -> Result<(), Stopped> {
+        Ok(())
+    }
     /// Lets others run, if any want to (`sched_yield`).
     fn give_way(&mut self) -> Result<(), Stopped>;
 }

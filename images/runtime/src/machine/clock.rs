@@ -1,8 +1,8 @@
-//! Time on the bare machine: the time-stamp counter, and once the real-time clock for the date.
+//! Time on the bare machine: the kernel's clock, and once the real-time clock for the date.
 
-use super::wire::device;
-use crate::{cpu, gate};
-use abi::boot::{ClockParameters, DeviceKind};
+use crate::gate;
+use crate::wire::device;
+use abi::boot::DeviceKind;
 use abi::{BootInfo, Request};
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use runtime::System;
@@ -13,15 +13,12 @@ pub const RESOLUTION_NS: u64 = 1;
 
 const NS_PER_S: u64 = 1_000_000_000;
 
-static PARAMETERS: Once<ClockParameters> = Once::new();
 /// The date at 0 on the monotonic clock, in nanoseconds since 1970; not read yet: `u64::MAX`.
 static EPOCH_NS: AtomicU64 = AtomicU64::new(u64::MAX);
-static IDLE_NS: AtomicU64 = AtomicU64::new(0);
 static CLOCK_DEVICE: Once<abi::Handle> = Once::new();
 
 /// Takes note of how to read the clocks. Who starts a domain tells it the date at 0 on the kernel's clock.
 pub fn start(boot: &BootInfo, epoch_ns: Option<u64>) {
-    PARAMETERS.call_once(|| boot.clock);
     if let Some(epoch_ns) = epoch_ns {
         EPOCH_NS.store(epoch_ns, Relaxed);
     }
@@ -33,10 +30,7 @@ pub fn start(boot: &BootInfo, epoch_ns: Option<u64>) {
 
 /// Nanoseconds since the machine started, on the kernel's clock.
 pub fn monotonic_ns() -> u64 {
-    match PARAMETERS.get() {
-        Some(clock) if clock.multiplier != 0 => clock.nanoseconds(cpu::counter()),
-        _ => System::get().map_or(0, System::now_ns),
-    }
+    System::get().map_or(0, System::now_ns)
 }
 
 /// Nanoseconds since 1970. The real-time clock is read when somebody asks for the first time; a machine without
@@ -52,16 +46,6 @@ pub fn epoch_ns() -> u64 {
         EPOCH_NS.store(date_ns.saturating_sub(monotonic_ns()), Relaxed);
     }
     EPOCH_NS.load(Relaxed)
-}
-
-/// How long the process has been waiting, in nanoseconds.
-pub fn idle_ns() -> u64 {
-    IDLE_NS.load(Relaxed)
-}
-
-/// A wait that began at `since_ns` has ended.
-pub fn was_idle(since_ns: u64) {
-    IDLE_NS.fetch_add(monotonic_ns() - since_ns, Relaxed);
 }
 
 /// The real-time clock's date, in seconds since 1970, taken as UTC.

@@ -1,86 +1,141 @@
 //! The bare machine: what the launcher provides when hosted comes from the bundle and the devices here.
 
 pub mod clock;
-mod console;
-pub mod wire;
 
+use crate::console::{self, AnyWire, EVENT, Talk};
+use crate::domain::{self, Outside};
 use crate::report::Report;
-use crate::{cpu, entry, root, run};
-use abi::BootInfo;
+use crate::waiting::{ProcessClock, Suspend, not_stopped};
+use crate::wire::{ChannelWire, VirtioConsole};
+use crate::{cpu, entry, programs, root};
+use abi::{BootInfo, Handle};
+use alloc::borrow::ToOwned;
+use alloc::boxed::Box;
+use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
-use alloc::{borrow::ToOwned, format};
-use bundle::{Bundle, DirectorySource, Module};
-use console::Channel;
+use bundle::{Bundle, Console as Mode, DirectorySource, Module, ProgramPlan, Terminal, Terminals};
+use link::Process;
+use ring::Side;
 use runtime::System;
-use runtime::process;
-use runtime::trap::{self, Stop};
+use runtime::process::Wait;
 use wasi::entropy::Generator;
-use wasi::provider::{
-    Clock, ClockKind, Input, Output, OutputStream, Providers, Stream, StreamSet, Streams, Terminal, Wait,
-};
+use wasi::provider::{Clock, ClockKind, Entropy, Providers};
 use wasi::tree::{Grant, Surroundings, Tree};
-use wasi::{Errno, Stopped};
 
 /// How many samples of the CPU's random number generator go into a seed.
 const HARDWARE_SAMPLES: usize = 16;
 
-/// The part of the machine's memory that files may take: the rest is the program's and ours.
+/// The part of the machine's memory that a process's files may take: the rest is the programs' and ours.
 const FILES_SHARE: u64 = 4;
 
 /// Runs the plan, and reports through the console.
 pub fn main(system: &'static System, boot: &'static BootInfo) -> u8 {
-    let report = start(system, boot).unwrap_or_else(|report| report);
-    console::finish(system, &report);
-    report.status
+    let status = start(system, boot).unwrap_or_else(|report| {
+        console::ended(Process::FIRST, &report);
+        report.status
+    });
+    console::drain(|| console::sleep_for_event(system));
+    status
 }
 
-fn start(system: &'static System, boot: &'static BootInfo) -> Result<Report, Report> {
-    let bundle = match run::module(boot)? {
-        Module::Program(bundle) => bundle,
-        Module::System(description) => return root::run(system, boot, description),
+fn start(system: &'static System, boot: &'static BootInfo) -> Result<u8, Report> {
+    let bundle = match programs::module(boot)? {
+        Module::Programs(bundle) => bundle,
+        // How that went is told as one that did not start would be.
+        Module::System(description) => return Err(root::run(system, boot, description)?),
     };
     prepare(system, boot, &bundle).map_err(|reason| Report::not_started("the machine", reason))?;
-    let host =
-        machine_host(boot, &bundle).map_err(|reason| Report::not_started(&bundle.plan.program, reason))?;
-    let idle = |wait: process::Wait| {
-        console::sleep(system, wait.deadline_ns);
-        0
-    };
-    Ok(run::run(system, bundle, host, idle))
+    let machine = Machine::new(boot, &bundle).map_err(|reason| Report::not_started("the machine", reason))?;
+    Ok(domain::run(system, bundle, machine))
 }
 
 fn prepare(system: &'static System, boot: &'static BootInfo, bundle: &Bundle<'_>) -> Result<(), String> {
     clock::start(boot, bundle.start.as_ref().map(|start| start.epoch_ns));
-    console::open(system, boot, bundle.plan.console)?;
+    let wire = wire(system, boot)?;
+    let (talk, terminals) = match (bundle.plan.console, &wire) {
+        (Mode::Framed(terminals), Some(_)) => (Talk::Frames, terminals),
+        (Mode::Framed(_), None) => return Err(String::from("it has no virtio console")),
+        (Mode::Raw, _) => (Talk::Plain, Terminals::all(Terminal::Yes)),
+        (Mode::Host | Mode::Wire, _) => return Err(String::from("the bundle was made for a Linux process")),
+    };
+    console::open(system, wire, talk, terminals);
     entry::register_upcalls(system, boot).map_err(|error| format!("no upcalls: {error:?}"))?;
-    system.hold_reserve().map_err(|error| format!("no reserve: {error:?}"))?;
-    trap::set_poll_cancel(console::poll_cancel);
-    Ok(())
+    system.hold_reserve().map_err(|error| format!("no reserve: {error:?}"))
 }
 
-type MachineHost = Providers<MachineClock, Generator, MachineStreams, Tree<'static>, MachineWait>;
+/// The way to the other end of the streams, if there is one.
+fn wire(system: &'static System, boot: &BootInfo) -> Result<Option<AnyWire>, String> {
+    if boot.parent != Handle::NONE {
+        let channel = ChannelWire::open(system, boot.parent, EVENT, Side::Other);
+        let channel = channel.map_err(|error| format!("no channel to who started it: {error:?}"))?;
+        return Ok(Some(Box::new(channel)));
+    }
+    let console = VirtioConsole::find(system, boot, EVENT)?;
+    Ok(console.map(|console| Box::new(console) as AnyWire))
+}
 
-fn machine_host(boot: &'static BootInfo, bundle: &Bundle<'static>) -> Result<MachineHost, String> {
-    let grants: Result<Vec<Grant>, String> = bundle
-        .plan
-        .directories
-        .iter()
-        .map(|directory| match &directory.source {
-            DirectorySource::Copy(nodes) => Ok(Grant { access: directory.access, nodes: nodes.to_owned() }),
-            DirectorySource::Host(_) => Err(format!("{} is on another machine", directory.guest)),
+/// What processes get here.
+struct Machine {
+    files: &'static [u8],
+    files_bytes_max: u64,
+    /// Makes the keys of the processes' generators.
+    entropy: Generator,
+    samples: Vec<u64>,
+}
+
+impl Machine {
+    fn new(boot: &'static BootInfo, bundle: &Bundle<'static>) -> Result<Self, String> {
+        let samples = hardware_samples();
+        let seed = bundle.start.as_ref().map(|start| &start.seed).or(bundle.plan.seed.as_ref());
+        let entropy = Generator::new(seed.map(|seed| &seed.0), &samples).map_err(|_| {
+            "there is no source of random numbers: the CPU has no RDRAND and nobody gave a seed".to_owned()
+        })?;
+        let files_bytes_max = boot.quota_bytes / FILES_SHARE;
+        Ok(Self { files: bundle.files, files_bytes_max, entropy, samples })
+    }
+
+    /// A generator that nobody else has.
+    fn generator(&mut self) -> Result<Generator, String> {
+        let mut seed = [0; 32];
+        let filled = self.entropy.fill(&mut seed);
+        filled.map_err(|_| "no random numbers".to_owned())?;
+        Generator::new(Some(&seed), &self.samples).map_err(|error| format!("{error}"))
+    }
+}
+
+type MachineHost<W> = Providers<ProcessClock<MachineClock>, Generator, console::Standard, Tree<'static>, W>;
+
+impl Outside for Machine {
+    type Host = MachineHost<Suspend<console::Ready>>;
+
+    fn host(&mut self, process: Process, program: &ProgramPlan) -> Result<Self::Host, String> {
+        let grants: Result<Vec<Grant>, String> = program
+            .directories
+            .iter()
+            .map(|directory| match &directory.source {
+                DirectorySource::Copy(nodes) => {
+                    Ok(Grant { access: directory.access, nodes: nodes.to_owned() })
+                }
+                DirectorySource::Host(_) => Err(format!("{} is on another machine", directory.guest)),
+            })
+            .collect();
+        let surroundings = Surroundings { wall_ns: clock::wall_ns, checkpoint: not_stopped };
+        let files = Tree::new(grants?, self.files, self.files_bytes_max, surroundings)
+            .map_err(|error| format!("the copied files are damaged ({error:?})"))?;
+        Ok(Providers {
+            clock: ProcessClock(MachineClock),
+            entropy: self.generator()?,
+            streams: console::Standard(process),
+            files,
+            wait: Suspend(console::Ready(process)),
         })
-        .collect();
-    let surroundings = Surroundings { wall_ns: clock::wall_ns, checkpoint };
-    let files = Tree::new(grants?, bundle.files, boot.quota_bytes / FILES_SHARE, surroundings)
-        .map_err(|error| format!("the copied files are damaged ({error:?})"))?;
-    let samples = hardware_samples();
-    let seed = bundle.start.as_ref().map(|start| &start.seed).or(bundle.plan.seed.as_ref());
-    let seed = seed.map(|seed| &seed.0);
-    let entropy = Generator::new(seed, &samples).map_err(|_| {
-        "there is no source of random numbers: the CPU has no RDRAND and nobody gave a seed".to_owned()
-    })?;
-    Ok(Providers { clock: MachineClock, entropy, streams: MachineStreams, files, wait: MachineWait })
+    }
+
+    fn sleep(&mut self, system: &System, deadline_ns: u64, _alone: Option<Wait>) -> u64 {
+        console::sleep(system, deadline_ns);
+        0
+    }
 }
 
 /// What the CPU's generator of random numbers says.
@@ -100,58 +155,12 @@ impl Clock for MachineClock {
         Ok(clock::wall_ns())
     }
 
+    /// Of a machine that has a process: [`ProcessClock`] knows better.
     fn cpu_ns(&mut self) -> wasi::Result<u64> {
-        Ok(clock::monotonic_ns() - clock::idle_ns())
+        Ok(clock::monotonic_ns())
     }
 
     fn resolution_ns(&mut self, _which: ClockKind) -> wasi::Result<u64> {
         Ok(clock::RESOLUTION_NS)
     }
-}
-
-/// The console.
-struct MachineStreams;
-
-impl Streams for MachineStreams {
-    fn read(&mut self, into: &mut [u8]) -> wasi::Result<Input> {
-        console::with(|channel| channel.read(into)).ok_or(Errno::Io.into())
-    }
-
-    fn write(&mut self, to: OutputStream, bytes: &[u8]) -> wasi::Result<Output> {
-        Ok(console::with(|channel| channel.write(to, bytes)).ok_or(Errno::Io)??)
-    }
-
-    fn terminal(&mut self, stream: Stream) -> wasi::Result<Terminal> {
-        Ok(console::with(|channel| channel.terminal(stream)).unwrap_or(Terminal::No))
-    }
-}
-
-/// The process waits by letting go of the virtual CPU.
-struct MachineWait;
-
-impl Wait for MachineWait {
-    fn wait(&mut self, streams: StreamSet, deadline_ns: Option<u64>) -> Result<StreamSet, Stopped> {
-        let since_ns = clock::monotonic_ns();
-        let result = run::suspend_for(streams, deadline_ns, console::poll_cancel, |streams| {
-            console::with(|channel| channel.ready(streams)).unwrap_or(streams)
-        });
-        clock::was_idle(since_ns);
-        result
-    }
-
-    fn checkpoint(&mut self) -> Result<(), Stopped> {
-        checkpoint()
-    }
-
-    fn give_way(&mut self) -> Result<(), Stopped> {
-        self.checkpoint()
-    }
-}
-
-/// Fails if the process has to end.
-fn checkpoint() -> Result<(), Stopped> {
-    if console::with(Channel::cancelled) == Some(true) {
-        trap::want_stop(Stop::Cancelled);
-    }
-    run::not_stopped()
 }

@@ -2,7 +2,7 @@
 
 use super::memory::Letter;
 use crate::gate;
-use crate::machine::wire::{ChannelWire, Lost, MEMORY_BYTES, Wire};
+use crate::wire::{ChannelWire, Lost, MEMORY_BYTES, Wire};
 use abi::boot::{DEVICES_MAX, DeviceRecord};
 use abi::{
     Backing, BootInfo, Commit, CpuRecord, DomainParameters, DomainRecord, DomainState, Error, Handle,
@@ -14,10 +14,10 @@ use alloc::vec;
 use alloc::vec::Vec;
 use bundle::Start;
 use bundle::system::{Contents, Domain, Image};
-use control::{Counters, End, Memory, Stream, Usage};
-use link::{Frame, FromGuest, HostDecoder, OUTPUT_BYTES_MAX};
+use control::{Counters, End, Memory, Usage};
 use ring::Side;
 use runtime::System;
+use supervisor::{DomainLink, Event};
 
 /// Where a child finds its [`BootInfo`].
 const BOOT_INFO: u64 = 0x0800_0000;
@@ -32,8 +32,6 @@ const VCPUS_MAX: u64 = 1;
 
 /// What is read of a child before others have their turn.
 const TURN_BYTES: usize = 64 << 10;
-/// How much a child has to write before it is given new credit: so that giving is rare.
-const CREDIT_STEP: u32 = OUTPUT_BYTES_MAX / 4;
 
 /// What children are made of.
 pub struct Ground {
@@ -45,18 +43,17 @@ pub struct Ground {
 
 /// A domain that runs. What was made for it goes when this does.
 pub struct Child {
-    /// Perhaps it has written, or ended. It rings only when we have looked, so at first we do.
+    /// Perhaps it has written, or ended, or has room again. It rings only when we have looked, so at first we do.
     pub has_called: bool,
+    /// What there is to say to it.
+    pub link: DomainLink,
     /// What records of a trace call it.
     pub number: u64,
     domain: Owned,
     wire: ChannelWire,
     letter: Letter,
     quota_bytes: u64,
-    decoder: HostDecoder,
     scratch: Vec<u8>,
-    /// What it has written since it was given credit.
-    written: [u32; 2],
     own: Handle,
 }
 
@@ -123,6 +120,7 @@ impl Child {
         image: &Image,
         start: &Start,
         event: u32,
+        link: DomainLink,
     ) -> Result<Self, Error> {
         let &Ground { system, boot } = ground;
         let parameters = parameters(wanted).to_words();
@@ -149,33 +147,30 @@ impl Child {
         furnish(ground, space, wanted, image, &letter)?;
         let listen = Request::Listen { source: space, index: 0, vcpu: gate::vcpu(), event };
         ground.call(listen)?;
-        let mut child = Self {
+        ground.call(Request::Start { vcpu, entry: image.entry, stack: STACK_END, argument: BOOT_INFO })?;
+        Ok(Self {
             has_called: true,
+            link,
             number: inspect(system, space).map_or(0, |record| record.number),
             domain,
             wire,
             letter,
             quota_bytes: wanted.memory_bytes,
-            decoder: HostDecoder::new(),
             scratch: vec![0; TURN_BYTES],
-            written: [0; 2],
             own: boot.space,
-        };
-        child.say(Frame::StdinEnd);
-        ground.call(Request::Start { vcpu, entry: image.entry, stack: STACK_END, argument: BOOT_INFO })?;
-        Ok(child)
+        })
     }
 
-    /// Takes in what it has written, at most a turn's worth, and whether it is over.
-    pub fn hear(&mut self, write: &mut impl FnMut(Stream, &[u8])) -> Heard {
+    /// Takes in what it has said, at most a turn's worth, and whether it is over; says what there is to say.
+    pub fn hear(&mut self, tell: &mut impl FnMut(Event<'_>)) -> Heard {
         // Looked at before what it has written, nothing that it wrote before its end is missed.
         let end = self.end();
-        let mut scratch = core::mem::take(&mut self.scratch);
-        let heard = self.wire.read(&mut scratch).map(|count| (count, self.take_in(&scratch[..count], write)));
-        self.scratch = scratch;
+        let read = self.wire.read(&mut self.scratch);
+        let heard = read.map(|count| (count, self.link.take(&self.scratch[..count], tell)));
+        let said = self.say();
         match (heard, end) {
             (Ok((TURN_BYTES, Ok(()))), _) => Heard::Part,
-            (Ok((_, Ok(()))), None) => Heard::All,
+            (Ok((_, Ok(()))), None) if said == Ok(()) => Heard::All,
             // What has ended may have ended in the middle of a frame, and what is broken is not to be believed.
             (_, Some(end)) => Heard::End(end),
             (_, None) => {
@@ -184,9 +179,18 @@ impl Child {
         }
     }
 
-    /// Asks it to end.
-    pub fn cancel(&mut self) {
-        self.say(Frame::Cancel);
+    /// Says as much as there is room for; it rings when there is room again.
+    pub fn say(&mut self) -> Result<(), Lost> {
+        loop {
+            let unsent = self.link.unsent();
+            if unsent.is_empty() {
+                return Ok(());
+            }
+            match self.wire.write(&[unsent])? {
+                0 => return Ok(()),
+                count => self.link.sent(count),
+            }
+        }
     }
 
     /// What it uses.
@@ -240,60 +244,6 @@ impl Child {
             },
         })
     }
-
-    /// What it says. Nothing depends on its keeping to its credit: a log takes what there is room for.
-    fn take_in(
-        &mut self,
-        mut bytes: &[u8],
-        write: &mut impl FnMut(Stream, &[u8]),
-    ) -> Result<(), link::Error> {
-        while let Some(event) = self.decoder.next(&mut bytes)? {
-            match event {
-                FromGuest::Stdout(bytes) => {
-                    self.written[0] = self.written[0].saturating_add(bytes.len() as u32);
-                    write(Stream::Output, bytes);
-                }
-                FromGuest::Stderr(bytes) | FromGuest::Log(bytes) => {
-                    self.written[1] = self.written[1].saturating_add(bytes.len() as u32);
-                    write(Stream::Error, bytes);
-                }
-                FromGuest::ExitMessage(bytes) => write(Stream::Error, bytes),
-                FromGuest::Hello | FromGuest::StdinCredit { .. } | FromGuest::Exit { .. } => {}
-            }
-        }
-        self.give_credit();
-        Ok(())
-    }
-
-    fn give_credit(&mut self) {
-        let [output, error] = self.written;
-        if output >= CREDIT_STEP && self.say(Frame::StdoutCredit { bytes: output }) == Said::Yes {
-            self.written[0] = 0;
-        }
-        if error >= CREDIT_STEP && self.say(Frame::StderrCredit { bytes: error }) == Said::Yes {
-            self.written[1] = 0;
-        }
-    }
-
-    /// Says something, if there is room for all of it: there always is, if the child listens.
-    fn say(&mut self, frame: Frame<'_>) -> Said {
-        let Ok(head) = frame.head() else { return Said::No };
-        let head = head.as_ref();
-        match self.wire.room() {
-            Ok(room) if room >= head.len() => match self.wire.write(&[head]) {
-                Ok(_) => Said::Yes,
-                Err(Lost) => Said::No,
-            },
-            _ => Said::No,
-        }
-    }
-}
-
-/// Whether something was said.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Said {
-    Yes,
-    No,
 }
 
 fn parameters(wanted: &Domain) -> DomainParameters {

@@ -1,6 +1,6 @@
 //! The way to the process on the host that has the clients: messages over the machine's console.
 
-use crate::machine::wire::{Lost, VirtioConsole, Wire};
+use crate::wire::{Lost, VirtioConsole, Wire};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec;

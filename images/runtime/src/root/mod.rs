@@ -1,5 +1,5 @@
 //! A system's root: the same executable, when the boot module describes a system. It runs no program and sets no engine up. It starts
-//! a domain for each program of the system, hears what they write and how they end, and talks with the process on the host
+//! the system's domains and the processes in them, hears what they write and how they end, and talks with the process on the host
 //! that has the clients. What is done when is the `supervisor`'s to say, as on Linux.
 
 mod child;
@@ -7,9 +7,9 @@ mod host;
 mod memory;
 mod trace;
 
-use crate::machine::wire::VirtioConsole;
 use crate::machine::{clock, hardware_samples};
 use crate::report::Report;
+use crate::wire::VirtioConsole;
 use crate::{gate, report};
 use abi::{BootInfo, CpuRecord, Request};
 use alloc::collections::VecDeque;
@@ -23,7 +23,9 @@ use host::Host;
 use link::Cause;
 use runtime::System;
 use supervisor::relay::{FromRoot, Power, Relay, ToRoot};
-use supervisor::{DomainId, DomainSetup, Effect, Event, News, Restart, Setup, Supervisor};
+use supervisor::{
+    DomainId, DomainLink, DomainSetup, Effect, Event, News, ProgramSetup, Restart, Setup, Supervisor,
+};
 use trace::Tracer;
 use wasi::entropy::Generator;
 use wasi::provider::Entropy;
@@ -165,7 +167,7 @@ impl Root {
     fn hear_host(&mut self) -> Result<(), String> {
         while let Some(message) = self.host.hear()? {
             if let ToRoot::Ask { request: Asked::List, .. } = message {
-                self.measure();
+                self.measure_cpus();
             }
             let effects = self.relay.take(message, &mut self.supervisor, clock::monotonic_ns());
             self.carry_out(effects);
@@ -175,17 +177,21 @@ impl Root {
 
     /// Hears those that have called.
     fn hear_children(&mut self) {
-        for id in self.supervisor.ids() {
-            let Some(child) = self.children[id.0].as_mut().filter(|child| child.has_called) else { continue };
-            let (supervisor, now_ns) = (&mut self.supervisor, clock::monotonic_ns());
-            let mut write = |stream, bytes: &[u8]| {
-                supervisor.handle(Event::Wrote { domain: id, stream, bytes }, now_ns);
-            };
-            match child.hear(&mut write) {
-                Heard::All => child.has_called = false,
-                Heard::Part => {}
-                Heard::End(end) => self.ended(id, end),
-            }
+        for id in self.supervisor.domain_ids() {
+            self.hear_child(id);
+        }
+    }
+
+    fn hear_child(&mut self, id: DomainId) {
+        let Some(child) = self.children[id.0].as_mut().filter(|child| child.has_called) else { return };
+        let (supervisor, now_ns) = (&mut self.supervisor, clock::monotonic_ns());
+        let mut effects = Vec::new();
+        let mut tell = |event: Event<'_>| effects.extend(supervisor.handle(event, now_ns));
+        let heard = child.hear(&mut tell);
+        child.has_called = matches!(heard, Heard::Part);
+        self.carry_out(effects);
+        if let Heard::End(end) = heard {
+            self.ended(id, end);
         }
     }
 
@@ -200,14 +206,14 @@ impl Root {
         let extra = self.ground.capabilities().wrapping_sub(expected);
         if (missing_bytes, extra) != (0, 0) {
             self.is_balanced = false;
-            let name = self.supervisor.name(id);
+            let name = &self.description.domains[id.0].name;
             let lost = format!("selkis: {missing_bytes} bytes and {extra} capabilities of {name} are lost\n");
             gate::print(&lost);
         }
         if let Some(usage) = usage {
-            self.tell(Event::Measured(id, usage));
+            self.tell(Event::DomainMeasured(id, usage));
         }
-        self.tell(Event::Ended(id, end));
+        self.tell(Event::DomainEnded(id, end));
     }
 
     /// Says what there is to say, as far as the host reads.
@@ -234,11 +240,14 @@ impl Root {
     fn carry_out(&mut self, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
-                Effect::Start(id) => match self.start(id) {
-                    Ok(()) => self.tell(Event::Started { domain: id, process_id: None }),
-                    Err(why) => self.tell(Event::Ended(id, End::NotStarted { why })),
+                Effect::StartDomain(domain) => match self.start(domain) {
+                    Ok(()) => self.tell(Event::DomainStarted { domain, process_id: None }),
+                    Err(why) => self.tell(Event::DomainEnded(domain, End::NotStarted { why })),
                 },
-                Effect::End(id, how) => self.end(id, how),
+                Effect::EndDomain(id, how) => self.end(id, how),
+                Effect::StartProcess(id, program) => self.say_to(id.domain, |link| link.start(id, program)),
+                Effect::EndProcess(id) => self.say_to(id.domain, |link| link.end(id)),
+                Effect::Measure(id) => self.measure(id),
                 Effect::Notice(id, notice) => {
                     let news = self.supervisor.news(id, notice, clock::monotonic_ns());
                     if self.news.len() < NEWS_MAX {
@@ -254,32 +263,43 @@ impl Root {
         self.entropy.fill(&mut seed.0).map_err(|error| format!("no random numbers: {error:?}"))?;
         let start = Start { epoch_ns: clock::epoch_ns(), seed };
         let (domain, image) = (&self.description.domains[id.0], &self.description.image);
-        let child = Child::start(&self.ground, domain, image, &start, event_of(id.0));
+        let link = DomainLink::new(id, setup(domain).processes());
+        let child = Child::start(&self.ground, domain, image, &start, event_of(id.0), link);
         self.children[id.0] = Some(child.map_err(child::explain)?);
         Ok(())
     }
 
     fn end(&mut self, id: DomainId, how: How) {
         match (&mut self.children[id.0], how) {
-            (Some(child), How::Gracefully) => child.cancel(),
+            (Some(_), How::Gracefully) => self.say_to(id, DomainLink::shut_down),
             (Some(child), How::AtOnce) => {
                 let (supervisor, now_ns) = (&mut self.supervisor, clock::monotonic_ns());
+                let mut effects = Vec::new();
                 // What it had written by then is kept.
-                child.hear(&mut |stream, bytes| {
-                    supervisor.handle(Event::Wrote { domain: id, stream, bytes }, now_ns);
-                });
+                child.hear(&mut |event| effects.extend(supervisor.handle(event, now_ns)));
                 self.ended(id, End::Broken { how: String::from("killed") });
+                self.carry_out(effects);
             }
             (None, _) => {}
         }
     }
 
-    fn measure(&mut self) {
-        for id in self.supervisor.ids() {
-            if let Some(usage) = self.children[id.0].as_ref().and_then(Child::usage) {
-                self.tell(Event::Measured(id, usage));
-            }
+    /// Says something to a domain that runs.
+    fn say_to(&mut self, id: DomainId, something: impl FnOnce(&mut DomainLink)) {
+        let Some(child) = &mut self.children[id.0] else { return };
+        something(&mut child.link);
+        // If it cannot be told, it is looked at.
+        child.has_called |= child.say().is_err();
+    }
+
+    fn measure(&mut self, id: DomainId) {
+        self.say_to(id, DomainLink::measure);
+        if let Some(usage) = self.children[id.0].as_ref().and_then(Child::usage) {
+            self.tell(Event::DomainMeasured(id, usage));
         }
+    }
+
+    fn measure_cpus(&mut self) {
         let cpus = (0..).map_while(|number| self.ground.cpu(number)).map(cpu).collect();
         self.tell(Event::MeasuredCpus(cpus));
     }
@@ -305,11 +325,18 @@ fn setup(domain: &bundle::system::Domain) -> DomainSetup {
     DomainSetup {
         name: domain.name.clone(),
         memory_quota_bytes: domain.memory_bytes,
-        program: domain.program.clone(),
-        restart: match domain.restart {
-            Wanted::Never => Restart::Never,
-            Wanted::OnFailure => Restart::OnFailure,
-            Wanted::Always => Restart::Always,
-        },
+        programs: domain
+            .programs
+            .iter()
+            .map(|program| ProgramSetup {
+                name: program.name.clone(),
+                instances: program.instances,
+                restart: match program.restart {
+                    Wanted::Never => Restart::Never,
+                    Wanted::OnFailure => Restart::OnFailure,
+                    Wanted::Always => Restart::Always,
+                },
+            })
+            .collect(),
     }
 }

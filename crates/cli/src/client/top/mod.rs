@@ -1,4 +1,4 @@
-//! `selkis top`: what domains use, as it changes.
+//! `selkis top`: what domains and their processes use, as it changes.
 
 mod screen;
 mod usage;
@@ -18,7 +18,7 @@ use std::io::{self, IsTerminal};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
-use usage::{DomainUsage, between};
+use usage::{DomainUsage, ProgramUsage, between};
 
 /// Shows it until the user has seen enough; or once, for a script.
 pub fn top(arguments: &TopArguments) -> Result<(), Failure> {
@@ -58,6 +58,16 @@ fn written<'a>(usage: &DomainUsage<'a>) -> json::DomainUsage<'a> {
         cpu_ns: usage.domain.usage.cpu_ns,
         memory_used_bytes: usage.domain.usage.memory.used_bytes,
         memory_quota_bytes: usage.domain.memory_quota_bytes,
+        programs: usage.programs.iter().map(written_program).collect(),
+    }
+}
+
+fn written_program<'a>(usage: &ProgramUsage<'a>) -> json::ProgramUsage<'a> {
+    json::ProgramUsage {
+        name: &usage.program.name,
+        cpu_percent: usage.cpu_percent,
+        cpu_ns: usage.program.usage.cpu_ns,
+        memory_used_bytes: usage.program.usage.memory.used_bytes,
     }
 }
 

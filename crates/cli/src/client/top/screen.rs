@@ -3,7 +3,7 @@
 use super::super::escape::escaped;
 use super::super::table::{Cell as Word, Tone};
 use super::super::{ps, words};
-use super::usage::{DomainUsage, between};
+use super::usage::{DomainUsage, ProgramUsage, between};
 use control::{Domain, Platform, State, System};
 use manifest::units::ByteCount;
 use ratatui::Frame;
@@ -35,7 +35,7 @@ impl Screen {
 
     /// Shows the rows that are so much further down.
     pub fn scroll(&mut self, rows: i32) {
-        let last = self.now.domains.len().saturating_sub(1);
+        let last = self.now.domains.iter().map(rows_of).sum::<usize>().saturating_sub(1);
         let step = rows.unsigned_abs() as usize;
         let first = if rows < 0 { self.first_row.saturating_sub(step) } else { self.first_row + step };
         self.first_row = first.min(last);
@@ -48,7 +48,9 @@ impl Screen {
         let usages = between(&self.before, &self.now);
         frame.render_widget(self.head(&usages), head);
         let room = usize::from(table.height.saturating_sub(1));
-        let rows = usages.iter().skip(self.first_row).take(room).map(|usage| self.row(usage));
+        let rows: Vec<Row<'_>> = usages.iter().flat_map(|usage| self.rows(usage)).collect();
+        let below = rows.len().saturating_sub(self.first_row + room);
+        let rows = rows.into_iter().skip(self.first_row).take(room);
         let titles = TITLES.iter().enumerate().map(|(column, title)| aligned(column, (*title).to_owned()));
         frame.render_widget(
             Table::new(rows, widths(&self.now))
@@ -56,7 +58,6 @@ impl Screen {
                 .column_spacing(2),
             table,
         );
-        let below = usages.len().saturating_sub(self.first_row + room);
         let words = foot_line(below);
         // Hidden, the cursor would have to be shown again at every end, that of a panic too.
         frame
@@ -83,42 +84,73 @@ impl Screen {
                 format!("  {platform}, up {}", words::time(*uptime_ns)).into(),
             ]),
             Line::from(format!(
-                "{} domains, {running} programs running; CPU {cpu:.1}%, memory {used} of {quota}",
+                "{} domains, {running} processes running; CPU {cpu:.1}%, memory {used} of {quota}",
                 domains.len()
             )),
         ])
     }
 
-    fn row(&self, DomainUsage { domain, cpu_percent }: &DomainUsage) -> Row<'static> {
-        let (program, (state, tone)) = programs(domain, self.now.uptime_ns);
+    /// A domain, and below it its processes if there are several.
+    fn rows(&self, DomainUsage { domain, cpu_percent, programs }: &DomainUsage) -> Vec<Row<'static>> {
+        let (program, state) = programs_and_state(domain, self.now.uptime_ns);
         let restarts: u64 =
             domain.programs.iter().map(|program| program.restarts).fold(0, u64::saturating_add);
         let texts = [
             escaped(&domain.name),
             program,
-            state,
+            state.0,
             format!("{cpu_percent:.1}%"),
             ByteCount(domain.usage.memory.used_bytes).to_string(),
             ByteCount(domain.memory_quota_bytes).to_string(),
             words::cpu_time(domain.usage.cpu_ns),
             restarts.to_string(),
         ];
-        const STATE: usize = 2;
-        Row::new(texts.into_iter().enumerate().map(|(column, text)| {
-            let cell = aligned(column, text);
-            if column == STATE { cell.style(style(tone)) } else { cell }
-        }))
+        let mut rows = vec![row(texts, state.1)];
+        if rows_of(domain) > 1 {
+            rows.extend(programs.iter().map(|usage| program_row(usage, self.now.uptime_ns)));
+        }
+        rows
     }
 }
 
-/// A domain's program and its state; of several, how many.
-fn programs(domain: &Domain, now_ns: u64) -> (String, Word) {
-    if let [program] = &domain.programs[..] {
-        return (escaped(&program.name), ps::state(program, now_ns));
+/// How many rows a domain takes.
+fn rows_of(domain: &Domain) -> usize {
+    match domain.programs.len() {
+        1 => 1,
+        count => 1 + count,
     }
-    let running = domain.programs.iter().filter(|program| program.state == State::Running).count();
-    let tone = if running > 0 { Tone::Good } else { Tone::Faint };
-    (format!("{} programs", domain.programs.len()), (format!("{running} running"), tone))
+}
+
+fn program_row(ProgramUsage { program, cpu_percent }: &ProgramUsage, now_ns: u64) -> Row<'static> {
+    let (state, tone) = ps::state(program, now_ns);
+    let texts = [
+        String::new(),
+        escaped(&program.name),
+        state,
+        format!("{cpu_percent:.1}%"),
+        ByteCount(program.usage.memory.used_bytes).to_string(),
+        String::new(),
+        words::cpu_time(program.usage.cpu_ns),
+        program.restarts.to_string(),
+    ];
+    row(texts, tone)
+}
+
+/// `tone` is that of the state.
+fn row(texts: [String; TITLES.len()], tone: Tone) -> Row<'static> {
+    const STATE: usize = 2;
+    Row::new(texts.into_iter().enumerate().map(|(column, text)| {
+        let cell = aligned(column, text);
+        if column == STATE { cell.style(style(tone)) } else { cell }
+    }))
+}
+
+/// A domain's program and its state; of several processes, how many.
+fn programs_and_state(domain: &Domain, now_ns: u64) -> (String, Word) {
+    match &domain.programs[..] {
+        [program] => (escaped(&program.name), ps::state(program, now_ns)),
+        programs => (format!("{} processes", programs.len()), ps::running(domain)),
+    }
 }
 
 fn style(tone: Tone) -> Style {
@@ -137,7 +169,9 @@ fn widths(system: &System) -> [Constraint; 8] {
         Constraint::Max(u16::try_from(texts.max().unwrap_or(0).max(title.len())).unwrap_or(u16::MAX))
     };
     let domains = &mut system.domains.iter().map(|domain| domain.name.len());
-    let programs = &mut system.domains.iter().map(|domain| programs(domain, 0).0.len());
+    let heads = system.domains.iter().map(|domain| programs_and_state(domain, 0).0.len());
+    let names = system.domains.iter().flat_map(|domain| &domain.programs).map(|program| program.name.len());
+    let programs = &mut heads.chain(names);
     let [figure, state] = [10, 12].map(Constraint::Length);
     [
         widest(domains, TITLES[0]),
@@ -187,13 +221,15 @@ mod tests {
         later.domains[1].usage.cpu_ns += 500_000_000;
         screen.update(later);
         assert_eq!(
-            drawn(&screen, 90, 6),
+            drawn(&screen, 90, 8),
             [
                 "tenants  hosted, up 3m24s",
-                "2 domains, 1 programs running; CPU 25.0%, memory 1.5 MiB of 128 MiB",
-                "DOMAIN  PROGRAM     STATE             CPU      MEMORY          OF  CPU TIME  RESTARTS",
-                "bob     primes      backoff 1s      25.0%     0 bytes      64 MiB     1m01s        12",
-                "alice   2 programs  1 running        0.0%     1.5 MiB      64 MiB     1.23s         0",
+                "2 domains, 1 processes running; CPU 25.0%, memory 1.5 MiB of 128 MiB",
+                "DOMAIN  PROGRAM      STATE             CPU      MEMORY          OF  CPU TIME  RESTARTS",
+                "bob     primes       backoff 1s      25.0%     0 bytes      64 MiB     1m01s        12",
+                "alice   2 processes  1 running        0.0%     1.5 MiB      64 MiB     1.23s         0",
+                "        clock        running          0.0%     512 KiB                 0.30s         0",
+                "        bob          ended            0.0%     512 KiB                 0.30s         0",
                 "q quits",
             ]
         );
@@ -205,7 +241,7 @@ mod tests {
         let lines = drawn(&screen, 90, 5);
         assert_eq!(
             (lines[3].split(' ').next(), lines[4].as_str()),
-            (Some("alice"), "1 more below: ↓  q quits")
+            (Some("alice"), "3 more below: ↓  q quits")
         );
         screen.scroll(5);
         assert_eq!(drawn(&screen, 90, 5)[3].split(' ').next(), Some("bob"), "not beyond the last");

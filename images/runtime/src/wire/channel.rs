@@ -2,7 +2,7 @@
 
 use super::{Lost, Wire};
 use crate::gate;
-use crate::machine::wire::device::copy;
+use crate::wire::device::copy;
 use abi::{Backing, Commit, Error, Handle, PAGE_SIZE, Protection, Request, Sharing, Span};
 use core::sync::atomic::{AtomicU32, Ordering, fence};
 use ring::{Bell, Broken, Memory, Pair, Shape, Side};
@@ -34,11 +34,6 @@ impl ChannelWire {
         let listen = Request::Listen { source: channel, index: 0, vcpu: gate::vcpu(), event };
         system.kernel().call(listen)?;
         Ok(wire)
-    }
-
-    /// How many bytes would be taken at once.
-    pub fn room(&mut self) -> Result<usize, Lost> {
-        Ok(self.pair.writer.room()?)
     }
 
     fn ring(&self, bell: Bell) {

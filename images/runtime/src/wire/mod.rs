@@ -1,10 +1,13 @@
-//! A stream of bytes in each direction: to the outside over a virtio console, to who started this domain over a channel.
+//! A stream of bytes in each direction: to the outside over a virtio console, to who started this domain over a channel or, hosted, over the
+//! launcher's wire.
 
 mod channel;
 pub mod device;
+mod launcher;
 mod virtio_console;
 
 pub use channel::{ChannelWire, MEMORY_BYTES};
+pub use launcher::LauncherWire;
 pub use virtio_console::VirtioConsole;
 
 /// The other side or the device does not keep to the rules: nothing more comes or goes.

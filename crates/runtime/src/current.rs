@@ -1,0 +1,284 @@
+//! The process that the virtual CPU runs, as upcalls see it: without locks, and without the heap.
+
+use crate::{Limits, Program, System};
+use abi::{Request, Span};
+use core::sync::atomic::{
+    AtomicBool, AtomicPtr, AtomicU8, AtomicU64,
+    Ordering::{Acquire, Relaxed, Release},
+};
+
+/// Why a process has to end, when it is not its own doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Stop {
+    /// Its time is over.
+    TimedOut = 1,
+    /// Somebody asked for it.
+    Cancelled = 2,
+    /// It touched a page and there was no memory for it.
+    OutOfMemory = 3,
+    /// It has used the CPU time that it may.
+    CpuTime = 4,
+}
+
+/// What upcalls need to know of a process. It lives as long as the process and does not move.
+pub(crate) struct Control {
+    /// What it runs, and where.
+    pub program: Option<&'static Program>,
+    pub stack: Span,
+    /// When its time is over, on the kernel's clock.
+    deadline_ns: AtomicU64,
+    /// What would have been the time now if it had always had the virtual CPU, less what it has had of it.
+    cpu_epoch_ns: AtomicU64,
+    /// How much it may have.
+    cpu_ns_max: u64,
+    /// A [`Stop`], or 0.
+    stop: AtomicU8,
+    /// It is in a function of ours that it called.
+    in_host_function: AtomicBool,
+    /// Instructions that may still be stepped over.
+    pub steps: AtomicU64,
+    /// How often it could not be preempted since it was given the virtual CPU.
+    pub retries: AtomicU64,
+    /// Where it was preempted, until the thunk has taken note of it.
+    pub preempted_at: AtomicU64,
+    /// Its linear memories and tables, in bytes.
+    memory_bytes: AtomicU64,
+    /// The engine's thread-local pointers while it does not run.
+    engine: [AtomicPtr<u8>; 2],
+}
+
+impl Control {
+    pub fn new(program: Option<&'static Program>, stack: Span, limits: Limits) -> Self {
+        Self {
+            program,
+            stack,
+            deadline_ns: AtomicU64::new(limits.deadline_ns),
+            cpu_epoch_ns: AtomicU64::new(0),
+            cpu_ns_max: limits.cpu_ns_max,
+            stop: AtomicU8::new(0),
+            in_host_function: AtomicBool::new(false),
+            steps: AtomicU64::new(0),
+            retries: AtomicU64::new(0),
+            preempted_at: AtomicU64::new(0),
+            memory_bytes: AtomicU64::new(0),
+            engine: [const { AtomicPtr::new(core::ptr::null_mut()) }; 2],
+        }
+    }
+
+    /// Why it has to end, if it does.
+    pub fn stop_wanted(&self) -> Option<Stop> {
+        [Stop::TimedOut, Stop::Cancelled, Stop::OutOfMemory, Stop::CpuTime]
+            .into_iter()
+            .find(|stop| *stop as u8 == self.stop.load(Relaxed))
+    }
+
+    /// Makes it end; the first reason stays.
+    pub fn want_stop(&self, stop: Stop) {
+        let _ = self.stop.compare_exchange(0, stop as u8, Relaxed, Relaxed);
+    }
+
+    /// Makes it end if its time is over.
+    pub fn look_at_time(&self, now_ns: u64) {
+        if now_ns >= self.deadline_ns.load(Relaxed) {
+            self.want_stop(Stop::TimedOut);
+        }
+        if now_ns >= self.cpu_deadline_ns() {
+            self.want_stop(Stop::CpuTime);
+        }
+    }
+
+    /// When [`Control::look_at_time`] has something to do, if it goes on running.
+    pub fn end_ns(&self) -> u64 {
+        self.deadline_ns().min(self.cpu_deadline_ns())
+    }
+
+    fn cpu_deadline_ns(&self) -> u64 {
+        self.cpu_epoch_ns.load(Relaxed).saturating_add(self.cpu_ns_max)
+    }
+
+    /// When its time is over, running or not.
+    pub fn deadline_ns(&self) -> u64 {
+        self.deadline_ns.load(Relaxed)
+    }
+
+    pub fn memory_bytes(&self) -> u64 {
+        self.memory_bytes.load(Relaxed)
+    }
+
+    pub fn set_memory_bytes(&self, bytes: u64) {
+        self.memory_bytes.store(bytes, Relaxed);
+    }
+
+    pub fn is_in_host_function(&self) -> bool {
+        self.in_host_function.load(Relaxed)
+    }
+}
+
+/// The process that runs; null while the scheduler does.
+static CURRENT: AtomicPtr<Control> = AtomicPtr::new(core::ptr::null_mut());
+
+/// When the scheduler wants the virtual CPU back, whatever the process does: others want it.
+static DUE_NS: AtomicU64 = AtomicU64::new(Request::NEVER);
+
+/// The scheduler is to have the virtual CPU as soon as the process can be left.
+static SWITCH_WANTED: AtomicBool = AtomicBool::new(false);
+
+/// An event has come, which nobody has looked at.
+static EVENT_PENDING: AtomicBool = AtomicBool::new(false);
+
+/// For when the tick is asked for. What is due later is asked for when that tick has come: asking is a request.
+static TICK_NS: AtomicU64 = AtomicU64::new(Request::NEVER);
+
+/// The engine's two thread-local pointers.
+static ENGINE: [AtomicPtr<u8>; 2] = [const { AtomicPtr::new(core::ptr::null_mut()) }; 2];
+
+/// The process that runs.
+pub(crate) fn get() -> Option<&'static Control> {
+    // SAFETY: `run` stores a control that outlives the time for which it is stored.
+    unsafe { CURRENT.load(Acquire).as_ref() }
+}
+
+/// The engine's thread-local pointer number `slot`.
+pub(crate) fn engine_pointer(slot: usize) -> &'static AtomicPtr<u8> {
+    &ENGINE[slot]
+}
+
+/// A process's turn.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Turn {
+    /// When it begins.
+    pub began_ns: u64,
+    /// How long the process had the virtual CPU before.
+    pub cpu_ns: u64,
+    /// When somebody else wants it.
+    pub due_ns: u64,
+}
+
+/// Makes `control` the process that runs, for as long as `operation` takes.
+pub(crate) fn run<T>(system: &System, control: &Control, turn: Turn, operation: impl FnOnce() -> T) -> T {
+    let Turn { began_ns, cpu_ns, due_ns } = turn;
+    control.cpu_epoch_ns.store(began_ns.saturating_sub(cpu_ns), Relaxed);
+    control.retries.store(0, Relaxed);
+    SWITCH_WANTED.store(false, Relaxed);
+    DUE_NS.store(due_ns, Relaxed);
+    for (own, engine) in control.engine.iter().zip(&ENGINE) {
+        engine.store(own.load(Relaxed), Relaxed);
+    }
+    CURRENT.store(core::ptr::from_ref(control).cast_mut(), Release);
+    if EVENT_PENDING.load(Acquire) {
+        SWITCH_WANTED.store(true, Relaxed);
+    }
+    // Who has to end looks by itself where it can; what cannot is told.
+    let end_ns = if control.stop_wanted().is_some() { began_ns } else { control.end_ns() };
+    tick_by(system, due_ns.min(end_ns));
+    let answer = operation();
+    CURRENT.store(core::ptr::null_mut(), Release);
+    for (own, engine) in control.engine.iter().zip(&ENGINE) {
+        own.store(engine.swap(core::ptr::null_mut(), Relaxed), Relaxed);
+    }
+    answer
+}
+
+/// Asks for a tick at `deadline_ns` or earlier.
+pub(crate) fn tick_by(system: &System, deadline_ns: u64) {
+    let mut wanted_ns = deadline_ns;
+    while wanted_ns < TICK_NS.load(Relaxed) {
+        TICK_NS.store(wanted_ns, Relaxed);
+        system.set_timer(wanted_ns);
+        // If a tick came in between, it may have asked for another, which this one has taken the place of.
+        let asked_ns = TICK_NS.load(Relaxed);
+        if asked_ns != wanted_ns {
+            TICK_NS.store(Request::NEVER, Relaxed);
+            wanted_ns = wanted_ns.min(asked_ns);
+        }
+    }
+}
+
+/// The tick has come, or may have: none is asked for any more.
+pub(crate) fn tick_came() {
+    TICK_NS.store(Request::NEVER, Relaxed);
+}
+
+/// Somebody else wants the virtual CPU, at `due_ns` at the latest.
+pub(crate) fn share_from(system: &System, due_ns: u64) {
+    if get().is_some() && due_ns < DUE_NS.load(Relaxed) {
+        DUE_NS.store(due_ns, Relaxed);
+        tick_by(system, due_ns);
+    }
+}
+
+/// When the scheduler wants the virtual CPU back.
+pub(crate) fn due_ns() -> u64 {
+    DUE_NS.load(Relaxed)
+}
+
+/// Whether the scheduler wants the virtual CPU as soon as possible.
+pub(crate) fn is_switch_wanted() -> bool {
+    SWITCH_WANTED.load(Relaxed)
+}
+
+pub(crate) fn want_switch() {
+    SWITCH_WANTED.store(true, Relaxed);
+}
+
+/// An event has come.
+pub(crate) fn event_came() {
+    EVENT_PENDING.store(true, Release);
+    SWITCH_WANTED.store(true, Relaxed);
+}
+
+/// Whether an event has come since the last time.
+pub(crate) fn take_event() -> bool {
+    EVENT_PENDING.swap(false, Acquire)
+}
+
+/// Why the process that runs has to end, if it does.
+pub fn stop_wanted() -> Option<Stop> {
+    get().and_then(Control::stop_wanted)
+}
+
+/// Whether a process runs, and not the scheduler.
+pub fn is_running() -> bool {
+    get().is_some()
+}
+
+/// Makes the process that runs end; the first reason stays.
+pub fn want_stop(stop: Stop) {
+    if let Some(current) = get() {
+        current.want_stop(stop);
+    }
+}
+
+/// When the time of the process that runs is over, on the kernel's clock.
+pub fn deadline_ns() -> u64 {
+    get().map_or(Request::NEVER, Control::deadline_ns)
+}
+
+/// Makes the process that runs end if its time is over.
+pub fn look_at_time(system: &System) {
+    if let Some(current) = get() {
+        current.look_at_time(system.now_ns());
+    }
+}
+
+/// How long the process that runs has had the virtual CPU, in nanoseconds.
+pub fn cpu_ns(system: &System) -> u64 {
+    get().map_or(0, |current| system.now_ns().saturating_sub(current.cpu_epoch_ns.load(Relaxed)))
+}
+
+/// The process enters a function of ours: from now until [`leave_host_function`] it is not preempted.
+pub fn enter_host_function() {
+    if let Some(current) = get() {
+        current.in_host_function.store(true, Relaxed);
+    }
+}
+
+/// The process is about to go on with its own code; whether the scheduler wants the virtual CPU first.
+#[must_use]
+pub fn leave_host_function() -> bool {
+    if let Some(current) = get() {
+        current.in_host_function.store(false, Relaxed);
+    }
+    is_switch_wanted()
+}

@@ -1,0 +1,113 @@
+//! Several processes in one domain.
+
+use crate::guests;
+use crate::processes::only_child;
+use crate::runner::{On, Platform, Scenario};
+use crate::selkis::Context;
+use crate::system::Up;
+use crate::verdict::{Failed, Verdict, check, check_eq};
+use control::{Domain, End, How, Reply, Request, Selector, State};
+use rustix::process::{Signal, pidfd_send_signal};
+use serde_json::Value;
+
+pub const SCENARIOS: &[Scenario] = &[
+    Scenario { name: "crowd-in-a-domain", on: On::All, run: in_a_domain },
+    Scenario { name: "crowd-breaks-together", on: On::Only(Platform::Hosted), run: breaks_together },
+];
+
+/// Two instances that never give way, a program that fails again and again, one that is done at once.
+const CROWD: &str = r#"
+[domains.crowd]
+memory = "128MiB"
+[[domains.crowd.programs]]
+name = "spin"
+file = "ready-spin.wat"
+instances = 2
+memory = "16MiB"
+restart = "always"
+[[domains.crowd.programs]]
+name = "fails"
+file = "traps.wat"
+arguments = ["d"]
+memory = "16MiB"
+restart = "on-failure"
+[[domains.crowd.programs]]
+name = "done"
+file = "exit.wat"
+memory = "16MiB"
+"#;
+
+fn start(context: &Context) -> Verdict<Up> {
+    for guest in ["ready-spin", "traps", "exit"] {
+        context.file(&format!("{guest}.wat"), guests::text(guest)?)?;
+    }
+    Up::start_manifest(context, context.file("crowd.toml", CROWD)?, "crowd")
+}
+
+fn crowd(up: &Up) -> Verdict<Domain> {
+    let Reply::List(mut system) = up.ask(&Request::List)? else { return Err(Failed("no list".into())) };
+    Ok(system.domains.remove(0))
+}
+
+/// Waits for this event of the program; all that came before is passed over.
+fn until(up: &mut Up, program: &str, event: &str) -> Verdict<Value> {
+    loop {
+        let next = up.next()?;
+        if next["program"] == program && next["event"] == event {
+            return Ok(next);
+        }
+    }
+}
+
+/// Each has its turns, its ends and its restarts, and what happens to one is nothing to the others.
+fn in_a_domain(context: &Context) -> Verdict {
+    let mut up = start(context)?;
+    for _ in 0..3 {
+        check_eq("how it failed", &until(&mut up, "fails", "ended")?["status"], &Value::from(134))?;
+    }
+    for instance in ["crowd/spin/0", "crowd/spin/1"] {
+        up.until_written(instance)?;
+    }
+    let before = crowd(&up)?;
+    let names: Vec<&str> = before.programs.iter().map(|program| program.name.as_str()).collect();
+    check_eq("names", names, ["spin/0", "spin/1", "fails", "done"])?;
+    for spin in &before.programs[..2] {
+        check_eq("its state", (spin.state, spin.restarts), (State::Running, 0))?;
+        check(spin.usage.cpu_ns > 0 && spin.usage.memory.used_bytes > 0, || format!("{spin:?}"))?;
+    }
+    check_eq("restarts", before.programs[2].restarts >= 2, true)?;
+    check_eq("the end of what is done", &before.programs[3].last_end, &Some(End::Exited { status: 0 }))?;
+    up.ask(&Request::Kill { which: Selector::Named("crowd/spin/0".into()), how: How::Gracefully })?;
+    let after = crowd(&up)?;
+    check_eq("the killed one", after.programs[0].state, State::Stopped)?;
+    check_eq("its end", &after.programs[0].last_end, &Some(End::Exited { status: 130 }))?;
+    let other = &after.programs[1];
+    check_eq("the other", (other.state, other.restarts), (State::Running, 0))?;
+    check_eq("the domain's process", after.process_id, before.process_id)?;
+    up.end(Signal::INT)?.exits(130)?.ends_well()?;
+    Ok(())
+}
+
+/// With their domain all end, and are started again as each wants it.
+fn breaks_together(context: &Context) -> Verdict {
+    let mut up = start(context)?;
+    until(&mut up, "done", "ended")?;
+    for instance in ["crowd/spin/0", "crowd/spin/1"] {
+        up.until_written(instance)?;
+    }
+    let (_, process) = only_child(up.process())?;
+    pidfd_send_signal(&process, Signal::KILL)?;
+    for program in ["spin/0", "spin/1"] {
+        let ended = until(&mut up, program, "ended")?;
+        check_eq("how it ended", &ended["reason"], &Value::from("SIGKILL"))?;
+    }
+    for program in ["spin/0", "spin/1"] {
+        until(&mut up, program, "started")?;
+    }
+    let crowd = crowd(&up)?;
+    let restarts: Vec<u64> = crowd.programs[..2].iter().map(|program| program.restarts).collect();
+    check_eq("restarts", restarts, [1, 1])?;
+    check_eq("what was done", (crowd.programs[3].state, crowd.programs[3].restarts), (State::Ended, 0))?;
+    up.end(Signal::INT)?.exits(130)?.ends_well()?;
+    Ok(())
+}
