@@ -1,6 +1,6 @@
 //! The process that the virtual CPU runs, as upcalls see it: without locks, and without the heap.
 
-use crate::{Limits, Program, System};
+use crate::{Limits, Program, System, trap};
 use abi::{Request, Span};
 use core::sync::atomic::{
     AtomicBool, AtomicPtr, AtomicU8, AtomicU64,
@@ -169,8 +169,9 @@ pub(crate) fn run<T>(system: &System, control: &Control, turn: Turn, operation: 
     if EVENT_PENDING.load(Acquire) {
         SWITCH_WANTED.store(true, Relaxed);
     }
-    // Who has to end looks by itself where it can; what cannot is told.
-    let end_ns = if control.stop_wanted().is_some() { began_ns } else { control.end_ns() };
+    // Who has to end finds out by itself in less than that, as a rule.
+    let must_end = control.stop_wanted().is_some();
+    let end_ns = if must_end { began_ns.saturating_add(trap::RETRY_NS) } else { control.end_ns() };
     tick_by(system, due_ns.min(end_ns));
     let answer = operation();
     CURRENT.store(core::ptr::null_mut(), Release);
@@ -182,16 +183,19 @@ pub(crate) fn run<T>(system: &System, control: &Control, turn: Turn, operation: 
 
 /// Asks for a tick at `deadline_ns` or earlier.
 pub(crate) fn tick_by(system: &System, deadline_ns: u64) {
+    if deadline_ns >= TICK_NS.load(Relaxed) {
+        return;
+    }
+    TICK_NS.store(deadline_ns, Relaxed);
     let mut wanted_ns = deadline_ns;
-    while wanted_ns < TICK_NS.load(Relaxed) {
-        TICK_NS.store(wanted_ns, Relaxed);
+    loop {
         system.set_timer(wanted_ns);
-        // If a tick came in between, it may have asked for another, which this one has taken the place of.
+        // A tick that came in between may have asked for an earlier one, whose place this one has taken.
         let asked_ns = TICK_NS.load(Relaxed);
-        if asked_ns != wanted_ns {
-            TICK_NS.store(Request::NEVER, Relaxed);
-            wanted_ns = wanted_ns.min(asked_ns);
+        if asked_ns >= wanted_ns {
+            return;
         }
+        wanted_ns = asked_ns;
     }
 }
 

@@ -22,7 +22,7 @@ use core::sync::atomic::{
 };
 
 /// How long until what had to wait is tried again, in nanoseconds.
-const RETRY_NS: u64 = 1_000_000;
+pub(crate) const RETRY_NS: u64 = 1_000_000;
 
 /// How many instructions are stepped over before an end or a preemption waits for another tick: enough for the way out of the
 /// engine's own functions, and at most some milliseconds.
