@@ -52,7 +52,8 @@ fn run(system: &'static System, boot: &'static BootInfo) -> Result<(), String> {
     if boot.services == 0 {
         return Err(String::from("this library OS measures hosted only"));
     }
-    let launcher = launcher::open(boot).ok_or("the launcher is of another version")?;
+    let services = launcher::services(boot).ok_or("the launcher is of another version")?;
+    let launcher = launcher::open(services);
     let bundle = Bundle::parse(entry::module(boot)).map_err(|error| format!("the boot module: {error}"))?;
     let engine = program::engine(system, cpu::has_feature).map_err(|error| format!("{error}"))?;
     // A plan has a program.

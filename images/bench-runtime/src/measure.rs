@@ -1,14 +1,14 @@
 //! The measurements.
 
 use crate::gate;
-use crate::launcher::{self, Launcher, LauncherHost};
+use crate::launcher::{Launcher, LauncherHost};
 use abi::Request;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use runtime::{Program, System};
 use wasi::p1::{DESCRIPTORS_MAX, Start, State};
-use wasi::provider::{OutputStream, StreamSet, Streams, Wait};
+use wasi::provider::{OutputStream, Providers, StreamSet, Streams, Wait};
 use wasi::{Exit, Stopped};
 use wasmtime::{Engine, Instance, InstancePre, Linker, Store};
 
@@ -61,11 +61,17 @@ fn wasi_state(launcher: Launcher, arguments: &[Vec<u8>]) -> Result<State<Measure
         directories: Vec::new(),
         descriptors_max: DESCRIPTORS_MAX,
     };
-    State::new(launcher::host(launcher, Measured { launcher }), start)
-        .map_err(|errno| format!("no state: {errno:?}"))
+    let host = Providers {
+        clock: launcher,
+        entropy: launcher,
+        streams: launcher,
+        files: launcher,
+        wait: Measured { launcher },
+    };
+    State::new(host, start).map_err(|errno| format!("no state: {errno:?}"))
 }
 
-type MeasuredHost = LauncherHost<Measured>;
+type MeasuredHost = LauncherHost<Launcher, Launcher, Measured>;
 
 /// What is measured runs on the first stack, so it waits where the launcher does.
 struct Measured {
