@@ -15,11 +15,15 @@ pub fn children(running: &Running) -> Verdict<Vec<i32>> {
     Ok(children.split_whitespace().map(str::parse).collect::<Result<_, _>>()?)
 }
 
-/// The one that it has.
+/// The one that it has, when those that are about to end have gone.
 pub fn only_child(running: &Running) -> Verdict<(i32, OwnedFd)> {
-    match children(running)?[..] {
-        [number] => Ok((number, pidfd(number)?)),
-        ref others => Err(Failed(format!("children: {others:?}"))),
+    let limit = Instant::now() + Duration::from_secs(10);
+    loop {
+        match children(running)?[..] {
+            [number] => return Ok((number, pidfd(number)?)),
+            ref others => check(Instant::now() < limit, || format!("children: {others:?}"))?,
+        }
+        thread::yield_now();
     }
 }
 
