@@ -29,6 +29,7 @@ const STEP_BYTES_MAX: u64 = 4 << 20;
 const LISTED_BYTES_MAX: usize = 1024;
 /// The sizes of the lists are multiples of this, which is also the alignment of what is in them.
 const LIST_STEP_BYTES: usize = 16;
+const LIST_COUNT: usize = LISTED_BYTES_MAX / LIST_STEP_BYTES;
 /// The most blocks in a list: of all lists together about a megabyte.
 const LIST_LENGTH_MAX: u32 = 32;
 
@@ -42,7 +43,7 @@ pub struct Heap {
 struct Lists {
     /// An upcall that finds them in use does without.
     in_use: AtomicBool,
-    lists: UnsafeCell<[List; LISTED_BYTES_MAX / LIST_STEP_BYTES]>,
+    lists: UnsafeCell<[List; LIST_COUNT]>,
 }
 
 /// Free blocks of one size, the last freed first.
@@ -78,6 +79,14 @@ impl Heap {
     /// Lets the heap take `span` of the address space, as it needs.
     pub fn start(&self, kernel: &'static (dyn Kernel + Sync), space: Handle, span: Span) {
         self.talc.lock().oom_handler.ground = Some(Ground { kernel, space, span, used: 0 });
+    }
+
+    /// The bytes of all blocks that somebody has.
+    pub fn used_bytes(&self) -> usize {
+        let listed_bytes =
+            |index| self.lists.with(index, |list| list.length as usize * (index + 1) * LIST_STEP_BYTES);
+        let listed_bytes: usize = (0..LIST_COUNT).filter_map(listed_bytes).sum();
+        self.talc.lock().get_counters().allocated_bytes - listed_bytes
     }
 
     fn allocate(&self, layout: Layout) -> *mut u8 {
@@ -328,6 +337,8 @@ mod tests {
             }
         }
         assert!(blocks.iter().all(|block| block.is_intact(block.layout.size())));
+        let rounded = |block: &Block| list_of(block.layout).map_or(block.layout, |(_, listed)| listed).size();
+        assert_eq!(heap.used_bytes(), blocks.iter().map(rounded).sum::<usize>());
         assert!(kernel.committed_bytes() <= 64 << 20);
     }
 

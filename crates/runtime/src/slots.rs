@@ -126,6 +126,11 @@ impl Slots {
         Ok(slot.span.base)
     }
 
+    /// How many are in use.
+    pub fn used_count(&self) -> usize {
+        self.used.len()
+    }
+
     /// Whether `address` lies in a slot that is in use.
     pub fn contain(&self, address: u64) -> bool {
         self.used

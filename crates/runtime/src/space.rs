@@ -15,6 +15,11 @@ impl Space {
         Self { free: Vec::from([window]) }
     }
 
+    /// How much is free.
+    pub fn free_bytes(&self) -> u64 {
+        self.free.iter().map(|span| span.length).sum()
+    }
+
     /// Takes `length` bytes, the lowest that fit. `None` if there is no such stretch.
     pub fn take(&mut self, length: u64) -> Option<Span> {
         let index = self.free.iter().position(|span| span.length >= length)?;

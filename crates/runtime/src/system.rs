@@ -99,6 +99,11 @@ impl System {
         Ok(span)
     }
 
+    /// How much address space is free.
+    pub fn free_space_bytes(&self) -> u64 {
+        self.space.lock().free_bytes()
+    }
+
     /// Takes address space in which nothing is mapped yet.
     pub fn take_space(&self, length: u64) -> Option<Span> {
         self.space.lock().take(length)

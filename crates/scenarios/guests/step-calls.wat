@@ -1,6 +1,7 @@
 ;; Calls of all kinds, stepped through: direct, indirect, recursive, tail calls, an exception that is caught.
 (module
   (import "step" "begin" (func $begin))
+  (import "step" "end" (func $end (result i32)))
   (type $number (func (param i32) (result i32)))
   (tag $odd (param i32))
   (table funcref (elem $double $sum $raise))
@@ -38,4 +39,5 @@
     (call $must_be (call $count (i32.const 5) (i32.const 0)) (i32.const 15))
     (call $must_be (call_indirect (type $number) (i32.const 2) (i32.const 1)) (i32.const 3))
     (call $must_be (call_indirect (type $number) (i32.const 6) (i32.const 0)) (i32.const 12))
-    (call $must_be (call $caught (i32.const 76)) (i32.const 77))))
+    (call $must_be (call $caught (i32.const 76)) (i32.const 77))
+    (if (call $end) (then (loop $for_ever (br $for_ever))))))

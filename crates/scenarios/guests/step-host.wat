@@ -1,6 +1,7 @@
 ;; Host functions, stepped through: WASI's, and one that does nothing.
 (module
   (import "step" "begin" (func $begin))
+  (import "step" "end" (func $end (result i32)))
   (import "wasi_snapshot_preview1" "clock_time_get" (func $clock_time_get (param i32 i64 i32) (result i32)))
   (import "wasi_snapshot_preview1" "random_get" (func $random_get (param i32 i32) (result i32)))
   (import "wasi_snapshot_preview1" "sched_yield" (func $sched_yield (result i32)))
@@ -18,4 +19,5 @@
     (call $must_be (call $args_sizes_get (i32.const 0) (i32.const 4)) (i32.const 0))
     (call $must_be (call $fd_fdstat_get (i32.const 99) (i32.const 128)) (i32.const 8)) ;; EBADF
     (call $must_be (call $sched_yield) (i32.const 0))
-    (call $must_be (call $random_get (i32.const 256) (i32.const 16)) (i32.const 0))))
+    (call $must_be (call $random_get (i32.const 256) (i32.const 16)) (i32.const 0))
+    (if (call $end) (then (loop $for_ever (br $for_ever))))))

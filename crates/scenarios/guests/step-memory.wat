@@ -1,6 +1,7 @@
 ;; Memory and tables, stepped through: growing, filling, copying, initialising, loads and stores of all widths.
 (module
   (import "step" "begin" (func $begin))
+  (import "step" "end" (func $end (result i32)))
   (memory (export "memory") 1 3)
   (data $text "instruction by instruction")
   (table $table 4 8 funcref)
@@ -33,4 +34,5 @@
     (table.fill $table (i32.const 4) (ref.func $begin) (i32.const 2))
     (call $must_be (i64.extend_i32_u (ref.is_null (table.get $table (i32.const 5)))) (i64.const 0))
     (call $must_be (i64.extend_i32_u (ref.is_null (table.get $table (i32.const 6)))) (i64.const 1))
-    (call $must_be (i64.extend_i32_u (table.size $table)) (i64.const 7))))
+    (call $must_be (i64.extend_i32_u (table.size $table)) (i64.const 7))
+    (if (call $end) (then (loop $for_ever (br $for_ever))))))

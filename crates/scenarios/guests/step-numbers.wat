@@ -1,6 +1,7 @@
 ;; Numbers that live in vector registers, stepped through: floats and SIMD, in loops that keep them there.
 (module
   (import "step" "begin" (func $begin))
+  (import "step" "end" (func $end (result i32)))
   (memory (export "memory") 1)
 
   ;; The sum of 1/(k·k) for k = 1 … 30.
@@ -35,4 +36,5 @@
     (local.set $lanes (call $lanes))
     (call $begin)
     (if (i64.ne (i64.reinterpret_f64 (call $basel)) (local.get $sum)) (then (unreachable)))
-    (if (i32.ne (call $lanes) (local.get $lanes)) (then (unreachable)))))
+    (if (i32.ne (call $lanes) (local.get $lanes)) (then (unreachable)))
+    (if (call $end) (then (loop $for_ever (br $for_ever))))))

@@ -7,9 +7,10 @@
 //! NAME kill|preempt FIRST STRIDE
 //! ```
 //! The program is run once for each instruction number FIRST, FIRST + STRIDE, … after it has called `step.begin`, its own and ours alike: it executes so
-//! many with the trap flag set, and there it is killed, or preempted by a scheduler that spoils all vector registers. A program that was killed must
-//! end so; one that was preempted must not notice, and traps if it does. It goes on until the program ends before the number is reached; the last
-//! line on standard error says how far that was.
+//! many with the trap flag set, and there it is killed, or preempted by a scheduler that spoils all vector registers. A program that was killed before
+//! it has called `step.end` must end so, and `step.end` has it wait for that if it comes so far; one that was preempted in its own code must have had two turns and not notice, and traps if it does. After each run
+//! heap, address space, slots and processes must be what they were. It goes on until the program ends before the number is reached; the last line on
+//! standard error says how far that was.
 #![no_std]
 #![no_main]
 #![allow(unsafe_code)]

@@ -1,9 +1,10 @@
 //! One run for each instruction.
 
+use crate::entry;
 use crate::launcher::{Launcher, LauncherHost};
 use crate::waiting::{ProcessClock, Ready, Suspend};
 use abi::upcall::Kind;
-use abi::{Context, Request};
+use abi::{Context, Request, Span};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -16,6 +17,9 @@ use wasi::p1::{DESCRIPTORS_MAX, Start, State};
 use wasi::provider::{Providers, StreamSet};
 use wasmtime::{Engine, Linker};
 
+/// How long a program that was killed may go on before its end counts as lost.
+const TIME_NS_MAX: u64 = 30_000_000_000;
+
 /// What is done to the program.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Act {
@@ -23,7 +27,7 @@ enum Act {
     Preempt,
 }
 
-/// What upcalls go by.
+/// What upcalls go by, and what they and the program note.
 struct Stepping {
     kills: AtomicBool,
     /// Instructions so far, and that at which something is done.
@@ -31,6 +35,12 @@ struct Stepping {
     at: AtomicU64,
     /// It was done.
     done: AtomicBool,
+    /// It was done where the program cannot end, or go on, as if nothing had been.
+    must_show: AtomicBool,
+    /// The program has called `step.end`.
+    is_at_end: AtomicBool,
+    /// Where its own functions lie.
+    functions: [AtomicU64; 2],
 }
 
 static STEPPING: Stepping = Stepping {
@@ -38,6 +48,9 @@ static STEPPING: Stepping = Stepping {
     count: AtomicU64::new(0),
     at: AtomicU64::new(0),
     done: AtomicBool::new(false),
+    must_show: AtomicBool::new(false),
+    is_at_end: AtomicBool::new(false),
+    functions: [const { AtomicU64::new(0) }; 2],
 };
 
 /// The trap flag and the vector of its exception (Intel SDM volume 1, 3.4.3.3; volume 3, table 6-1).
@@ -62,7 +75,11 @@ pub fn upcall(kind: Kind, context: &mut Context) -> Verdict {
         return Verdict::Resume;
     }
     STEPPING.done.store(true, Relaxed);
-    if STEPPING.kills.load(Relaxed) {
+    let [base, length] = STEPPING.functions.each_ref().map(|word| word.load(Relaxed));
+    let in_program = Span::new(base, length).contains(Span::new(context.rip, 1));
+    let kills = STEPPING.kills.load(Relaxed);
+    STEPPING.must_show.store(in_program || kills && !STEPPING.is_at_end.load(Relaxed), Relaxed);
+    if kills {
         current::want_stop(Stop::Cancelled);
     }
     context.vector = 0;
@@ -84,11 +101,23 @@ pub fn run(
         _ => return Err(String::from("the plan's arguments are not NAME kill|preempt FIRST STRIDE")),
     };
     let prepared = prepare(engine, program).map_err(|error| format!("{error:#}"))?;
-    let mut stepper = Stepper { system, launcher, prepared, ending: None, switches: 0 };
+    let mut stepper = Stepper { system, launcher, prepared, ended: None };
     STEPPING.kills.store(act == Act::Kill, Relaxed);
+    let functions = program.functions();
+    STEPPING.functions[0].store(functions.base, Relaxed);
+    STEPPING.functions[1].store(functions.length, Relaxed);
+    // What is made once and kept is made here.
+    for at in [u64::MAX, 1] {
+        stepper.run_once(act, at).map_err(|why| format!("at first: {why}"))?;
+    }
+    let accounts = Accounts::of(system);
     let (mut at, mut runs, mut reached) = (first.max(1), 0u64, 0u64);
     loop {
         stepper.run_once(act, at).map_err(|why| format!("at instruction {at}: {why}"))?;
+        let now = Accounts::of(system);
+        if now != accounts {
+            return Err(format!("at instruction {at}: {accounts:?} has become {now:?}"));
+        }
         runs += 1;
         if !STEPPING.done.load(Relaxed) {
             let all = STEPPING.count.load(Relaxed);
@@ -123,22 +152,48 @@ fn prepare(engine: &Engine, program: &'static Program) -> wasmtime::Result<Prepa
         // SAFETY: sets the trap flag; its exceptions are the upcall's.
         unsafe { asm!("pushfq", "or qword ptr [rsp], 0x100", "popfq") };
     })?;
+    linker.func_wrap("step", "end", || {
+        STEPPING.is_at_end.store(true, Relaxed);
+        i32::from(STEPPING.kills.load(Relaxed) && STEPPING.done.load(Relaxed))
+    })?;
     Prepared::new(program, &linker)
+}
+
+/// What a process has, and gives back when it ends.
+#[derive(Debug, PartialEq, Eq)]
+struct Accounts {
+    heap_bytes: usize,
+    free_space_bytes: u64,
+    slots: usize,
+    processes: usize,
+}
+
+impl Accounts {
+    fn of(system: &System) -> Self {
+        Self {
+            heap_bytes: entry::HEAP.used_bytes(),
+            free_space_bytes: system.free_space_bytes(),
+            slots: system.slots().lock().used_count(),
+            processes: system.processes().lock().count(),
+        }
+    }
 }
 
 struct Stepper {
     system: &'static System,
     launcher: Launcher,
     prepared: Prepared<State<StepHost>>,
-    ending: Option<Ending>,
-    switches: u64,
+    /// How the process has ended, and how often it had the virtual CPU.
+    ended: Option<(Ending, u64)>,
 }
 
 impl Stepper {
     fn run_once(&mut self, act: Act, at: u64) -> Result<(), String> {
         STEPPING.count.store(0, Relaxed);
         STEPPING.at.store(at, Relaxed);
-        STEPPING.done.store(false, Relaxed);
+        for flag in [&STEPPING.done, &STEPPING.must_show, &STEPPING.is_at_end] {
+            flag.store(false, Relaxed);
+        }
         let launcher = self.launcher;
         let host = Providers {
             clock: ProcessClock(launcher),
@@ -154,18 +209,23 @@ impl Stepper {
             descriptors_max: DESCRIPTORS_MAX,
         };
         let state = State::new(host, start).map_err(|errno| format!("no state: {errno:?}"))?;
-        let limits =
-            Limits { memory_bytes_max: 64 << 20, deadline_ns: Request::NEVER, cpu_ns_max: Request::NEVER };
+        let limits = Limits {
+            memory_bytes_max: 64 << 20,
+            deadline_ns: self.system.now_ns().saturating_add(TIME_NS_MAX),
+            cpu_ns_max: Request::NEVER,
+        };
         let started = self.prepared.start(self.system, state, limits);
         started.map_err(|error| format!("not started: {error:?}"))?;
         let (system, mut this) = (self.system, self);
         scheduler::run(system, &mut this);
-        let ending = this.ending.take();
-        match (ending, act, STEPPING.done.load(Relaxed)) {
-            (Some(Ending::Stopped(Stop::Cancelled)), Act::Kill, true) => Ok(()),
+        let (ending, switches) = this.ended.take().ok_or("it has not ended")?;
+        let must_show = STEPPING.must_show.load(Relaxed);
+        match (&ending, act) {
+            (Ending::Stopped(Stop::Cancelled), Act::Kill) if STEPPING.done.load(Relaxed) => Ok(()),
             // The last instructions are those of its end.
-            (Some(Ending::Returned(Ok(()))), _, _) => Ok(()),
-            (ending, _, _) => Err(format!("it ended so: {ending:?}")),
+            (Ending::Returned(Ok(())), Act::Kill) if !must_show => Ok(()),
+            (Ending::Returned(Ok(())), Act::Preempt) if !must_show || switches > 1 => Ok(()),
+            _ => Err(format!("it ended so, after {switches} turns: {ending:?}")),
         }
     }
 }
@@ -195,11 +255,10 @@ impl Platform for &mut Stepper {
     fn sleep(&mut self, _deadline_ns: u64) {}
 
     fn ended(&mut self, _process: ProcessId, ending: Ending, usage: Usage) {
-        self.switches = usage.switches;
-        self.ending = Some(ending);
+        self.ended = Some((ending, usage.switches));
     }
 
     fn is_over(&self) -> bool {
-        self.ending.is_some()
+        self.ended.is_some()
     }
 }
