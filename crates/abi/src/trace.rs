@@ -52,7 +52,7 @@ pub struct Record {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Kind {
-    /// The CPU begins to run a virtual CPU.
+    /// The CPU begins to run a virtual CPU; as the first record: it did before it was traced.
     Switch = 1,
     /// The CPU has nothing to run. Value: when it looks again by itself.
     Idle = 2,

@@ -119,6 +119,10 @@ impl<M: Machine> Kernel<M> {
         let Some(seat) = self.seats.get(number) else { return };
         let mut ring = seat.ring.lock();
         let Some(ring) = &mut *ring else { return };
+        if let (0, Some(current), true) = (ring.head.written, cpu.current, event.kind != Kind::Switch) {
+            // Since before it was traced.
+            ring.write(&self.machine, &Event::of_vcpu(Kind::Switch, (current.domain, current.vcpu), 0, 0));
+        }
         let now = self.machine.shootdowns(number);
         let before = core::mem::replace(&mut ring.shootdowns, now);
         if now != before {
@@ -158,8 +162,13 @@ impl<M: Machine> Kernel<M> {
                 Some(Ring::begin(&self.machine, number, by, memory.first, memory.pages))
             }
         };
+        let is_other = number != cpu.number && ring.is_some();
         *seat.ring.lock() = ring;
         self.show_tracing();
+        if is_other {
+            // It may run on and on: so it has a first record, which says what it runs.
+            self.machine.kick(number);
+        }
         Ok(0)
     }
 

@@ -11,8 +11,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 pub const SCENARIOS: &[Scenario] = &[
-    // With a CPU for each, there would be no switches.
-    Scenario { name: "trace-a-machine", on: On::Only(Platform::Vm), run: a_machine },
+    Scenario { name: "trace-a-machine", on: On::Machines, run: a_machine },
     Scenario { name: "trace-needs-a-machine", on: On::Only(Platform::Hosted), run: hosted },
 ];
 
@@ -33,7 +32,7 @@ fn traced(context: &Context) -> Verdict<Vec<bool>> {
     Ok(cpus.iter().map(|cpu| cpu["traced"] == true).collect())
 }
 
-/// Two domains share a CPU, one of which writes all the time and one that only computes.
+/// Two domains, one of which writes all the time and one that only computes: with a CPU of its own, it runs before it is traced and ever after.
 fn a_machine(context: &Context) -> Verdict {
     let mut up = Up::start(context, &[Guest::new("loud", "yes"), Guest::new("busy", "ready-spin")])?;
     up.until("loud", "started")?;

@@ -7,7 +7,6 @@ use crate::gate;
 use crate::report::Report;
 use crate::waiting;
 use crate::wire::{Lost, Wire};
-use abi::Request;
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec;
@@ -133,11 +132,6 @@ pub fn sleep(system: &System, deadline_ns: u64) {
 /// Takes the event, if it has come: so the next one is told again.
 pub fn look(system: &System) {
     sleep(system, 0);
-}
-
-/// Sleeps until the wire has something to say or to be told, and waits for that.
-pub fn sleep_for_event(system: &System) {
-    sleep(system, Request::NEVER);
 }
 
 /// The streams of all processes.

@@ -8,7 +8,7 @@ use crate::report::Report;
 use crate::waiting::{ProcessClock, Suspend, not_stopped};
 use crate::wire::{ChannelWire, VirtioConsole};
 use crate::{cpu, entry, programs, root};
-use abi::{BootInfo, Handle};
+use abi::{BootInfo, Handle, Request};
 use alloc::borrow::ToOwned;
 use alloc::boxed::Box;
 use alloc::format;
@@ -35,7 +35,7 @@ pub fn main(system: &'static System, boot: &'static BootInfo) -> u8 {
         console::ended(Process::FIRST, &report);
         report.status
     });
-    console::drain(|| console::sleep_for_event(system));
+    console::drain(|| console::sleep(system, Request::NEVER));
     status
 }
 

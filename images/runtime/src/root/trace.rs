@@ -66,7 +66,10 @@ impl Tracer {
     /// Fills in what a client is told next, if anything has happened since.
     pub fn fill(&self, trace: &mut Trace) {
         if trace.cursors.is_empty() {
-            trace.cursors = self.rings.iter().map(|ring| ring.head().written).collect();
+            // Whoever has it begun sees what ran then; others, what happens from now on.
+            let is_first = self.due_ns == 0;
+            let first = |ring: &Ring| if is_first { 0 } else { ring.head().written };
+            trace.cursors = self.rings.iter().map(first).collect();
         }
         let mut piece = TracePiece::default();
         for (ring, cursor) in self.rings.iter().zip(&mut trace.cursors) {

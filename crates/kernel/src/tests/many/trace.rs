@@ -92,6 +92,26 @@ fn what_happens_is_written_in_order() {
 }
 
 #[test]
+fn who_runs_when_tracing_begins_is_told() {
+    let mut world = World::new(4000, 2);
+    let parameters = DomainParameters { cpus: 0b10, ..world.parameters() };
+    let child = world.spawn(0, &parameters);
+    world.start(0, &child, 5);
+    assert_eq!(world.interrupt(1, Interrupt::Kick), Next::Enter);
+    let number = world.number(child.domain);
+    world.kernel.machine.state().kicked.clear();
+    let memory = world.create_memory(0, world.info.space);
+    world.must(0, Request::Trace { machine: world.info.machine, cpu: 1, memory });
+    assert_eq!(world.kernel.machine.state().kicked, [1]);
+    let ring = world.kernel.seats[1].ring.lock().as_ref().expect("it was set").first;
+    assert_eq!(world.interrupt(1, Interrupt::Kick), Next::Enter);
+    let records = world.records(ring, 0);
+    assert_eq!(kinds(&records), [Kind::Switch, Kind::Interrupt]);
+    assert_eq!(records[0].domain, number);
+    world.check();
+}
+
+#[test]
 fn a_reader_knows_what_it_missed() {
     let mut world = World::new(4000, 1);
     let (_, ring) = world.trace();
@@ -99,9 +119,9 @@ fn a_reader_knows_what_it_missed() {
     for count in 1..400 {
         world.must(0, now);
         let head = world.head(ring);
-        // The request that began it, and these.
-        assert_eq!((head.written, head.capacity), (count + 1, 127));
-        let records = world.records(ring, 0);
+        // Who ran, the request that began it, and these.
+        assert_eq!((head.written, head.capacity), (count + 2, 127));
+        let records = world.records(ring, 1);
         assert_eq!(records.len() as u64, (count + 1).min(126));
         let all = records.iter().all(|record| record.kind == Kind::Request);
         assert!(all, "{:?}", kinds(&records));
