@@ -31,6 +31,7 @@ guests![
     "step-host",
     "step-memory",
     "step-numbers",
+    "storm",
     "strange-import",
     "streams",
     "terminals",

@@ -1,16 +1,19 @@
-//! The library OS under a test that interrupts a program at every instruction.
+//! The library OS under tests that interrupt programs: one at every instruction, or many at random moments.
 //!
 //! The same engine hooks, scheduler, WASI and way to the kernel as in `images/runtime`, whose modules are used where they lie; hosted only. The
 //! plan's arguments say what to do:
 //!
 //! ```text
 //! NAME kill|preempt FIRST STRIDE
+//! NAME storm COUNT ROUNDS SEED
 //! ```
-//! The program is run once for each instruction number FIRST, FIRST + STRIDE, … after it has called `step.begin`, its own and ours alike: it executes so
+//! First: the program is run once for each instruction number FIRST, FIRST + STRIDE, … after it has called `step.begin`, its own and ours alike: it executes so
 //! many with the trap flag set, and there it is killed, or preempted by a scheduler that spoils all vector registers. A program that was killed before
 //! it has called `step.end` must end so, and `step.end` has it wait for that if it comes so far; one that was preempted in its own code must have had two turns and not notice, and traps if it does. After each run
 //! heap, address space, slots and processes must be what they were. It goes on until the program ends before the number is reached; the last line on
 //! standard error says how far that was.
+//!
+//! Second: COUNT processes of a program that never ends run at once, until all have been killed, ROUNDS times; then too all must be back.
 #![no_std]
 #![no_main]
 #![allow(unsafe_code)]
@@ -33,17 +36,41 @@ mod launcher;
 #[path = "../../runtime/src/report.rs"]
 mod report;
 mod step;
+mod storm;
+mod subject;
 #[allow(dead_code)]
 #[path = "../../runtime/src/waiting.rs"]
 mod waiting;
 
-use abi::BootInfo;
+use abi::upcall::Kind;
+use abi::{BootInfo, Context};
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
 use bundle::Bundle;
-use runtime::{Program, System, program, trap};
-use step::upcall;
+use runtime::trap::{self, Verdict};
+use runtime::{Program, System, program};
+use spin::Once;
+use step::Act;
+
+/// What is to be done.
+#[derive(Clone, Copy)]
+enum Test {
+    Steps(Act, [u64; 2]),
+    Storm([u64; 3]),
+}
+
+static TEST: Once<Test> = Once::new();
+
+/// The kernel's upcall.
+fn upcall(kind: Kind, context: &mut Context) -> Verdict {
+    match TEST.get() {
+        Some(Test::Steps(..)) => step::upcall(kind, context),
+        Some(Test::Storm(_)) => storm::upcall(kind, context),
+        None => trap::upcall(kind, context),
+    }
+}
 
 fn main(system: &'static System, boot: &'static BootInfo) -> u8 {
     match run(system, boot) {
@@ -72,6 +99,26 @@ fn run(system: &'static System, boot: &'static BootInfo) -> Result<String, Strin
     trap::set_helper(helper);
     helper.spring(&engine).map_err(|error| format!("{error}"))?;
     let plan = &bundle.plan.programs[0];
+    let test = Test::from_words(&plan.arguments).ok_or("the plan's arguments say no test")?;
     let program = Box::leak(Box::new(load(bundle.artifacts[plan.artifact as usize])?));
-    step::run(system, launcher::open(services), &engine, program, &plan.arguments)
+    let launcher = launcher::open(services);
+    match *TEST.call_once(|| test) {
+        Test::Steps(act, numbers) => step::run(system, launcher, &engine, program, act, numbers),
+        Test::Storm(numbers) => storm::run(system, launcher, &engine, program, numbers),
+    }
+}
+
+impl Test {
+    fn from_words(words: &[Vec<u8>]) -> Option<Self> {
+        let words: Vec<&str> =
+            words.iter().map(|word| str::from_utf8(word)).collect::<Result<_, _>>().ok()?;
+        let [_, what, numbers @ ..] = words.as_slice() else { return None };
+        let numbers: Vec<u64> = numbers.iter().map(|word| word.parse()).collect::<Result<_, _>>().ok()?;
+        match (*what, numbers.as_slice()) {
+            ("kill", &[first, stride]) => Some(Self::Steps(Act::Kill, [first, stride])),
+            ("preempt", &[first, stride]) => Some(Self::Steps(Act::Preempt, [first, stride])),
+            ("storm", &[count, rounds, seed]) => Some(Self::Storm([count, rounds, seed])),
+            _ => None,
+        }
+    }
 }

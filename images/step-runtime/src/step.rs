@@ -1,20 +1,15 @@
 //! One run for each instruction.
 
-use crate::entry;
-use crate::launcher::{Launcher, LauncherHost};
-use crate::waiting::{ProcessClock, Ready, Suspend};
+use crate::launcher::Launcher;
+use crate::subject::{Accounts, Subject};
 use abi::upcall::Kind;
-use abi::{Context, Request, Span};
+use abi::{Context, Span};
 use alloc::format;
 use alloc::string::String;
-use alloc::vec::Vec;
 use core::arch::{asm, x86_64::__cpuid};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use runtime::process::{Guest, Limits};
 use runtime::trap::{self, Verdict};
-use runtime::{Ending, Platform, Prepared, ProcessId, Program, Stop, System, Usage, current, scheduler};
-use wasi::p1::{DESCRIPTORS_MAX, Start, State};
-use wasi::provider::{Providers, StreamSet};
+use runtime::{Ending, Platform, ProcessId, Program, Stop, System, Usage, current, scheduler};
 use wasmtime::{Engine, Linker};
 
 /// How long a program that was killed may go on before its end counts as lost.
@@ -22,7 +17,7 @@ const TIME_NS_MAX: u64 = 30_000_000_000;
 
 /// What is done to the program.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Act {
+pub enum Act {
     Kill,
     Preempt,
 }
@@ -86,22 +81,19 @@ pub fn upcall(kind: Kind, context: &mut Context) -> Verdict {
     trap::upcall(Kind::Event, context)
 }
 
-/// Does what `arguments` say; see the crate's first lines.
+/// Runs the program again and again, and says how far it came.
 pub fn run(
     system: &'static System,
     launcher: Launcher,
     engine: &Engine,
     program: &'static Program,
-    arguments: &[Vec<u8>],
+    act: Act,
+    [first, stride]: [u64; 2],
 ) -> Result<String, String> {
-    let words: Option<Vec<&str>> = arguments.iter().map(|word| core::str::from_utf8(word).ok()).collect();
-    let (act, first, stride) = match words.as_deref() {
-        Some([_, "kill", first, stride]) => (Act::Kill, number(first)?, number(stride)?),
-        Some([_, "preempt", first, stride]) => (Act::Preempt, number(first)?, number(stride)?),
-        _ => return Err(String::from("the plan's arguments are not NAME kill|preempt FIRST STRIDE")),
-    };
-    let prepared = prepare(engine, program).map_err(|error| format!("{error:#}"))?;
-    let mut stepper = Stepper { system, launcher, prepared, ended: None };
+    let mut linker = Linker::new(engine);
+    linker.func_wrap("step", "begin", begin).map_err(|error| format!("{error:#}"))?;
+    linker.func_wrap("step", "end", end).map_err(|error| format!("{error:#}"))?;
+    let mut stepper = Stepper { subject: Subject::new(system, launcher, program, linker)?, ended: None };
     STEPPING.kills.store(act == Act::Kill, Relaxed);
     let functions = program.functions();
     STEPPING.functions[0].store(functions.base, Relaxed);
@@ -114,10 +106,7 @@ pub fn run(
     let (mut at, mut runs, mut reached) = (first.max(1), 0u64, 0u64);
     loop {
         stepper.run_once(act, at).map_err(|why| format!("at instruction {at}: {why}"))?;
-        let now = Accounts::of(system);
-        if now != accounts {
-            return Err(format!("at instruction {at}: {accounts:?} has become {now:?}"));
-        }
+        accounts.compare(system).map_err(|why| format!("at instruction {at}: {why}"))?;
         runs += 1;
         if !STEPPING.done.load(Relaxed) {
             let all = STEPPING.count.load(Relaxed);
@@ -128,61 +117,19 @@ pub fn run(
     }
 }
 
-fn number(word: &str) -> Result<u64, String> {
-    word.parse().map_err(|_| format!("{word} is no number"))
+fn begin() {
+    // SAFETY: sets the trap flag; its exceptions are the upcall's.
+    unsafe { asm!("pushfq", "or qword ptr [rsp], 0x100", "popfq") };
 }
 
-type StepHost = LauncherHost<ProcessClock<Launcher>, Launcher, Suspend<Never>>;
-
-/// Streams are asked for in no test.
-struct Never;
-
-impl Ready for Never {
-    fn of(&mut self, streams: StreamSet) -> StreamSet {
-        streams
-    }
-}
-
-fn prepare(engine: &Engine, program: &'static Program) -> wasmtime::Result<Prepared<State<StepHost>>> {
-    let mut linker = Linker::new(engine);
-    wasi::p1::add_to_linker(&mut linker, program.module(), |guest: &mut Guest<State<StepHost>>| {
-        &mut guest.data
-    })?;
-    linker.func_wrap("step", "begin", || {
-        // SAFETY: sets the trap flag; its exceptions are the upcall's.
-        unsafe { asm!("pushfq", "or qword ptr [rsp], 0x100", "popfq") };
-    })?;
-    linker.func_wrap("step", "end", || {
-        STEPPING.is_at_end.store(true, Relaxed);
-        i32::from(STEPPING.kills.load(Relaxed) && STEPPING.done.load(Relaxed))
-    })?;
-    Prepared::new(program, &linker)
-}
-
-/// What a process has, and gives back when it ends.
-#[derive(Debug, PartialEq, Eq)]
-struct Accounts {
-    heap_bytes: usize,
-    free_space_bytes: u64,
-    slots: usize,
-    processes: usize,
-}
-
-impl Accounts {
-    fn of(system: &System) -> Self {
-        Self {
-            heap_bytes: entry::HEAP.used_bytes(),
-            free_space_bytes: system.free_space_bytes(),
-            slots: system.slots().lock().used_count(),
-            processes: system.processes().lock().count(),
-        }
-    }
+/// Whether the program is to wait for its end.
+fn end() -> i32 {
+    STEPPING.is_at_end.store(true, Relaxed);
+    i32::from(STEPPING.kills.load(Relaxed) && STEPPING.done.load(Relaxed))
 }
 
 struct Stepper {
-    system: &'static System,
-    launcher: Launcher,
-    prepared: Prepared<State<StepHost>>,
+    subject: Subject,
     /// How the process has ended, and how often it had the virtual CPU.
     ended: Option<(Ending, u64)>,
 }
@@ -194,29 +141,8 @@ impl Stepper {
         for flag in [&STEPPING.done, &STEPPING.must_show, &STEPPING.is_at_end] {
             flag.store(false, Relaxed);
         }
-        let launcher = self.launcher;
-        let host = Providers {
-            clock: ProcessClock(launcher),
-            entropy: launcher,
-            streams: launcher,
-            files: launcher,
-            wait: Suspend(Never),
-        };
-        let start = Start {
-            arguments: Vec::new(),
-            environment: Vec::new(),
-            directories: Vec::new(),
-            descriptors_max: DESCRIPTORS_MAX,
-        };
-        let state = State::new(host, start).map_err(|errno| format!("no state: {errno:?}"))?;
-        let limits = Limits {
-            memory_bytes_max: 64 << 20,
-            deadline_ns: self.system.now_ns().saturating_add(TIME_NS_MAX),
-            cpu_ns_max: Request::NEVER,
-        };
-        let started = self.prepared.start(self.system, state, limits);
-        started.map_err(|error| format!("not started: {error:?}"))?;
-        let (system, mut this) = (self.system, self);
+        self.subject.start(TIME_NS_MAX)?;
+        let (system, mut this) = (self.subject.system, self);
         scheduler::run(system, &mut this);
         let (ending, switches) = this.ended.take().ok_or("it has not ended")?;
         let must_show = STEPPING.must_show.load(Relaxed);
