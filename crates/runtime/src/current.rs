@@ -1,6 +1,6 @@
 //! The process that the virtual CPU runs, as upcalls see it: without locks, and without the heap.
 
-use crate::{Limits, Program, System, trap};
+use crate::{Limits, Program, System, Usage, trap};
 use abi::{Request, Span};
 use core::sync::atomic::{
     AtomicBool, AtomicPtr, AtomicU8, AtomicU64,
@@ -19,6 +19,8 @@ pub enum Stop {
     OutOfMemory = 3,
     /// It has used the CPU time that it may.
     CpuTime = 4,
+    /// What the library OS holds for it is more than it may be.
+    HostMemory = 5,
 }
 
 /// What upcalls need to know of a process. It lives as long as the process and does not move.
@@ -32,6 +34,8 @@ pub(crate) struct Control {
     cpu_epoch_ns: AtomicU64,
     /// How much it may have.
     cpu_ns_max: u64,
+    /// When it was made.
+    began_ns: u64,
     /// A [`Stop`], or 0.
     stop: AtomicU8,
     /// It is in a function of ours that it called.
@@ -42,33 +46,46 @@ pub(crate) struct Control {
     pub retries: AtomicU64,
     /// Where it was preempted, until the thunk has taken note of it.
     pub preempted_at: AtomicU64,
+    /// It is coming to its end, by itself: nobody makes it end any more, and it gives way where it can.
+    over: AtomicBool,
     /// Its linear memories and tables, in bytes.
     memory_bytes: AtomicU64,
+    /// How long its tables are together.
+    table_elements: AtomicU64,
+    /// Its open descriptors.
+    descriptors: AtomicU64,
+    /// How much of its stack was in use where it ended.
+    stack_bytes: AtomicU64,
     /// The engine's thread-local pointers while it does not run.
     engine: [AtomicPtr<u8>; 2],
 }
 
 impl Control {
-    pub fn new(program: Option<&'static Program>, stack: Span, limits: Limits) -> Self {
+    pub fn new(program: Option<&'static Program>, stack: Span, limits: Limits, began_ns: u64) -> Self {
         Self {
             program,
             stack,
             deadline_ns: AtomicU64::new(limits.deadline_ns),
             cpu_epoch_ns: AtomicU64::new(0),
             cpu_ns_max: limits.cpu_ns_max,
+            began_ns,
             stop: AtomicU8::new(0),
             in_host_function: AtomicBool::new(false),
             steps: AtomicU64::new(0),
             retries: AtomicU64::new(0),
             preempted_at: AtomicU64::new(0),
+            over: AtomicBool::new(false),
             memory_bytes: AtomicU64::new(0),
+            table_elements: AtomicU64::new(0),
+            descriptors: AtomicU64::new(0),
+            stack_bytes: AtomicU64::new(0),
             engine: [const { AtomicPtr::new(core::ptr::null_mut()) }; 2],
         }
     }
 
     /// Why it has to end, if it does.
     pub fn stop_wanted(&self) -> Option<Stop> {
-        [Stop::TimedOut, Stop::Cancelled, Stop::OutOfMemory, Stop::CpuTime]
+        [Stop::TimedOut, Stop::Cancelled, Stop::OutOfMemory, Stop::CpuTime, Stop::HostMemory]
             .into_iter()
             .find(|stop| *stop as u8 == self.stop.load(Relaxed))
     }
@@ -102,12 +119,33 @@ impl Control {
         self.deadline_ns.load(Relaxed)
     }
 
-    pub fn memory_bytes(&self) -> u64 {
-        self.memory_bytes.load(Relaxed)
+    /// What it has used, having been on a virtual CPU for so long and so often.
+    pub fn usage(&self, system: &System, cpu_ns: u64, switches: u64) -> Usage {
+        Usage {
+            memory_bytes: self.memory_bytes.load(Relaxed),
+            host_bytes: 0,
+            table_elements: self.table_elements.load(Relaxed),
+            descriptors: self.descriptors.load(Relaxed),
+            stack_bytes: self.stack_bytes.load(Relaxed),
+            time_ns: system.now_ns().saturating_sub(self.began_ns),
+            cpu_ns,
+            switches,
+        }
     }
 
-    pub fn set_memory_bytes(&self, bytes: u64) {
+    pub fn set_memory(&self, bytes: u64, table_elements: u64) {
         self.memory_bytes.store(bytes, Relaxed);
+        self.table_elements.store(table_elements, Relaxed);
+    }
+
+    /// Its program had so much on the stack where it ended.
+    pub fn set_stack_bytes(&self, bytes: u64) {
+        self.stack_bytes.store(bytes, Relaxed);
+    }
+
+    /// It is coming to its end.
+    pub fn is_over(&self) -> bool {
+        self.over.load(Relaxed)
     }
 
     pub fn is_in_host_function(&self) -> bool {
@@ -251,6 +289,20 @@ pub fn is_running() -> bool {
 pub fn want_stop(stop: Stop) {
     if let Some(current) = get() {
         current.want_stop(stop);
+    }
+}
+
+/// So many descriptors of the process that runs are open.
+pub fn set_descriptors(count: usize) {
+    if let Some(current) = get() {
+        current.descriptors.store(count as u64, Relaxed);
+    }
+}
+
+/// The process that runs is coming to its end: see [`Control::is_over`].
+pub(crate) fn begin_end() {
+    if let Some(current) = get() {
+        current.over.store(true, Relaxed);
     }
 }
 

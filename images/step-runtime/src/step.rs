@@ -152,17 +152,17 @@ impl Stepper {
             environment: Vec::new(),
             directories: Vec::new(),
             descriptors_max: DESCRIPTORS_MAX,
+            on_descriptors: |_| {},
         };
         let state = State::new(host, start).map_err(|errno| format!("no state: {errno:?}"))?;
-        let limits =
-            Limits { memory_bytes_max: 64 << 20, deadline_ns: Request::NEVER, cpu_ns_max: Request::NEVER };
+        let limits = Limits { memory_bytes_max: 64 << 20, ..Limits::NONE };
         let started = self.prepared.start(self.system, state, limits);
         started.map_err(|error| format!("not started: {error:?}"))?;
         let (system, mut this) = (self.system, self);
         scheduler::run(system, &mut this);
         let ending = this.ending.take();
         match (ending, act, STEPPING.done.load(Relaxed)) {
-            (Some(Ending::Stopped(Stop::Cancelled)), Act::Kill, true) => Ok(()),
+            (Some(Ending::Stopped(Stop::Cancelled, _)), Act::Kill, true) => Ok(()),
             // The last instructions are those of its end.
             (Some(Ending::Returned(Ok(()))), _, _) => Ok(()),
             (ending, _, _) => Err(format!("it ended so: {ending:?}")),
