@@ -1,6 +1,6 @@
 //! The process that the virtual CPU runs, as upcalls see it: without locks, and without the heap.
 
-use crate::{Limits, Program, System, Usage, trap};
+use crate::{Limits, Program, System, Usage, heap, process, trap};
 use abi::{Request, Span};
 use core::sync::atomic::{
     AtomicBool, AtomicPtr, AtomicU8, AtomicU64,
@@ -48,6 +48,10 @@ pub(crate) struct Control {
     pub preempted_at: AtomicU64,
     /// It is coming to its end, by itself: nobody makes it end any more, and it gives way where it can.
     over: AtomicBool,
+    /// What was allocated in its time and not given back, in bytes: in two's complement, for it may give back what others allocated.
+    host_bytes: AtomicU64,
+    /// How much that may be.
+    host_bytes_max: u64,
     /// Its linear memories and tables, in bytes.
     memory_bytes: AtomicU64,
     /// How long its tables are together.
@@ -75,6 +79,8 @@ impl Control {
             retries: AtomicU64::new(0),
             preempted_at: AtomicU64::new(0),
             over: AtomicBool::new(false),
+            host_bytes: AtomicU64::new(0),
+            host_bytes_max: limits.host_bytes_max,
             memory_bytes: AtomicU64::new(0),
             table_elements: AtomicU64::new(0),
             descriptors: AtomicU64::new(0),
@@ -123,7 +129,7 @@ impl Control {
     pub fn usage(&self, system: &System, cpu_ns: u64, switches: u64) -> Usage {
         Usage {
             memory_bytes: self.memory_bytes.load(Relaxed),
-            host_bytes: 0,
+            host_bytes: self.host_bytes().saturating_sub_unsigned(self.table_bytes()).max(0).cast_unsigned(),
             table_elements: self.table_elements.load(Relaxed),
             descriptors: self.descriptors.load(Relaxed),
             stack_bytes: self.stack_bytes.load(Relaxed),
@@ -136,6 +142,31 @@ impl Control {
     pub fn set_memory(&self, bytes: u64, table_elements: u64) {
         self.memory_bytes.store(bytes, Relaxed);
         self.table_elements.store(table_elements, Relaxed);
+    }
+
+    /// What its tables take, which lie in the heap, and are counted as its own memory.
+    fn table_bytes(&self) -> u64 {
+        self.table_elements.load(Relaxed).saturating_mul(process::TABLE_ELEMENT_BYTES)
+    }
+
+    fn host_bytes(&self) -> i64 {
+        self.host_bytes.load(Relaxed).cast_signed()
+    }
+
+    /// Charges it for an allocation, if it may have it. What goes beyond its allowance by little is granted, since not everybody can be told no,
+    /// and then it ends.
+    fn charge(&self, bytes: usize) -> bool {
+        let total = self.host_bytes().saturating_add_unsigned(bytes as u64);
+        let tables = self.table_bytes().saturating_mul(GROWING_TABLES);
+        let beyond = total.saturating_sub_unsigned(self.host_bytes_max.saturating_add(tables));
+        if beyond > 0 {
+            if bytes > heap::SMALL_BYTES || beyond > heap::BEYOND_BYTES_MAX {
+                return false;
+            }
+            self.want_stop(Stop::HostMemory);
+        }
+        self.host_bytes.store(total.cast_unsigned(), Relaxed);
+        true
     }
 
     /// Its program had so much on the stack where it ended.
@@ -152,6 +183,9 @@ impl Control {
         self.in_host_function.load(Relaxed)
     }
 }
+
+/// While a table grows, there is the old one and room for twice as much.
+const GROWING_TABLES: u64 = 3;
 
 /// The process that runs; null while the scheduler does.
 static CURRENT: AtomicPtr<Control> = AtomicPtr::new(core::ptr::null_mut());
@@ -297,6 +331,61 @@ pub fn set_descriptors(count: usize) {
     if let Some(current) = get() {
         current.descriptors.store(count as u64, Relaxed);
     }
+}
+
+/// Charges the process that runs for an allocation, or what is done without one; whether it may have it.
+pub(crate) fn charge(bytes: usize) -> bool {
+    get().map_or_else(|| LOADING.charge(bytes), |current| current.charge(bytes))
+}
+
+/// Gives credit for what is no longer allocated.
+pub(crate) fn credit(bytes: usize) {
+    let account = get().map_or(&LOADING.bytes, |current| &current.host_bytes);
+    account.store(account.load(Relaxed).wrapping_sub(bytes as u64), Relaxed);
+}
+
+/// What is loaded while no process runs.
+static LOADING: Loading = Loading {
+    bytes: AtomicU64::new(0),
+    bytes_max: AtomicU64::new(u64::MAX),
+    refused: AtomicBool::new(false),
+};
+
+struct Loading {
+    /// What was allocated, in two's complement.
+    bytes: AtomicU64,
+    bytes_max: AtomicU64,
+    /// It was told no.
+    refused: AtomicBool,
+}
+
+impl Loading {
+    fn charge(&self, bytes: usize) -> bool {
+        let total = self.bytes.load(Relaxed).cast_signed().saturating_add_unsigned(bytes as u64);
+        let beyond = total.saturating_sub_unsigned(self.bytes_max.load(Relaxed));
+        if beyond > 0 && (bytes > heap::SMALL_BYTES || beyond > heap::BEYOND_BYTES_MAX) {
+            self.refused.store(true, Relaxed);
+            return false;
+        }
+        self.bytes.store(total.cast_unsigned(), Relaxed);
+        true
+    }
+}
+
+/// How much may still be allocated in [`load`].
+pub fn load_room() -> u64 {
+    let used = LOADING.bytes.load(Relaxed).cast_signed().max(0).cast_unsigned();
+    LOADING.bytes_max.load(Relaxed).saturating_sub(used)
+}
+
+/// Does something for a program, for which so much may be allocated, while no process runs; and whether that was too little.
+pub fn load<T>(bytes_max: u64, operation: impl FnOnce() -> T) -> (T, bool) {
+    LOADING.bytes.store(0, Relaxed);
+    LOADING.refused.store(false, Relaxed);
+    LOADING.bytes_max.store(bytes_max, Relaxed);
+    let answer = operation();
+    LOADING.bytes_max.store(u64::MAX, Relaxed);
+    (answer, LOADING.refused.load(Relaxed))
 }
 
 /// The process that runs is coming to its end: see [`Control::is_over`].

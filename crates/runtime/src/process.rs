@@ -9,7 +9,7 @@ use abi::{Commit, Request};
 use alloc::boxed::Box;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use wasmtime::{InstancePre, Linker, ResourceLimiter, Store, ThrownException, Trap};
+use wasmtime::{InstancePre, Linker, OutOfMemory, ResourceLimiter, Store, ThrownException, Trap};
 
 /// The stack of a process beyond what its WebAssembly code may use: for host functions and what they call.
 const HOST_STACK_BYTES: u64 = 512 << 10;
@@ -19,6 +19,8 @@ const HOST_STACK_BYTES: u64 = 512 << 10;
 pub struct Limits {
     /// Of all linear memories and tables together.
     pub memory_bytes_max: u64,
+    /// Of the library OS, for what serves it.
+    pub host_bytes_max: u64,
     /// How long its tables may be together.
     pub table_elements_max: u64,
     /// The stack of its WebAssembly code, whole pages: what the [engine](crate::program::engine) of its program was made with.
@@ -33,6 +35,7 @@ impl Limits {
     /// As much as there is, on a stack of the ordinary size.
     pub const NONE: Self = Self {
         memory_bytes_max: u64::MAX,
+        host_bytes_max: i64::MAX as u64,
         table_elements_max: u64::MAX,
         stack_bytes: engine::WASM_STACK_BYTES as u64,
         deadline_ns: Request::NEVER,
@@ -101,7 +104,7 @@ enum Growing {
 }
 
 /// What an element of a table takes, in bytes: a pointer.
-const TABLE_ELEMENT_BYTES: u64 = 8;
+pub(crate) const TABLE_ELEMENT_BYTES: u64 = 8;
 
 impl Limiter {
     /// Whether something that is `current` units long may become `desired`. Beyond its own `maximum` the engine would refuse
@@ -202,6 +205,7 @@ impl<T> Prepared<T> {
         let instance = self.instance.clone();
         let program = self.program;
         let main = move || run(system, program, &instance, data, limits);
+        system.processes().lock().make_room()?;
         let process = Process::new(system, Some(program), limits, main)?;
         Ok(system.processes().lock().add(process))
     }
@@ -272,7 +276,10 @@ fn run<T: 'static>(
         table_elements_max: limits.table_elements_max,
         refused: None,
     };
-    let mut store = Store::new(prepared.module().engine(), Guest { data, limiter });
+    let mut store = match Store::try_new(prepared.module().engine(), Guest { data, limiter }) {
+        Ok(store) => store,
+        Err(_) => return Ending::NotStarted(String::from(NO_HOST_MEMORY)),
+    };
     store.limiter(|guest| &mut guest.limiter);
     system.slots().lock().begin(program.text().base);
     let instance = match prepared.instantiate(&mut store) {
@@ -280,6 +287,7 @@ fn run<T: 'static>(
         Err(error) => {
             return match store.data().limiter.refused {
                 Some(refused) => Ending::NotStarted(too_much(refused, limits)),
+                None if error.is::<OutOfMemory>() => Ending::NotStarted(String::from(NO_HOST_MEMORY)),
                 None => ending(program, Err(error)),
             };
         }
@@ -296,6 +304,10 @@ fn run<T: 'static>(
         )),
     }
 }
+
+/// Why a program does not start whose instance is too large.
+const NO_HOST_MEMORY: &str =
+    "the library OS needs more memory for its instance than there is or it may have (more with --memory)";
 
 fn too_much(refused: Refused, limits: Limits) -> String {
     match refused {
@@ -339,6 +351,10 @@ fn ending(program: &Program, result: wasmtime::Result<()>) -> Ending {
         let words = trap.to_string();
         let cause = String::from(words.strip_prefix("wasm trap: ").unwrap_or(&words));
         return Ending::Trapped { cause, backtrace };
+    }
+    // The engine asked for memory on its behalf.
+    if error.is::<OutOfMemory>() {
+        return Ending::Stopped(Stop::HostMemory, backtrace);
     }
     if error.is::<ThrownException>() {
         return Ending::Trapped { cause: String::from("an exception that nobody caught"), backtrace };

@@ -109,6 +109,17 @@ struct Next {
 }
 
 impl Processes {
+    /// Sees to it that another process can be added.
+    pub(crate) fn make_room(&mut self) -> Result<(), abi::Error> {
+        if self.free.is_empty() {
+            let number = self.slots.len() as u32;
+            let made = self.slots.try_reserve(1).and_then(|()| self.free.try_reserve(self.slots.len() + 1));
+            let made = made.and_then(|()| self.ready.try_reserve(number));
+            made.and_then(|()| self.sleeping.try_reserve(number)).map_err(|_| abi::Error::NoMemory)?;
+        }
+        Ok(())
+    }
+
     /// Adds a process, which can run.
     pub(crate) fn add(&mut self, process: Process) -> ProcessId {
         let number = self.free.pop().unwrap_or_else(|| {

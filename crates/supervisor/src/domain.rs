@@ -215,11 +215,8 @@ impl Process {
             self.is_asked = false;
             // What a user ends has not failed.
             if !end.is_success() && self.life.state() != State::Stopping {
-                self.report = Some(Box::new(CrashReport {
-                    last_lines,
-                    crash,
-                    ..self.report_on(&end, words, now_ns)
-                }));
+                self.report =
+                    Some(Box::new(CrashReport { last_lines, crash, ..self.report_on(&end, words, now_ns) }));
             }
             self.life.ended(end, now_ns, effects);
         }

@@ -1,7 +1,8 @@
 //! The processes of this domain: which begin, which end, and what is told of them.
 
 use crate::console::{self, Command};
-use crate::programs::Programs;
+use crate::entry;
+use crate::programs::{self, Programs};
 use crate::report::Report;
 use alloc::collections::BTreeMap;
 use alloc::format;
@@ -19,6 +20,11 @@ pub trait Outside {
 
     /// What a process of this program is to stand on.
     fn host(&mut self, process: Process, program: &ProgramPlan) -> Result<Self::Host, String>;
+
+    /// How much of our memory the files may take that a process of this program writes.
+    fn files_bytes_max(&self, _program: &ProgramPlan) -> u64 {
+        0
+    }
 
     /// Sleeps until something happens, or until `deadline_ns`. If there is one process alone, it waits for `alone`; the answer is what it
     /// is woken with.
@@ -130,7 +136,8 @@ impl<O: Outside> Domain<O> {
     fn try_begin(&mut self, process: Process, program: u32) -> Result<(), String> {
         let plan = self.programs.plan(program).ok_or_else(|| format!("there is no program {program}"))?;
         let host = self.outside.host(process, plan)?;
-        let id = self.programs.start(program, host)?;
+        let files_bytes_max = self.outside.files_bytes_max(plan);
+        let id = self.programs.start(program, host, files_bytes_max)?;
         self.processes.insert(process, Entry { id, program });
         self.names.insert(id, process);
         if let Some(plan) = self.programs.plan(program) {
@@ -209,10 +216,12 @@ impl<O: Outside> Platform for Domain<O> {
     }
 
     fn ended(&mut self, id: ProcessId, ending: Ending, usage: Usage) {
+        entry::HEAP.renew_reserve();
         let Some(process) = self.names.remove(&id) else { return };
         let Some(entry) = self.processes.remove(&process) else { return };
         let Some(plan) = self.programs.plan(entry.program) else { return };
-        let report = Report::ended(plan, ending, usage, self.outside.written(process));
+        let host_bytes_max = programs::host_bytes_max(plan, self.outside.files_bytes_max(plan));
+        let report = Report::ended(plan, ending, usage, host_bytes_max, self.outside.written(process));
         if self.begin == Begin::WhenTold {
             self.outside.tell_usage(process, usage, link::State::Stopping);
         }

@@ -11,7 +11,7 @@ use runtime::{System, stack::Stack};
 use crate::{gate, report};
 
 #[global_allocator]
-static HEAP: Heap = Heap::new();
+pub static HEAP: Heap = Heap::new();
 
 /// Stack for upcalls: the longest is a walk over a program's functions.
 const UPCALL_STACK_BYTES: u64 = 64 << 10;

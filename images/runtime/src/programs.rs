@@ -51,8 +51,8 @@ impl<H: Host + 'static> Programs<H> {
         self.bundle.plan.programs.get(program as usize)
     }
 
-    /// Starts a process of a program, which stands on `host`.
-    pub fn start(&mut self, program: u32, mut host: H) -> Result<ProcessId, String> {
+    /// Starts a process of a program, which stands on `host`. What it writes to files may take so much of our memory.
+    pub fn start(&mut self, program: u32, mut host: H, files_bytes_max: u64) -> Result<ProcessId, String> {
         let system = self.system;
         // Whoever has a host has asked for the plan.
         let plan = &self.bundle.plan.programs[program as usize];
@@ -60,7 +60,10 @@ impl<H: Host + 'static> Programs<H> {
             Entry::Occupied(prepared) => prepared.into_mut(),
             Entry::Vacant(place) => {
                 let engine = engine(&mut self.engines, self.system, plan.stack_bytes)?;
-                place.insert(prepare(engine, self.bundle.artifacts[plan.artifact as usize])?)
+                let artifact = self.bundle.artifacts[plan.artifact as usize];
+                let (prepared, refused) =
+                    current::load(host_bytes_max(plan, 0), || prepare(engine, artifact));
+                place.insert(if refused { prepared.map_err(|_| String::from(TOO_LARGE))? } else { prepared? })
             }
         };
         let beginning = beginning(&mut host, plan)?;
@@ -69,6 +72,7 @@ impl<H: Host + 'static> Programs<H> {
             plan.timeout_ns.map_or(Request::NEVER, |timeout| system.now_ns().saturating_add(timeout));
         let limits = Limits {
             memory_bytes_max: plan.memory_bytes_max,
+            host_bytes_max: host_bytes_max(plan, files_bytes_max),
             table_elements_max: plan.table_elements_max.unwrap_or(u64::MAX),
             stack_bytes: plan.stack_bytes,
             deadline_ns,
@@ -106,6 +110,10 @@ fn prepare<H: Host + 'static>(
 ) -> Result<Prepared<State<H>>, String> {
     let failed = |error: wasmtime::Error| format!("{error:#}");
     let program = load(engine, artifact).map_err(|error| format!("{error}"))?;
+    // Linking cannot be told no on its way.
+    if program.module().imports().len() as u64 * LINKED_IMPORT_BYTES > current::load_room() {
+        return Err(String::from(TOO_LARGE));
+    }
     let mut linker = wasmtime::Linker::new(engine);
     let unserved =
         wasi::p1::add_to_linker(&mut linker, program.module(), |guest: &mut Guest<State<H>>| &mut guest.data)
@@ -118,6 +126,22 @@ fn prepare<H: Host + 'static>(
 
 /// The standard streams.
 const STREAMS: usize = 3;
+
+/// What every process may make the library OS hold for it: its instance, its descriptors, its streams.
+const HOST_BYTES_MIN: u64 = 4 << 20;
+/// And in proportion to its memory: a large program's instance and types.
+const HOST_SHARE: u64 = 8;
+/// What linking an import takes of our memory, at most.
+const LINKED_IMPORT_BYTES: u64 = 256;
+
+/// Why a program does not start of which there is too much.
+const TOO_LARGE: &str =
+    "it has more functions, types, imports or names than the library OS may hold for it (more with --memory)";
+
+/// What the library OS may hold for a process, its tables not counted; and for its program, when that is loaded.
+pub fn host_bytes_max(plan: &ProgramPlan, files_bytes_max: u64) -> u64 {
+    HOST_BYTES_MIN.saturating_add(plan.memory_bytes_max / HOST_SHARE).saturating_add(files_bytes_max)
+}
 
 /// The most imports that a message names.
 const IMPORTS_NAMED: usize = 4;

@@ -50,7 +50,13 @@ impl Report {
     }
 
     /// The process came to an end, having used so much of what its plan has for it.
-    pub fn ended(plan: &ProgramPlan, ending: Ending, usage: Usage, log_bytes: u64) -> Self {
+    pub fn ended(
+        plan: &ProgramPlan,
+        ending: Ending,
+        usage: Usage,
+        host_bytes_max: u64,
+        log_bytes: u64,
+    ) -> Self {
         let name = &plan.name;
         let (report, backtrace) = match ending {
             Ending::Returned(Ok(())) => (Self::exited(name, 0), Backtrace::default()),
@@ -70,7 +76,10 @@ impl Report {
                     "" => format!("exit status {status}"),
                     reason => String::from(reason),
                 };
-                let head = CrashHead { limits: limits(plan, usage, log_bytes), depth: backtrace.depth };
+                let head = CrashHead {
+                    limits: limits(plan, usage, host_bytes_max, log_bytes),
+                    depth: backtrace.depth,
+                };
                 Self { crash: Some(Crash::new(head, &reason, &backtrace)), ..report }
             }
         }
@@ -155,11 +164,11 @@ impl Crash {
     }
 }
 
-fn limits(plan: &ProgramPlan, usage: Usage, log_bytes: u64) -> Limits {
+fn limits(plan: &ProgramPlan, usage: Usage, host_bytes_max: u64, log_bytes: u64) -> Limits {
     let measure = |used: u64, max: Option<u64>| Measure { used, max: max.unwrap_or(Measure::NO_LIMIT) };
     Limits {
         memory_bytes: measure(usage.memory_bytes, Some(plan.memory_bytes_max)),
-        host_bytes: measure(usage.host_bytes, None),
+        host_bytes: measure(usage.host_bytes, Some(host_bytes_max)),
         table_elements: measure(usage.table_elements, plan.table_elements_max),
         cpu_ns: measure(usage.cpu_ns, plan.cpu_ns_max),
         time_ns: measure(usage.time_ns, plan.timeout_ns),

@@ -8,6 +8,7 @@ mod crowd;
 mod grants;
 mod image;
 mod interruption;
+mod limits;
 mod real;
 mod steps;
 mod systems;
@@ -26,6 +27,7 @@ pub fn all() -> Vec<Scenario> {
         grants::SCENARIOS,
         image::SCENARIOS,
         interruption::SCENARIOS,
+        limits::SCENARIOS,
         systems::SCENARIOS,
         clients::SCENARIOS,
         crowd::SCENARIOS,

@@ -28,6 +28,8 @@ const HARDWARE_SAMPLES: usize = 16;
 
 /// The part of the machine's memory that a process's files may take: the rest is the programs' and ours.
 const FILES_SHARE: u64 = 4;
+/// What a process may write of files in any case.
+const FILES_BYTES_MIN: u64 = 16 << 20;
 
 /// Runs the plan, and reports through the console.
 pub fn main(system: &'static System, boot: &'static BootInfo) -> u8 {
@@ -121,7 +123,8 @@ impl Outside for Machine {
             })
             .collect();
         let surroundings = Surroundings { wall_ns: clock::wall_ns, checkpoint: not_stopped };
-        let files = Tree::new(grants?, self.files, self.files_bytes_max, surroundings)
+        let files_bytes_max = self.files_bytes_max(program);
+        let files = Tree::new(grants?, self.files, files_bytes_max, surroundings)
             .map_err(|error| format!("the copied files are damaged ({error:?})"))?;
         Ok(Providers {
             clock: ProcessClock(MachineClock),
@@ -130,6 +133,14 @@ impl Outside for Machine {
             files,
             wait: Suspend(console::Ready(process)),
         })
+    }
+
+    /// Its part of the machine's, but no more than it may have of memory otherwise.
+    fn files_bytes_max(&self, program: &ProgramPlan) -> u64 {
+        match program.directories.is_empty() {
+            true => 0,
+            false => self.files_bytes_max.min(program.memory_bytes_max.max(FILES_BYTES_MIN)),
+        }
     }
 
     fn sleep(&mut self, system: &System, deadline_ns: u64, _alone: Option<Wait>) -> u64 {
