@@ -6,6 +6,7 @@ mod broken;
 mod clients;
 mod crowd;
 mod grants;
+mod huge;
 mod image;
 mod interruption;
 mod limits;
@@ -20,6 +21,7 @@ use crate::runner::Scenario;
 pub fn all() -> Vec<Scenario> {
     [
         real::SCENARIOS,
+        huge::SCENARIOS,
         steps::SCENARIOS,
         broken::SCENARIOS,
         bounds::SCENARIOS,

@@ -55,6 +55,10 @@ fn start(system: &'static System, boot: &'static BootInfo) -> Result<u8, Report>
 fn prepare(system: &'static System, boot: &'static BootInfo, bundle: &Bundle<'_>) -> Result<(), String> {
     clock::start(boot, bundle.start.as_ref().map(|start| start.epoch_ns));
     let wire = wire(system, boot)?;
+    if boot.parent != Handle::NONE {
+        // The kernel's log is not its root's to read.
+        entry::TELL_LAST_WORDS.call_once(|| console::log_last_words);
+    }
     let (talk, terminals) = match (bundle.plan.console, &wire) {
         (Mode::Framed(terminals), Some(_)) => (Talk::Frames, terminals),
         (Mode::Framed(_), None) => return Err(String::from("it has no virtio console")),
