@@ -52,6 +52,8 @@ pub(crate) struct Control {
     host_bytes: AtomicU64,
     /// How much that may be.
     host_bytes_max: u64,
+    /// What is allocated now is not for it.
+    uncharged: AtomicBool,
     /// Its linear memories and tables, in bytes.
     memory_bytes: AtomicU64,
     /// How long its tables are together.
@@ -81,6 +83,7 @@ impl Control {
             over: AtomicBool::new(false),
             host_bytes: AtomicU64::new(0),
             host_bytes_max: limits.host_bytes_max,
+            uncharged: AtomicBool::new(false),
             memory_bytes: AtomicU64::new(0),
             table_elements: AtomicU64::new(0),
             descriptors: AtomicU64::new(0),
@@ -156,6 +159,9 @@ impl Control {
     /// Charges it for an allocation, if it may have it. What goes beyond its allowance by little is granted, since not everybody can be told no,
     /// and then it ends.
     fn charge(&self, bytes: usize) -> bool {
+        if self.uncharged.load(Relaxed) {
+            return true;
+        }
         let total = self.host_bytes().saturating_add_unsigned(bytes as u64);
         let tables = self.table_bytes().saturating_mul(GROWING_TABLES);
         let beyond = total.saturating_sub_unsigned(self.host_bytes_max.saturating_add(tables));
@@ -340,8 +346,26 @@ pub(crate) fn charge(bytes: usize) -> bool {
 
 /// Gives credit for what is no longer allocated.
 pub(crate) fn credit(bytes: usize) {
-    let account = get().map_or(&LOADING.bytes, |current| &current.host_bytes);
+    let account = match get() {
+        Some(current) if current.uncharged.load(Relaxed) => return,
+        Some(current) => &current.host_bytes,
+        None => &LOADING.bytes,
+    };
     account.store(account.load(Relaxed).wrapping_sub(bytes as u64), Relaxed);
+}
+
+/// Does something that allocates for all, or for a process that must be able to end: little, and not charged to the process that runs.
+pub fn uncharged<T>(operation: impl FnOnce() -> T) -> T {
+    let Some(current) = get() else { return operation() };
+    let before = current.uncharged.swap(true, Relaxed);
+    let answer = operation();
+    current.uncharged.store(before, Relaxed);
+    answer
+}
+
+/// Whether what is allocated now is charged to a process.
+pub(crate) fn is_charged() -> bool {
+    get().is_some_and(|current| !current.uncharged.load(Relaxed))
 }
 
 /// What is loaded while no process runs.

@@ -28,6 +28,8 @@ const STEP_BYTES_MAX: u64 = 4 << 20;
 
 /// What asks for so little cannot be told no, as a rule; what asks for more can: the engine for its instances and tables, files in memory.
 pub(crate) const SMALL_BYTES: usize = 16 << 10;
+/// And what is not for a process: what the wire has no room for, lists of processes.
+const UNCHARGED_BYTES_MAX: usize = 160 << 10;
 /// How far a process can go beyond its allowance by small allocations before it ends: more than any function of ours needs.
 pub(crate) const BEYOND_BYTES_MAX: i64 = 256 << 10;
 /// What is kept for small allocations when the heap cannot be extended any more.
@@ -283,7 +285,8 @@ impl OomHandler for Extend {
 impl Extend {
     /// There is no more memory for the heap: who asks for little gets it from the reserve, and if it is a process, it ends.
     fn spend_reserve(talc: &mut Talc<Self>, layout: Layout) -> Result<(), ()> {
-        if layout.size() > SMALL_BYTES {
+        let bytes_max = if current::is_charged() { SMALL_BYTES } else { UNCHARGED_BYTES_MAX };
+        if layout.size() > bytes_max {
             return Err(());
         }
         let Reserve(block) = talc.oom_handler.reserve.take().ok_or(())?;

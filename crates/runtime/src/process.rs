@@ -340,7 +340,10 @@ fn ending(program: &Program, result: wasmtime::Result<()>) -> Ending {
             yield_turn();
         }
     };
-    let frames = if addresses.is_empty() { Vec::new() } else { program.call_frames(&addresses, pause) };
+    let frames = match addresses.is_empty() {
+        true => Vec::new(),
+        false => current::uncharged(|| program.call_frames(&addresses, pause)),
+    };
     // Of the addresses that were looked up, those of trampolines are no frames.
     let depth = depth.saturating_sub((addresses.len() - frames.len()) as u32);
     let backtrace = Backtrace { frames, depth };

@@ -1,6 +1,6 @@
 //! Compiled programs, loaded in place.
 
-use crate::System;
+use crate::{System, current};
 use abi::{Protection, Span};
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -94,6 +94,13 @@ impl CodePages {
 /// How many functions are looked at before others may have the virtual CPU.
 const FUNCTIONS_AT_A_TIME: usize = 1024;
 
+/// The most of a name that is kept, in bytes.
+const NAME_BYTES_MAX: usize = 240;
+
+fn cut(name: &str) -> String {
+    String::from(&name[..name.floor_char_boundary(NAME_BYTES_MAX)])
+}
+
 /// A function that was on a stack.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CallFrame {
@@ -145,8 +152,10 @@ impl Program {
     pub fn functions(&self) -> Span {
         *self.functions.call_once(|| {
             let ends = |function: wasmtime::ModuleFunction| (function.offset, function.offset + function.len);
-            let all = self.module.functions().map(ends);
-            let (start, end) = all.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1))).unwrap_or_default();
+            let (start, end) = current::uncharged(|| {
+                let all = self.module.functions().map(ends);
+                all.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1))).unwrap_or_default()
+            });
             Span::new(self.text.base + start as u64, (end - start) as u64)
         })
     }
@@ -173,7 +182,7 @@ impl Program {
             let range = function.offset..function.offset + function.len;
             for (frame, offset) in frames.iter_mut().zip(&offsets) {
                 if let Some(offset) = offset.filter(|offset| range.contains(offset)) {
-                    let (index, name) = (function.index.as_u32(), function.name.clone());
+                    let (index, name) = (function.index.as_u32(), function.name.as_deref().map(cut));
                     let offset = (offset - function.offset) as u32;
                     *frame = Some(CallFrame { function: index, offset, name });
                 }

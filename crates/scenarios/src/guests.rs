@@ -18,6 +18,7 @@ guests![
     "files",
     "four-gib",
     "grow",
+    "grows-then-opens",
     "limits",
     "opens",
     "random",

@@ -16,6 +16,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario { name: "limit-stack", on: On::Both, run: stack },
     Scenario { name: "limit-log-rate", on: On::All, run: log_rate },
     Scenario { name: "limits-of-one-are-nothing-to-others", on: On::All, run: nothing_to_others },
+    Scenario { name: "limits-of-a-whole-domain", on: On::All, run: of_a_whole_domain },
     Scenario { name: "crash-of-a-run", on: On::Both, run: crash_of_a_run },
     Scenario { name: "crash-reports", on: On::All, run: crash_reports },
 ];
@@ -185,6 +186,43 @@ fn nothing_to_others(context: &Context) -> Verdict {
     Ok(())
 }
 
+/// Two that take all memory of their domain, and files, descriptors and whatever else they get; a third does not notice, and when they have
+/// been killed the domain has no more than what it keeps for the next.
+fn of_a_whole_domain(context: &Context) -> Verdict {
+    fs::create_dir(context.folder().join("granted"))?;
+    for guest in ["ready-spin", "grows-then-opens"] {
+        context.file(&format!("{guest}.wat"), guests::text(guest)?)?;
+    }
+    let greedy = "file = \"grows-then-opens.wat\"\nrestart = \"always\"\ndirectories = [{ path = \"granted\", name = \"/granted\" }]";
+    let text = format!(
+        "[domains.crowd]\nmemory = \"48MiB\"\n\
+         [[domains.crowd.programs]]\nname = \"calm\"\nfile = \"ready-spin.wat\"\nmemory = \"1MiB\"\n\
+         [[domains.crowd.programs]]\nname = \"greedy\"\nmemory = \"18MiB\"\n{greedy}\n\
+         [[domains.crowd.programs]]\nname = \"hog\"\nmemory = \"29MiB\"\n{greedy}\n"
+    );
+    let mut up = Up::start_manifest(context, context.file("crowd.toml", text)?, "crowd")?;
+    until(&mut up, "calm", "started")?;
+    up.until_written("crowd/calm")?;
+    for (program, rounds) in [("greedy", 2), ("hog", 2)] {
+        for _ in 0..rounds {
+            let status = until(&mut up, program, "ended")?["status"].as_u64();
+            check([7, 125, 137].map(Some).contains(&status), || format!("{program} ended with {status:?}"))?;
+        }
+    }
+    for program in ["greedy", "hog"] {
+        let which = Selector::Named(format!("crowd/{program}"));
+        up.ask(&Request::Kill { which, how: control::How::Gracefully })?;
+    }
+    let (domain, _) = list(&up)?;
+    let calm = &domain.programs[0];
+    check_eq("the calm one", (calm.state, calm.restarts), (State::Running, 0))?;
+    check(calm.usage.host_bytes < 64 << 10, || format!("{} bytes are held for it", calm.usage.host_bytes))?;
+    let used = domain.usage.memory.used_bytes;
+    check(used < 24 << 20, || format!("the domain still uses {used} bytes"))?;
+    up.end(Signal::INT)?.exits(130)?.ends_well()?;
+    Ok(())
+}
+
 /// Of a program that ends itself nothing more is said; of others, where they were and what they had used.
 fn crash_of_a_run(context: &Context) -> Verdict {
     let output = context.guest("traps")?.arguments(["d"]).options(["--memory", "1MiB"]).run()?;
@@ -251,10 +289,7 @@ fn crash_reports(context: &Context) -> Verdict {
     }
     // Who has not failed has no report.
     check_eq("reports on the calm one", crashes(context, "calm")?.len(), 0)?;
-    let which = Selector::Named("crowd/calm".into());
-    up.ask(&Request::Kill { which, how: control::How::Gracefully })?;
-    check_eq("reports on a killed one", crashes(context, "calm")?.len(), 0)?;
-    up.finish()?.exits(1)?.ends_well()?;
+    up.end(Signal::INT)?.exits(130)?.ends_well()?;
     Ok(())
 }
 

@@ -18,7 +18,7 @@ use bundle::services::Readiness;
 use link::{Frame, FromHost, GuestDecoder, Process, Usage, split_body};
 use process::Streams;
 use rate::Rate;
-use runtime::{ProcessId, System};
+use runtime::{ProcessId, System, current};
 use spin::Mutex;
 use wasi::Errno;
 use wasi::provider::{Input, Output, OutputStream, Stream, StreamSet, Terminal};
@@ -44,9 +44,9 @@ const CONTROL_C: u8 = 3;
 /// The one console. It is free whenever a process can be preempted.
 static CONSOLE: Mutex<Option<Console>> = Mutex::new(None);
 
-/// Does something with the console, if there is one.
+/// Does something with the console, if there is one. What it holds is bounded, and for all.
 pub fn with<T>(operation: impl FnOnce(&mut Console) -> T) -> Option<T> {
-    CONSOLE.try_lock().and_then(|mut console| console.as_mut().map(operation))
+    current::uncharged(|| CONSOLE.try_lock().and_then(|mut console| console.as_mut().map(operation)))
 }
 
 /// What the root wants.
