@@ -18,9 +18,7 @@ pub fn bundle(arguments: &[&str], program: &Path, helper: &Path, runtime: &Path)
         arguments: arguments.iter().map(|word| word.as_bytes().to_vec()).collect(),
         environment: Vec::new(),
         memory_bytes_max: MEMORY_BYTES_MAX,
-        timeout_ns: None,
-        cpu_ns_max: None,
-        directories: Vec::new(),
+        ..ProgramPlan::default()
     };
     let plan = Plan::of_one(measured, Console::Raw, Some(Seed([1; 32])));
     let parts = [

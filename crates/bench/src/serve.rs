@@ -32,16 +32,14 @@ pub fn serve(
         arguments: words.iter().map(|word| word.as_bytes().to_vec()).collect(),
         environment: Vec::new(),
         memory_bytes_max: MEMORY_BYTES_MAX,
-        timeout_ns: None,
-        cpu_ns_max: None,
-        directories: Vec::new(),
+        ..ProgramPlan::default()
     };
     let plan = Plan::of_one(measured, Console::Host, None);
     let entropy = Generator::new(Some(&seed()?), &[])?;
     let host = linux_host(Reader::default(), LinuxFiles::new(Vec::new()), entropy);
     let (artifacts, trap_helper) = (vec![File::open(program)?], File::open(helper)?);
     let (runtime, host) = (Runtime::open(runtime)?, Box::new(host));
-    Ok(launch(Launch { runtime, plan, artifacts, trap_helper, host, wire: None, cell: None })?)
+    Ok(launch(Launch { runtime, plan, artifacts, trap_helper, host, wire: None, cell: None })?.status)
 }
 
 /// Reads the measurement's lines.

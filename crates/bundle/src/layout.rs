@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 /// "SELKBNDL", little-endian.
 const MAGIC: u64 = u64::from_le_bytes(*b"SELKBNDL");
 /// Goes up with every change of the layout or of [`Plan`].
-const VERSION: u64 = 3;
+const VERSION: u64 = 4;
 /// Table header: magic, version, number of entries.
 const TABLE_HEADER_WORDS: usize = 3;
 /// Kind, offset, length.
@@ -281,6 +281,10 @@ mod tests {
             memory_bytes_max: 256 << 20,
             timeout_ns: Some(1),
             cpu_ns_max: Some(2),
+            table_elements_max: Some(3),
+            stack_bytes: ProgramPlan::STACK_BYTES,
+            descriptors_max: ProgramPlan::DESCRIPTORS,
+            log_bytes_per_s: Some(4),
             directories: vec![Directory {
                 guest: String::from("docs"),
                 access: Access::ReadOnly,

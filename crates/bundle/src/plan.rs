@@ -15,6 +15,37 @@ pub struct Plan {
     pub seed: Option<Seed>,
 }
 
+impl ProgramPlan {
+    /// Of stack, if nobody says otherwise, in bytes: the engine's ordinary size.
+    pub const STACK_BYTES: u64 = 512 << 10;
+    /// The least and the most stack that it can be given: whole pages of these.
+    pub const STACK_RANGE_BYTES: core::ops::RangeInclusive<u64> = 16 << 10..=64 << 20;
+    /// Open descriptors, if nobody says otherwise.
+    pub const DESCRIPTORS: u32 = 1024;
+    /// The most that they can be.
+    pub const DESCRIPTORS_MAX: u32 = 65_536;
+}
+
+impl Default for ProgramPlan {
+    /// A program without a name, arguments, memory or directories, and otherwise what everybody may use.
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            artifact: 0,
+            arguments: Vec::new(),
+            environment: Vec::new(),
+            memory_bytes_max: 0,
+            timeout_ns: None,
+            cpu_ns_max: None,
+            table_elements_max: None,
+            stack_bytes: Self::STACK_BYTES,
+            descriptors_max: Self::DESCRIPTORS,
+            log_bytes_per_s: None,
+            directories: Vec::new(),
+        }
+    }
+}
+
 impl Plan {
     /// To run this program alone, at once. Its artifact is the bundle's first.
     pub fn of_one(program: ProgramPlan, console: Console, seed: Option<Seed>) -> Self {
@@ -39,6 +70,14 @@ pub struct ProgramPlan {
     pub timeout_ns: Option<u64>,
     /// How much CPU time it may use; `None`: as much as it gets.
     pub cpu_ns_max: Option<u64>,
+    /// How long its tables may be together, in elements; `None`: as its memory allows.
+    pub table_elements_max: Option<u64>,
+    /// The most stack that its WebAssembly code may use, in bytes, whole pages.
+    pub stack_bytes: u64,
+    /// The most open descriptors, those of its streams and directories among them.
+    pub descriptors_max: u32,
+    /// How much it may write to its output streams in a second, in bytes; `None`: as much as is taken.
+    pub log_bytes_per_s: Option<u64>,
     /// The directories that it is given, in the order of their descriptors (3 and up).
     pub directories: Vec<Directory>,
 }

@@ -18,11 +18,13 @@ pub struct Services {
     pub wire_write: extern "C" fn(parts: &[RawBytes; 2]) -> i64,
     /// See [`Services::wait_for_wire`].
     pub wire_wait: extern "C" fn(wanted: Readiness, deadline_ns: u64) -> Readiness,
+    /// See [`Services::tell_crash`].
+    pub crash: extern "C" fn(report: RawBytes),
 }
 
 impl Services {
     /// Goes up with every change of what is exchanged. Both sides must agree exactly.
-    pub const VERSION: u64 = 2;
+    pub const VERSION: u64 = 3;
 
     /// Takes bytes off the wire to the root: how many, perhaps none now.
     pub fn read_wire(&self, into: &mut [u8]) -> Result<usize, WireGone> {
@@ -32,6 +34,11 @@ impl Services {
     /// Puts the parts on the wire, one after the other: how many bytes of them, perhaps none now.
     pub fn write_wire(&self, parts: [&[u8]; 2]) -> Result<usize, WireGone> {
         usize::try_from((self.wire_write)(&parts.map(RawBytes::from))).map_err(|_| WireGone)
+    }
+
+    /// Tells how the process that ran alone has failed: the payload of a `Crash` frame of the `link` crate.
+    pub fn tell_crash(&self, report: &[u8]) {
+        (self.crash)(report.into());
     }
 
     /// Sleeps until the wire is ready for something of what is `wanted`, and answers for what: nothing if an event or the deadline, on

@@ -6,9 +6,10 @@ use crate::exit;
 use crate::grants::Grant;
 use crate::up::Report;
 use crate::vm::KernelLog;
+use bundle::ProgramPlan;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use manifest::units::{ByteCount, parse_duration};
+use manifest::units::{ByteCount, parse_duration, parse_stack};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -77,6 +78,9 @@ pub enum Command {
     /// Show what programs of a system have written
     #[command(after_help = client::LOG_EXAMPLES)]
     Log(client::LogArguments),
+    /// Show how programs of a system failed last: where, at which limits, after which words
+    #[command(after_help = client::CRASH_EXAMPLES)]
+    Crash(client::CrashArguments),
     /// Show what the kernel of a system's machine does: switches, requests, interrupts
     #[command(after_help = client::TRACE_EXAMPLES)]
     Trace(client::TraceArguments),
@@ -123,6 +127,19 @@ pub struct ProgramArguments {
     /// End the program when it has used this much CPU time: time in which it waits does not count
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub cpu_time: Option<Duration>,
+
+    /// How much stack the program's calls may use, from 16KiB to 64MiB
+    #[arg(long, value_name = "SIZE", value_parser = parse_stack, default_value = "512KiB")]
+    pub stack: ByteCount,
+
+    /// How many elements the program's tables may have together [default: what fits into its memory]
+    #[arg(long, value_name = "COUNT")]
+    pub table_elements: Option<u64>,
+
+    /// How many files, directories and streams the program may have open at a time
+    #[arg(long, value_name = "COUNT", default_value_t = ProgramPlan::DESCRIPTORS,
+        value_parser = clap::value_parser!(u32).range(3..=i64::from(ProgramPlan::DESCRIPTORS_MAX)))]
+    pub descriptors: u32,
 
     /// Tell the program another name for itself than its file's
     #[arg(long, value_name = "NAME")]

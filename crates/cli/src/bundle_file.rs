@@ -124,9 +124,7 @@ mod tests {
             arguments: Vec::new(),
             environment: Vec::new(),
             memory_bytes_max: 1,
-            timeout_ns: None,
-            cpu_ns_max: None,
-            directories: Vec::new(),
+            ..ProgramPlan::default()
         };
         let plan = Plan::of_one(program_plan, Console::Framed(Terminals::all(Terminal::No)), None);
         let mut program = tempfile::tempfile().unwrap();

@@ -8,6 +8,7 @@ mod bundle_file;
 mod catalogue;
 mod client;
 mod compiled;
+mod crash;
 mod environment;
 mod executable;
 mod exit;
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
         Command::Ps(arguments) => client::ps(&arguments).map(|()| 0),
         Command::Top(arguments) => client::top(&arguments).map(|()| 0),
         Command::Log(arguments) => client::log(&arguments).map(|()| 0),
+        Command::Crash(arguments) => client::crash(&arguments).map(|()| 0),
         Command::Trace(arguments) => client::trace(&arguments).map(|()| 0),
         Command::Kill(arguments) => client::kill(&arguments).map(|()| 0),
         Command::Programs(arguments) => lists::programs(&arguments).map(|()| 0),

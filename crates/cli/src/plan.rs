@@ -29,6 +29,10 @@ pub fn plan(
         memory_bytes_max: arguments.memory.0,
         timeout_ns: arguments.timeout.map(nanoseconds),
         cpu_ns_max: arguments.cpu_time.map(nanoseconds),
+        table_elements_max: arguments.table_elements,
+        stack_bytes: arguments.stack.0,
+        descriptors_max: arguments.descriptors,
+        log_bytes_per_s: None,
         directories: directories.map(|(grant, source)| directory(grant, source)).collect(),
     };
     Ok(Plan::of_one(program, console, seed))

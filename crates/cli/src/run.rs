@@ -3,6 +3,7 @@
 use crate::arguments::{Cpu, RunArguments};
 use crate::catalogue;
 use crate::compiled;
+use crate::crash;
 use crate::failure::Failure;
 use crate::grants::{self, Grant};
 use crate::machine_bundle;
@@ -16,7 +17,8 @@ use hosted::files::LinuxFiles;
 use hosted::host::linux_host;
 use hosted::streams::LinuxStreams;
 use hosted::{Launch, Runtime};
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
+use supervisor::read_crash;
 use wasi::entropy::Generator;
 
 /// Runs the program and answers with the status to exit with.
@@ -41,7 +43,7 @@ fn run_hosted(arguments: &RunArguments, verbosity: Verbosity) -> Result<u8, Fail
     let compiled = compiled::compile(&program.program, &path, arguments.cpu, verbosity)?;
     let cell = Some(Cell::new(&directories)?);
     missing().iter().for_each(|missing| verbosity.step(|| missing.to_string()));
-    let status = hosted::launch(Launch {
+    let ended = hosted::launch(Launch {
         runtime,
         plan,
         artifacts: vec![compiled.program],
@@ -50,7 +52,11 @@ fn run_hosted(arguments: &RunArguments, verbosity: Verbosity) -> Result<u8, Fail
         wire: None,
         cell,
     })?;
-    Ok(status)
+    if let Some(crash) = ended.crash.and_then(|payload| read_crash(&payload).ok()) {
+        // Where standard error is closed there is nobody to tell.
+        let _ = io::stderr().write_all(crash::details(&crash).as_bytes());
+    }
+    Ok(ended.status)
 }
 
 fn run_in_machine(arguments: &RunArguments, verbosity: Verbosity) -> Result<u8, Failure> {

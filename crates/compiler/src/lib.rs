@@ -7,6 +7,7 @@
 mod cpu;
 mod diagnosis;
 mod interface;
+mod names;
 
 pub use cpu::{Cpu, CpuError};
 pub use diagnosis::CompileError;
@@ -78,7 +79,7 @@ impl Compiler {
 
     /// Compiles `program`: a binary module, or one in the text format. Its digest is that of the bytes given.
     pub fn compile(&self, program: &[u8]) -> Result<Compiled, CompileError> {
-        let module = binary(program)?;
+        let module = names::without_long_names(binary(program)?);
         let payload = self
             .threads
             .install(|| self.engine.precompile_module(&module))

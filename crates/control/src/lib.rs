@@ -1,7 +1,8 @@
 //! What is said between a running system and those who look into it: `selkis ps`, `top`, `log`, `trace` and `kill`.
 //!
 //! Both sides begin with [`GREETING`], which holds the version; then the client sends [`Request`]s and the system answers each with
-//! [`Reply`]s, in order: one, or for a log several until [`Reply::LogEnd`], for a trace until [`Reply::TraceEnd`]. All in frames ([`encode`], [`Decoder`]):
+//! [`Reply`]s, in order: one, or for a log several until [`Reply::LogEnd`], for a trace until [`Reply::TraceEnd`],
+//! for crashes until [`Reply::CrashEnd`]. All in frames ([`encode`], [`Decoder`]):
 //! ```text
 //! u32, little-endian: bytes that follow     postcard: one message
 //! ```
@@ -13,6 +14,7 @@
 
 extern crate alloc;
 
+mod crash;
 mod frame;
 mod message;
 mod metrics;
@@ -20,6 +22,7 @@ mod names;
 mod status;
 mod trace;
 
+pub use crash::{Crash, CrashFrame, CrashLimits, CrashReport, Measure};
 pub use frame::{
     Decoder, FrameError, GREETING, Message, REPLY_BYTES_MAX, REQUEST_BYTES_MAX, VERSION, encode,
 };

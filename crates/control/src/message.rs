@@ -1,5 +1,6 @@
 //! Requests and replies.
 
+use crate::crash::CrashReport;
 use crate::status::System;
 use crate::trace::TracePiece;
 use alloc::string::String;
@@ -36,6 +37,11 @@ pub enum Request {
     /// What happens on the CPUs from now on; answered by [`Reply::Trace`]s. Who wants no more closes the connection: the machine notes
     /// nothing down while nobody asks.
     Trace,
+    /// How programs failed last; answered by a [`Reply::Crash`] for each that has, and a [`Reply::CrashEnd`].
+    Crashes {
+        /// Whose.
+        which: Selector,
+    },
 }
 
 /// Which programs are meant.
@@ -93,6 +99,10 @@ pub enum Reply {
     Trace(TracePiece),
     /// To [`Request::Trace`]: every program has ended for good.
     TraceEnd,
+    /// To [`Request::Crashes`]: a program that has failed. More may follow.
+    Crash(CrashReport),
+    /// To [`Request::Crashes`]: there are no more.
+    CrashEnd,
     /// To any: it cannot be done.
     Refused(Refusal),
 }

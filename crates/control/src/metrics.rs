@@ -141,6 +141,12 @@ const PROGRAM: &[Family<Program>] = &[
         value: |program| Some(Value::Count(program.usage.memory.peak_bytes)),
     },
     Family {
+        name: "selkis_program_host_memory_bytes",
+        kind: Kind::Gauge,
+        help: "Memory of the library OS that serves the program.",
+        value: |program| Some(Value::Count(program.usage.host_bytes)),
+    },
+    Family {
         name: "selkis_program_cpu_seconds_total",
         kind: Kind::Counter,
         help: "CPU time of the program.",

@@ -135,6 +135,8 @@ pub struct Program {
 pub struct ProcessUsage {
     /// Its linear memories, now and at most.
     pub memory: Memory,
+    /// Memory of the library OS that serves it, now, in bytes.
+    pub host_bytes: u64,
     /// CPU time.
     pub cpu_ns: u64,
     /// How often the library OS went over to it.

@@ -11,6 +11,7 @@ fn system() -> System {
         ended_ns: Some(2),
         restarts: 4,
         usage: ProcessUsage {
+            host_bytes: 4096,
             memory: Memory { used_bytes: 512, peak_bytes: 1024 },
             cpu_ns: 250_000_000,
             switches: 6,
@@ -51,6 +52,7 @@ fn samples_are_labelled_and_in_base_units() {
         r#"selkis_domain_faults_total{domain="a\"\\\nb"} 9"#,
         r#"selkis_program_memory_bytes{domain="a\"\\\nb",program="web/0"} 512"#,
         r#"selkis_program_memory_peak_bytes{domain="a\"\\\nb",program="web/0"} 1024"#,
+        r#"selkis_program_host_memory_bytes{domain="a\"\\\nb",program="web/0"} 4096"#,
         r#"selkis_program_cpu_seconds_total{domain="a\"\\\nb",program="web/0"} 0.250000000"#,
         r#"selkis_program_switches_total{domain="a\"\\\nb",program="web/0"} 6"#,
         r#"selkis_program_restarts_total{domain="a\"\\\nb",program="web/0"} 4"#,

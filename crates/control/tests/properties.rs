@@ -65,10 +65,8 @@ fn program() -> impl Strategy<Value = Program> {
         lines_dropped,
     });
     let times = any::<(Option<u64>, Option<u64>, u64)>();
-    let usage = any::<[u64; 4]>().prop_map(|[used_bytes, peak_bytes, cpu_ns, switches]| ProcessUsage {
-        memory: Memory { used_bytes, peak_bytes },
-        cpu_ns,
-        switches,
+    let usage = any::<[u64; 5]>().prop_map(|[used_bytes, peak_bytes, host_bytes, cpu_ns, switches]| {
+        ProcessUsage { memory: Memory { used_bytes, peak_bytes }, host_bytes, cpu_ns, switches }
     });
     (text(), state(), prop::option::of(end()), times, usage, log).prop_map(
         |(name, state, last_end, (started_ns, ended_ns, restarts), usage, log)| Program {
@@ -177,6 +175,38 @@ fn trace_piece() -> impl Strategy<Value = TracePiece> {
         .prop_map(|(records, lost)| TracePiece { records, lost })
 }
 
+fn crash() -> impl Strategy<Value = Crash> {
+    let measure = any::<(u64, Option<u64>)>().prop_map(|(used, max)| Measure { used, max });
+    let limits = prop::collection::vec(measure, 8).prop_map(|measures| CrashLimits {
+        memory_bytes: measures[0],
+        host_bytes: measures[1],
+        table_elements: measures[2],
+        cpu_ns: measures[3],
+        time_ns: measures[4],
+        stack_bytes: measures[5],
+        descriptors: measures[6],
+        log_bytes: measures[7],
+    });
+    let frame = (any::<(u32, u32)>(), prop::option::of(text()));
+    let frame = frame.prop_map(|((function, offset), name)| CrashFrame { function, offset, name });
+    (text(), prop::collection::vec(frame, 0..4), any::<u32>(), limits)
+        .prop_map(|(reason, backtrace, depth, limits)| Crash { reason, backtrace, depth, limits })
+}
+
+fn crash_report() -> impl Strategy<Value = CrashReport> {
+    let line = (any::<u64>(), prop::collection::vec(any::<u8>(), 0..9));
+    let line =
+        line.prop_map(|(at_ns, bytes)| Line { at_ns, stream: Stream::Error, bytes, end: LineEnd::Cut });
+    let lines = prop::collection::vec(line, 0..3);
+    (names(), any::<(u64, u64)>(), end(), prop::option::of(crash()), text(), lines).prop_filter_map(
+        "it has a name",
+        |(names, (at_ns, restarts), end, crash, domain_words, last_lines)| {
+            let program = names.into_iter().next()?;
+            Some(CrashReport { program, at_ns, restarts, end, crash, domain_words, last_lines })
+        },
+    )
+}
+
 fn reply() -> impl Strategy<Value = Reply> {
     let piece = (name(), any::<u64>(), prop::collection::vec(line(), 0..6))
         .prop_map(|(program, lines_dropped, lines)| LogPiece { program, lines_dropped, lines });
@@ -185,7 +215,8 @@ fn reply() -> impl Strategy<Value = Reply> {
         piece.prop_map(Reply::Log),
         select(vec![LogEnd::Newest, LogEnd::Ended]).prop_map(Reply::LogEnd),
         names().prop_map(Reply::Killed),
-        select(vec![Reply::ShutDown, Reply::TraceEnd]),
+        select(vec![Reply::ShutDown, Reply::TraceEnd, Reply::CrashEnd]),
+        crash_report().prop_map(Reply::Crash),
         trace_piece().prop_map(Reply::Trace),
         refusal().prop_map(Reply::Refused),
     ]
@@ -354,7 +385,7 @@ fn another_version_is_told_from_another_protocol() {
 /// A change here is a change of the protocol: count the version up.
 #[test]
 fn the_layout_is_the_documented_one() {
-    assert_eq!(GREETING, *b"\x08\0\0\0SLKC\x02\0\0\0");
+    assert_eq!(GREETING, *b"\x08\0\0\0SLKC\x03\0\0\0");
     let kill = Request::Kill { which: Selector::Named("a/b".into()), how: How::AtOnce };
     assert_eq!(encode(&kill), Ok(b"\x07\0\0\0\x02\x01\x03a/b\x01".to_vec()));
     let piece = LogPiece {

@@ -92,12 +92,27 @@ impl std::fmt::Display for LaunchError {
 
 impl std::error::Error for LaunchError {}
 
+/// How a launch has ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// The exit status.
+    pub status: u8,
+    /// If a program that ran alone has failed: the payload of a `Crash` frame of the `link` crate.
+    pub crash: Option<Vec<u8>>,
+}
+
 /// Who answers the library OS's services; there is one at a time.
 static HOST: Mutex<Option<Box<dyn Host + Send>>> = Mutex::new(None);
 
-/// Runs the plan to its end, on the calling thread, and answers with the exit status. Whatever there is to say
-/// to a person was said on standard error.
-pub fn launch(launch: Launch) -> Result<u8, LaunchError> {
+/// What it said of a program that failed.
+static CRASH: Mutex<Option<Vec<u8>>> = Mutex::new(None);
+
+/// The most that is kept of that: as much as a frame holds.
+const CRASH_BYTES_MAX: usize = 64 << 10;
+
+/// Runs the plan to its end, on the calling thread. What there is to say to a person was said on standard error, but for where a program
+/// failed.
+pub fn launch(launch: Launch) -> Result<Ended, LaunchError> {
     {
         let mut host = HOST.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if host.is_some() {
@@ -110,7 +125,8 @@ pub fn launch(launch: Launch) -> Result<u8, LaunchError> {
         Err(error) => Err(LaunchError::Linux("set the wire to the root up", error)),
     };
     HOST.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
-    status
+    let crash = CRASH.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+    Ok(Ended { status: status?, crash })
 }
 
 fn run(
@@ -137,6 +153,7 @@ fn run(
         wire_read: wire::read,
         wire_write: wire::write,
         wire_wait: wire::wait,
+        crash: keep_crash,
     };
     let boot = BootInfo {
         magic: BootInfo::MAGIC,
@@ -327,6 +344,13 @@ extern "C" fn serve(raw: &RawExchange) -> usize {
     wasi::remote::serve(host, exchange)
 }
 
+extern "C" fn keep_crash(report: RawBytes) {
+    // SAFETY: the library OS borrowed the bytes for the length of the call.
+    let report = unsafe { bytes(report) };
+    let kept = report[..report.len().min(CRASH_BYTES_MAX)].to_vec();
+    *CRASH.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(kept);
+}
+
 /// # Safety
 /// The bytes can be read, and do not change, for as long as the answer is used.
 pub(crate) unsafe fn bytes<'a>(raw: RawBytes) -> &'a [u8] {
@@ -412,9 +436,7 @@ mod tests {
             arguments: Vec::new(),
             environment: Vec::new(),
             memory_bytes_max: 0,
-            timeout_ns: None,
-            cpu_ns_max: None,
-            directories: Vec::new(),
+            ..bundle::ProgramPlan::default()
         };
         let result = launch(Launch {
             runtime: Runtime::open(&runtime).unwrap(),

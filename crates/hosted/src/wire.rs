@@ -127,9 +127,12 @@ mod tests {
         0
     }
 
+    extern "C" fn nobody_hears(_: RawBytes) {}
+
     fn services() -> Services {
         let version = Services::VERSION;
-        Services { version, call: nothing, wire_read: read, wire_write: write, wire_wait: wait }
+        let crash = nobody_hears;
+        Services { version, call: nothing, wire_read: read, wire_write: write, wire_wait: wait, crash }
     }
 
     #[test]

@@ -1,5 +1,5 @@
 use crate::frame::{PAYLOAD_HEAD_BYTES_MAX, Sender};
-use crate::{Cause, Error, HEADER_BYTES, HELLO_MAGIC, Kind, Process, State, Usage, VERSION};
+use crate::{Cause, CrashHead, Error, HEADER_BYTES, HELLO_MAGIC, Kind, Process, State, Usage, VERSION};
 
 /// What the host hears. Streams come in pieces as they arrive: a piece is never empty, and says nothing about
 /// where a frame began or ended. But no other event is between the pieces of a frame.
@@ -31,6 +31,12 @@ pub enum FromGuest<'a> {
     Usage(Usage),
     /// The process runs.
     Started,
+    /// Some of the body of the `Crash` that follows: when put together, for [`Crash::read`](crate::Crash::read).
+    CrashBody(&'a [u8]),
+    /// The process fails: an `Exit` follows.
+    Crash(CrashHead),
+    /// The process has to wait, for it writes faster than it may.
+    Throttled,
 }
 
 /// What the guest hears. Input comes in pieces, as with [`FromGuest`].
@@ -126,6 +132,7 @@ impl HostDecoder {
             Part::Body(Kind::Stderr, bytes) => FromGuest::Stderr(bytes),
             Part::Body(Kind::Log, bytes) => FromGuest::Log(bytes),
             Part::Body(Kind::Exit, bytes) => FromGuest::ExitMessage(bytes),
+            Part::Body(Kind::Crash, bytes) => FromGuest::CrashBody(bytes),
             Part::End(Kind::Hello, head) => {
                 check_hello(head)?;
                 FromGuest::Hello
@@ -133,6 +140,8 @@ impl HostDecoder {
             Part::End(Kind::StdinCredit, head) => FromGuest::StdinCredit { bytes: number(head) },
             Part::End(Kind::Usage, head) => FromGuest::Usage(usage(head)?),
             Part::End(Kind::Started, _) => FromGuest::Started,
+            Part::End(Kind::Crash, head) => FromGuest::Crash(CrashHead::from_bytes(&head)),
+            Part::End(Kind::Throttled, _) => FromGuest::Throttled,
             Part::End(Kind::Exit, [status, cause, ..]) => {
                 FromGuest::Exit { status, cause: Cause::from_code(cause)? }
             }
@@ -164,7 +173,7 @@ fn number([a, b, c, d, ..]: PayloadHead) -> u32 {
 }
 
 fn usage(head: PayloadHead) -> Result<Usage, Error> {
-    let (words, state) = head.split_at(Usage::BYTES - 1);
+    let (words, state) = head[..Usage::BYTES].split_at(Usage::BYTES - 1);
     let word = |index: usize| words[index * 8..].first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
     let state = match state[0] {
         0 => State::Runnable,
@@ -172,7 +181,7 @@ fn usage(head: PayloadHead) -> Result<Usage, Error> {
         2 => State::Stopping,
         code => return Err(Error::UnknownState(code)),
     };
-    Ok(Usage { memory_bytes: word(0), cpu_ns: word(1), switches: word(2), state })
+    Ok(Usage { memory_bytes: word(0), host_bytes: word(1), cpu_ns: word(2), switches: word(3), state })
 }
 
 /// The guest's end: decodes what a host says. What it says is for who keeps the processes to judge: whether there

@@ -1,5 +1,7 @@
 use crate::frame::PAYLOAD_HEAD_BYTES_MAX;
-use crate::{Cause, Error, HEADER_BYTES, HELLO_MAGIC, Kind, PAYLOAD_BYTES_MAX, Process, Usage, VERSION};
+use crate::{
+    Cause, CrashHead, Error, HEADER_BYTES, HELLO_MAGIC, Kind, PAYLOAD_BYTES_MAX, Process, Usage, VERSION,
+};
 
 /// A frame to send: its [`head`](Frame::head), then its [`body`](Frame::body), with nothing copied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +61,15 @@ pub enum Frame<'a> {
     Usage(Usage),
     /// [`Kind::Started`]
     Started,
+    /// [`Kind::Crash`]
+    Crash {
+        /// The numbers.
+        head: CrashHead,
+        /// A [`CrashBody`](crate::CrashBody)'s bytes.
+        body: &'a [u8],
+    },
+    /// [`Kind::Throttled`]
+    Throttled,
 }
 
 /// Everything of a frame before its body.
@@ -94,6 +105,7 @@ impl<'a> Frame<'a> {
             }
             Self::Start { program } => payload[..4].copy_from_slice(&program.to_le_bytes()),
             Self::Usage(usage) => payload[..Usage::BYTES].copy_from_slice(&usage.to_bytes()),
+            Self::Crash { head, .. } => payload[..CrashHead::BYTES].copy_from_slice(&head.to_bytes()),
             Self::Exit { status, cause, .. } => payload[..2].copy_from_slice(&[status, cause as u8]),
             _ => {}
         }
@@ -104,6 +116,7 @@ impl<'a> Frame<'a> {
     pub fn body(&self) -> &'a [u8] {
         match *self {
             Self::StdinData(bytes) | Self::Stdout(bytes) | Self::Stderr(bytes) => bytes,
+            Self::Crash { body, .. } => body,
             Self::Exit { message, .. } => message.as_bytes(),
             Self::Log(text) => text.as_bytes(),
             Self::StdinEnd
@@ -118,7 +131,8 @@ impl<'a> Frame<'a> {
             | Self::StdoutCredit { .. }
             | Self::StderrCredit { .. }
             | Self::Usage(_)
-            | Self::Started => &[],
+            | Self::Started
+            | Self::Throttled => &[],
         }
     }
 
@@ -142,6 +156,8 @@ impl<'a> Frame<'a> {
             Self::Log(_) => Kind::Log,
             Self::Usage(_) => Kind::Usage,
             Self::Started => Kind::Started,
+            Self::Crash { .. } => Kind::Crash,
+            Self::Throttled => Kind::Throttled,
         }
     }
 }

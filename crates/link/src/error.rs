@@ -40,6 +40,8 @@ pub enum Error {
     UnknownCause(u8),
     /// What a process does is not among [`crate::State`]'s.
     UnknownState(u8),
+    /// What is in a frame of this kind does not fit together.
+    Damaged(Kind),
     /// More bytes of a stream were sent than was granted.
     OverCredit,
 }
@@ -74,6 +76,7 @@ impl fmt::Display for Error {
             ),
             Self::UnknownCause(code) => write!(f, "the program ended for an unknown cause, {code}"),
             Self::UnknownState(code) => write!(f, "a process is in an unknown state, {code}"),
+            Self::Damaged(kind) => write!(f, "a {kind:?} frame on the console link is damaged"),
             Self::OverCredit => {
                 write!(f, "more bytes of a stream came over the console link than were granted")
             }

@@ -1,4 +1,5 @@
-use crate::{Error, PAYLOAD_BYTES_MAX, Process, Usage};
+use crate::crash::{BODY_BYTES_MAX, CrashHead};
+use crate::{EXIT_TEXT_BYTES_MAX, Error, PAYLOAD_BYTES_MAX, Process, Usage};
 
 /// What a frame is: its first byte. Kinds with the top bit set come from the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +41,10 @@ pub enum Kind {
     Usage = 0x87,
     /// The process runs: its instance is being made.
     Started = 0x88,
+    /// What a process that failed has used, and where it was.
+    Crash = 0x89,
+    /// The process writes faster than it may, and has to wait.
+    Throttled = 0x8a,
 }
 
 /// Who sends a frame.
@@ -56,8 +61,8 @@ pub(crate) struct Shape {
     pub body_bytes_max: usize,
 }
 
-/// The longest head of a payload: that of `Usage`.
-pub(crate) const PAYLOAD_HEAD_BYTES_MAX: usize = Usage::BYTES;
+/// The longest head of a payload: that of `Crash`.
+pub(crate) const PAYLOAD_HEAD_BYTES_MAX: usize = CrashHead::BYTES;
 
 impl Kind {
     pub(crate) fn from_code(code: u8, sender: Sender) -> Result<Self, Error> {
@@ -80,6 +85,8 @@ impl Kind {
             (Sender::Guest, 0x86) => Self::Log,
             (Sender::Guest, 0x87) => Self::Usage,
             (Sender::Guest, 0x88) => Self::Started,
+            (Sender::Guest, 0x89) => Self::Crash,
+            (Sender::Guest, 0x8a) => Self::Throttled,
             _ => return Err(Error::UnknownKind(code)),
         })
     }
@@ -92,11 +99,13 @@ impl Kind {
             | Self::StderrClosed
             | Self::Shutdown
             | Self::Measure
-            | Self::Started => (0, 0),
+            | Self::Started
+            | Self::Throttled => (0, 0),
             Self::StdinCredit | Self::StdoutCredit | Self::StderrCredit | Self::Start => (4, 0),
             Self::Hello => (8, 0),
             Self::Usage => (Usage::BYTES, 0),
-            Self::Exit => (2, PAYLOAD_BYTES_MAX - 2),
+            Self::Crash => (CrashHead::BYTES, BODY_BYTES_MAX),
+            Self::Exit => (2, EXIT_TEXT_BYTES_MAX),
             Self::StdinData | Self::Stdout | Self::Stderr | Self::Log => (0, PAYLOAD_BYTES_MAX),
         };
         Shape { head_bytes, body_bytes_max }

@@ -33,8 +33,10 @@
 //! | 0x84 | [`StdinCredit`](Kind::StdinCredit) | guest | how many bytes more the host may send, u32, little-endian |
 //! | 0x85 | [`Exit`](Kind::Exit) | guest | status u8, [`Cause`] u8, then text in UTF-8; the process's last frame |
 //! | 0x86 | [`Log`](Kind::Log) | guest, nobody's | text in UTF-8 |
-//! | 0x87 | [`Usage`](Kind::Usage) | guest | memory in bytes, CPU time in nanoseconds, switches, each u64, little-endian; [`State`] u8 |
+//! | 0x87 | [`Usage`](Kind::Usage) | guest | memory in bytes, the library OS's for it, CPU time in nanoseconds, switches, each u64, little-endian; [`State`] u8 |
 //! | 0x88 | [`Started`](Kind::Started) | guest | nothing; the first frame of a process that was told to `Start`, unless it cannot |
+//! | 0x89 | [`Crash`](Kind::Crash) | guest | [`CrashHead`], then [`CrashBody`]; only before the `Exit` of a process that failed |
+//! | 0x8a | [`Throttled`](Kind::Throttled) | guest | nothing; the process has to wait, for it writes faster than it may. Once at most |
 //!
 //! # Processes
 //! A guest runs what its plan says. Either that is one program, which runs at once as [`Process::FIRST`], and the guest is
@@ -62,6 +64,7 @@
 //! keeps the processes to find.
 #![no_std]
 
+mod crash;
 mod credit;
 mod decode;
 mod encode;
@@ -69,6 +72,7 @@ mod error;
 mod frame;
 mod process;
 
+pub use crash::{CallFrame, Crash, CrashBody, CrashHead, FRAMES_MAX, Limits, Measure};
 pub use credit::{Credit, Input};
 pub use decode::{FromGuest, FromHost, GuestDecoder, HostDecoder};
 pub use encode::{Frame, Head, split_body};
@@ -77,13 +81,16 @@ pub use frame::{Cause, Kind};
 pub use process::{Process, State, Usage};
 
 /// Goes up with every change of the frames. Both ends must agree exactly.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// The most that a process may have sent of an output stream without its reader having taken it, in bytes.
 pub const OUTPUT_BYTES_MAX: u32 = 256 << 10;
 
 /// The longest payload, in bytes.
 pub const PAYLOAD_BYTES_MAX: usize = 64 << 10;
+
+/// The longest text of an `Exit`, in bytes.
+pub const EXIT_TEXT_BYTES_MAX: usize = PAYLOAD_BYTES_MAX - 2;
 
 /// The size of a frame without its payload, in bytes.
 pub const HEADER_BYTES: usize = 8;

@@ -1,8 +1,8 @@
 //! Whatever the split of the stream, the same is decoded; whatever the bytes, nothing panics.
 
 use link::{
-    Cause, Credit, Error, Frame, FromGuest, FromHost, GuestDecoder, HostDecoder, Input, Kind,
-    PAYLOAD_BYTES_MAX, Process, State, Usage, VERSION, split_body,
+    CallFrame, Cause, Crash, CrashBody, CrashHead, Credit, Error, Frame, FromGuest, FromHost, GuestDecoder,
+    HostDecoder, Input, Kind, Limits, Measure, PAYLOAD_BYTES_MAX, Process, State, Usage, VERSION, split_body,
 };
 use proptest::prelude::*;
 
@@ -13,6 +13,7 @@ enum Heard {
     Number(Kind, u32),
     Exit(u8, Cause),
     Usage(Usage),
+    Crash(CrashHead),
     Sign(Kind),
     Lost(Error),
 }
@@ -42,6 +43,9 @@ fn from_guest(event: FromGuest<'_>) -> Heard {
         FromGuest::Exit { status, cause } => Heard::Exit(status, cause),
         FromGuest::Usage(usage) => Heard::Usage(usage),
         FromGuest::Started => Heard::Sign(Kind::Started),
+        FromGuest::CrashBody(bytes) => Heard::Stream(Kind::Crash, bytes.to_vec()),
+        FromGuest::Crash(head) => Heard::Crash(head),
+        FromGuest::Throttled => Heard::Sign(Kind::Throttled),
     }
 }
 
@@ -120,6 +124,7 @@ enum Said {
     Number(Kind, u32),
     Exit(u8, Cause, String),
     Usage(Usage),
+    Crash(CrashHead, Vec<u8>),
     Sign(Kind),
 }
 
@@ -142,6 +147,8 @@ impl Said {
             Self::Sign(Kind::StderrClosed) => Frame::StderrClosed,
             Self::Sign(Kind::Shutdown) => Frame::Shutdown,
             Self::Sign(Kind::Measure) => Frame::Measure,
+            Self::Crash(head, body) => Frame::Crash { head: *head, body },
+            Self::Sign(Kind::Throttled) => Frame::Throttled,
             Self::Sign(_) => Frame::Started,
         }
     }
@@ -164,6 +171,7 @@ impl Said {
                 message.into_iter().chain([Heard::Exit(status, cause)]).collect()
             }
             Self::Usage(usage) => vec![Heard::Usage(usage)],
+            Self::Crash(head, body) => vec![Heard::Stream(Kind::Crash, body), Heard::Crash(head)],
             Self::Sign(kind) => vec![Heard::Sign(kind)],
         }
     }
@@ -192,8 +200,40 @@ fn cause() -> impl Strategy<Value = Cause> {
 
 fn usage() -> impl Strategy<Value = Usage> {
     let state = prop::sample::select(vec![State::Runnable, State::Waiting, State::Stopping]);
-    (any::<u64>(), any::<u64>(), any::<u64>(), state)
-        .prop_map(|(memory_bytes, cpu_ns, switches, state)| Usage { memory_bytes, cpu_ns, switches, state })
+    (any::<[u64; 4]>(), state).prop_map(|([memory_bytes, host_bytes, cpu_ns, switches], state)| Usage {
+        memory_bytes,
+        host_bytes,
+        cpu_ns,
+        switches,
+        state,
+    })
+}
+
+/// A report as a library OS makes it.
+fn crash() -> impl Strategy<Value = Said> {
+    let frames = prop::collection::vec((any::<u32>(), any::<u32>(), ".{0,300}"), 0..60);
+    (any::<[(u64, u64); 8]>(), any::<u32>(), ".{0,40}", frames).prop_map(|(pairs, depth, reason, frames)| {
+        let [memory_bytes, host_bytes, table_elements, cpu_ns, time_ns, stack_bytes, descriptors, log_bytes] =
+            pairs.map(|(used, max)| Measure { used, max });
+        let limits = Limits {
+            memory_bytes,
+            host_bytes,
+            table_elements,
+            cpu_ns,
+            time_ns,
+            stack_bytes,
+            descriptors,
+            log_bytes,
+        };
+        let mut body = CrashBody::new(&reason);
+        for (function, offset, name) in &frames {
+            body.push(CallFrame { function: *function, offset: *offset, name });
+        }
+        let head = CrashHead { limits, depth };
+        let read = Crash::read(head, body.as_ref()).expect("what was put together can be read");
+        assert_eq!((read.reason, read.frames().count()), (reason.as_str(), frames.len().min(48)));
+        Said::Crash(head, body.as_ref().to_vec())
+    })
 }
 
 /// Few, so that some say several things, and the largest there is.
@@ -209,7 +249,8 @@ fn said_by_guest() -> impl Strategy<Value = (u32, Said)> {
         any::<u32>().prop_map(|bytes| Said::Number(Kind::StdinCredit, bytes)),
         (any::<u8>(), cause(), ".{0,30}").prop_map(|(status, cause, text)| Said::Exit(status, cause, text)),
         usage().prop_map(Said::Usage),
-        Just(Said::Sign(Kind::Started)),
+        crash(),
+        prop::sample::select(vec![Kind::Started, Kind::Throttled]).prop_map(Said::Sign),
     ];
     (process(), said)
 }
@@ -250,7 +291,7 @@ proptest! {
     #[test]
     fn random_bytes_never_panic_and_fail_the_same_in_any_split(
         noise in prop::collection::vec(prop_oneof![
-            2 => any::<u8>(), 4 => Just(0), 2 => Just(0xff), 1 => 1..=0x0a_u8, 1 => 0x81..=0x88_u8,
+            2 => any::<u8>(), 4 => Just(0), 2 => Just(0xff), 1 => 1..=0x0a_u8, 1 => 0x81..=0x8a_u8,
         ], 0..300),
         cuts in prop::collection::vec(any::<usize>(), 0..20),
     ) {
@@ -302,7 +343,7 @@ proptest! {
 /// All that a decoder keeps lies in it, so no stream can make it grow.
 #[test]
 fn a_decoder_is_small() {
-    const _: () = assert!(size_of::<HostDecoder>() <= 128 && size_of::<GuestDecoder>() <= 128);
+    const _: () = assert!(size_of::<HostDecoder>() <= 256 && size_of::<GuestDecoder>() <= 256);
 }
 
 #[test]
@@ -313,7 +354,7 @@ fn lost_streams_say_why() {
         _ => panic!("decoded to {heard:?}"),
     };
     let lost = |first: &[u8], then: &[u8]| reason(hear_guest(&[first, then].concat(), &[]));
-    assert_eq!(lost(&hello, b"\x89\0\0\0\0\0\0\0"), Error::UnknownKind(0x89));
+    assert_eq!(lost(&hello, b"\x8b\0\0\0\0\0\0\0"), Error::UnknownKind(0x8b));
     assert_eq!(lost(&hello, b"\x01\0\0\0\0\0\0\0"), Error::UnknownKind(0x01), "a host's frame from a guest");
     let too_long = Error::TooLong { kind: Kind::Stdout, length: 65_537 };
     assert_eq!(lost(&hello, b"\x82\x01\0\x01\0\0\0\0"), too_long);
@@ -321,13 +362,15 @@ fn lost_streams_say_why() {
     assert_eq!(lost(&hello, b"\x84\x03\0\0\0\0\0\0"), wrong(Kind::StdinCredit, 3));
     assert_eq!(lost(&hello, b"\x84\x05\0\0\0\0\0\0"), wrong(Kind::StdinCredit, 5));
     assert_eq!(lost(&hello, b"\x85\x01\0\0\0\0\0\0"), wrong(Kind::Exit, 1));
-    assert_eq!(lost(&hello, b"\x87\x18\0\0\0\0\0\0"), wrong(Kind::Usage, 24));
+    assert_eq!(lost(&hello, b"\x87\x20\0\0\0\0\0\0"), wrong(Kind::Usage, 32));
+    assert_eq!(lost(&hello, b"\x89\x83\0\0\0\0\0\0"), wrong(Kind::Crash, 131));
+    assert_eq!(lost(&hello, b"\x89\0\xff\0\0\0\0\0"), wrong(Kind::Crash, 0xff00));
     assert_eq!(lost(&hello, b"\x85\x02\0\0\0\0\0\0\x09\x06"), Error::UnknownCause(6));
-    let usage = [&b"\x87\x19\0\0\0\0\0\0"[..], &[0; 24], &[3]].concat();
+    let usage = [&b"\x87\x21\0\0\0\0\0\0"[..], &[0; 32], &[3]].concat();
     assert_eq!(lost(&hello, &usage), Error::UnknownState(3));
     assert_eq!(lost(&hello, &hello), Error::OutOfOrder(Kind::Hello));
     assert_eq!(lost(&[], &encoded(&[(Process(0), Frame::Started)])), Error::OutOfOrder(Kind::Started));
-    assert_eq!(lost(&[], b"\x81\x08\0\0\xff\xff\xff\xffSELF\x03\0\0\0"), Error::NotSelkis);
+    assert_eq!(lost(&[], b"\x81\x08\0\0\xff\xff\xff\xffSELF\x04\0\0\0"), Error::NotSelkis);
     assert_eq!(lost(&[], b"\x81\x08\0\0\xff\xff\xff\xffSELK\xff\0\0\0"), Error::WrongVersion(255));
     let lost_by_host = |stream: &[u8]| reason(hear_host(stream, &[]));
     assert_eq!(lost_by_host(b"\x0b\0\0\0\0\0\0\0"), Error::UnknownKind(0x0b));
@@ -346,7 +389,7 @@ fn a_frame_is_a_processs_or_nobodys_as_its_kind_says() {
     assert_eq!(Frame::Measure.head(Process(3)), Err(wrong(Kind::Measure, Process(3))));
     assert_eq!(Frame::Stdout(b"x").head(none), Err(wrong(Kind::Stdout, none)));
     let lost = |error| vec![(none, Heard::Lost(error))];
-    let hello = b"\x81\x08\0\0\0\0\0\0SELK\x03\0\0\0";
+    let hello = b"\x81\x08\0\0\0\0\0\0SELK\x04\0\0\0";
     assert_eq!(hear_guest(hello, &[]), lost(wrong(Kind::Hello, Process(0))));
     assert_eq!(hear_host(b"\x03\0\0\0\xff\xff\xff\xff", &[]), lost(wrong(Kind::Cancel, none)));
     assert_eq!(hear_host(b"\x09\0\0\0\x07\0\0\0", &[]), lost(wrong(Kind::Shutdown, Process(7))));
@@ -385,17 +428,17 @@ fn no_more_is_charged_than_there_is() {
 
 #[test]
 fn the_layout_is_the_documented_one() {
-    assert_eq!(encoded(&[(Process::NONE, Frame::Hello)]), b"\x81\x08\0\0\xff\xff\xff\xffSELK\x03\0\0\0");
-    assert_eq!(VERSION, 3);
+    assert_eq!(encoded(&[(Process::NONE, Frame::Hello)]), b"\x81\x08\0\0\xff\xff\xff\xffSELK\x04\0\0\0");
+    assert_eq!(VERSION, 4);
     let one = |frame| encoded(&[(Process(0x0a0b_0c0d), frame)]);
     let credit = Frame::StdinCredit { bytes: 0x0102_0304 };
     assert_eq!(one(credit), b"\x84\x04\0\0\x0d\x0c\x0b\x0a\x04\x03\x02\x01");
     assert_eq!(one(Frame::Start { program: 0x0201 }), b"\x08\x04\0\0\x0d\x0c\x0b\x0a\x01\x02\0\0");
     let exit = Frame::Exit { status: 137, cause: Cause::TimedOut, message: "late" };
     assert_eq!(one(exit), b"\x85\x06\0\0\x0d\x0c\x0b\x0a\x89\x02late");
-    let usage = Usage { memory_bytes: 0x0201, cpu_ns: 3, switches: 4, state: State::Stopping };
-    let words = b"\x01\x02\0\0\0\0\0\0\x03\0\0\0\0\0\0\0\x04\0\0\0\0\0\0\0\x02";
-    assert_eq!(one(Frame::Usage(usage)), [&b"\x87\x19\0\0\x0d\x0c\x0b\x0a"[..], words].concat());
+    let usage = Usage { memory_bytes: 0x0201, host_bytes: 5, cpu_ns: 3, switches: 4, state: State::Stopping };
+    let words = b"\x01\x02\0\0\0\0\0\0\x05\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0\x04\0\0\0\0\0\0\0\x02";
+    assert_eq!(one(Frame::Usage(usage)), [&b"\x87\x21\0\0\x0d\x0c\x0b\x0a"[..], words].concat());
     assert_eq!(one(Frame::Started), b"\x88\0\0\0\x0d\x0c\x0b\x0a");
     assert_eq!(encoded(&[(Process::NONE, Frame::Measure)]), b"\x0a\0\0\0\xff\xff\xff\xff");
     let longest = vec![7; PAYLOAD_BYTES_MAX];

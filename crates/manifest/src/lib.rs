@@ -25,6 +25,10 @@
 //! memory = "32MiB"                # of each instance; default for a domain's only process: the domain's
 //! timeout = "10s"                 # default: none
 //! cpu-time = "2s"                 # ended when it has used so much; default: no limit
+//! stack = "512KiB"                # for its own calls, 16KiB to 64MiB; default 512KiB
+//! table-elements = 100000         # in all its tables; default: what fits into its memory
+//! descriptors = 64                # open at a time, streams and directories too; default 1024
+//! log-rate = "1MiB/s"             # written in a second; who writes faster waits. Default: no limit
 //! restart = "on-failure"          # "never" (default), "on-failure", "always"
 //! ```
 #![deny(unsafe_code)]
@@ -114,6 +118,14 @@ pub struct Program {
     pub timeout: Option<Duration>,
     /// When it is ended, in CPU time.
     pub cpu_time: Option<Duration>,
+    /// The stack of its own code, whole pages.
+    pub stack: ByteCount,
+    /// How long its tables may be together.
+    pub table_elements: Option<u32>,
+    /// How many descriptors it may have open: never less than it begins with.
+    pub descriptors: u32,
+    /// How much it may write to its output streams in a second.
+    pub log_rate: Option<ByteCount>,
     /// What is done when an instance has ended.
     pub restart: Restart,
     /// Where the manifest begins with it.

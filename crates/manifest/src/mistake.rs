@@ -161,6 +161,16 @@ pub enum Wrong {
         /// What it may have.
         processes: u32,
     },
+    /// Fewer than a program begins with.
+    #[error(
+        "`descriptors` is {count}, and its streams and directories alone are {at_least}\nset it to {at_least} or more"
+    )]
+    Descriptors {
+        /// What it may have.
+        count: u32,
+        /// What it begins with.
+        at_least: u64,
+    },
     /// Several processes, and what each gets of the memory is not said.
     #[error(
         "the domain `{domain}` has several processes: each program needs a `memory` of its own\nof {quota} in all; write, for example: memory = \"32MiB\""

@@ -2,9 +2,9 @@
 
 use crate::mistake::{Mistake, Mistakes, Position, ReadError, Wrong};
 use crate::table::{Reader, Table, Value, nearest};
-use crate::units::{ByteCount, UnitError, parse_duration};
+use crate::units::{ByteCount, UnitError, check_stack, parse_duration, parse_rate};
 use crate::{Access, Directory, Domain, Mitigations, Name, Program, Restart, System};
-use bundle::PROGRAMS_MAX;
+use bundle::{PROGRAMS_MAX, ProgramPlan};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read;
@@ -22,6 +22,8 @@ pub const CPUS_MAX: u32 = 256;
 /// The greatest `processes`: an address space holds so many linear memories of 4 GiB.
 pub const PROCESSES_MAX: u32 = 32_000;
 
+/// The standard streams, which are descriptors as well.
+const STREAMS: u64 = 3;
 const CPU_SHARE: u32 = 100;
 const CPUS: u32 = 1;
 const PROCESSES: u32 = 16;
@@ -39,6 +41,10 @@ const PROGRAM_KEYS: &[&str] = &[
     "memory",
     "timeout",
     "cpu-time",
+    "stack",
+    "table-elements",
+    "descriptors",
+    "log-rate",
     "restart",
 ];
 const DIRECTORY_KEYS: &[&str] = &["path", "name", "access"];
@@ -217,6 +223,13 @@ impl<'t> Reader<'t> {
         let memory = self.optional(&table, "memory", Self::size);
         let timeout = self.optional(&table, "timeout", Self::duration);
         let cpu_time = self.optional(&table, "cpu-time", Self::duration);
+        let stack = self.optional(&table, "stack", Self::stack);
+        let table_elements = match table.get("table-elements") {
+            Some(_) => self.number(&table, "table-elements", 0, u32::MAX).map(Some),
+            None => Some(None),
+        };
+        let descriptors = self.descriptors(&table, directories.as_ref());
+        let log_rate = self.optional(&table, "log-rate", Self::rate);
         const RESTARTS: &[(&str, Restart)] =
             &[("never", Restart::Never), ("on-failure", Restart::OnFailure), ("always", Restart::Always)];
         let restart =
@@ -234,6 +247,10 @@ impl<'t> Reader<'t> {
             memory: memory.unwrap_or(ByteCount(0)),
             timeout: timeout?,
             cpu_time: cpu_time?,
+            stack: stack?.unwrap_or(ByteCount(ProgramPlan::STACK_BYTES)),
+            table_elements: table_elements?,
+            descriptors: descriptors?,
+            log_rate: log_rate?,
             restart: restart?.unwrap_or(Restart::Never),
             at: self.position(table.start),
         };
@@ -420,6 +437,33 @@ impl<'t> Reader<'t> {
             _ => self.unit_text(key, value, UnitError::Size)?.parse(),
         };
         self.unit(value, read)
+    }
+
+    /// A size for a second.
+    fn rate(&mut self, key: &str, value: &Value) -> Option<ByteCount> {
+        let text = self.unit_text(key, value, UnitError::Rate)?;
+        self.unit(value, parse_rate(text))
+    }
+
+    fn stack(&mut self, key: &str, value: &Value) -> Option<ByteCount> {
+        let size = self.size(key, value)?;
+        if let Err(error) = check_stack(size) {
+            return self.unit(value, Err(error));
+        }
+        Some(size)
+    }
+
+    /// No fewer than the program begins with: its streams and directories.
+    fn descriptors(&mut self, table: &Table<'_, 't>, directories: Option<&Vec<Directory>>) -> Option<u32> {
+        const KEY: &str = "descriptors";
+        let count = self.number(table, KEY, ProgramPlan::DESCRIPTORS, ProgramPlan::DESCRIPTORS_MAX)?;
+        let at_least = STREAMS + directories?.len() as u64;
+        if u64::from(count) < at_least {
+            let start = table.get(KEY).map_or(table.start, |value| value.span().start);
+            self.wrong(start, Wrong::Descriptors { count, at_least });
+            return None;
+        }
+        Some(count)
     }
 
     /// The text of a value with a unit.

@@ -1,5 +1,6 @@
 //! Sizes, durations and parts of a CPU as people write them.
 
+use bundle::ProgramPlan;
 use std::time::Duration;
 
 /// A number of bytes.
@@ -25,10 +26,19 @@ pub enum UnitError {
     /// A part of a CPU without a number or without a `%`.
     #[error("not a part of a CPU: write a number and %, as in 50%; two CPUs are 200%")]
     CpuBudget,
+    /// A size without `/s`.
+    #[error("not a rate: write a size for a second, as in 1MiB/s")]
+    Rate,
+    /// A stack that is too small or too large, or no whole pages.
+    #[error("not a stack: write a size of whole pages from 16KiB to 64MiB, as in 256KiB")]
+    Stack,
     /// Zero, where nothing could happen.
     #[error("zero is no limit that anything could keep")]
     Zero,
 }
+
+/// A page.
+const STACK_STEP_BYTES: u64 = 4096;
 
 const SIZE_UNITS: [(&str, u64); 10] = [
     ("KiB", 1 << 10),
@@ -81,6 +91,24 @@ impl std::fmt::Display for ByteCount {
             _ => write!(f, "{:.1} {name}", self.0 as f64 / unit as f64),
         }
     }
+}
+
+/// Whether a program can be given a stack of this size.
+pub fn check_stack(size: ByteCount) -> Result<(), UnitError> {
+    let is_whole = size.0.is_multiple_of(STACK_STEP_BYTES);
+    if is_whole && ProgramPlan::STACK_RANGE_BYTES.contains(&size.0) { Ok(()) } else { Err(UnitError::Stack) }
+}
+
+/// Reads the size of a stack.
+pub fn parse_stack(text: &str) -> Result<ByteCount, UnitError> {
+    let size = text.parse()?;
+    check_stack(size).map(|()| size)
+}
+
+/// Reads how many bytes there may be in a second: `1MiB/s`.
+pub fn parse_rate(text: &str) -> Result<ByteCount, UnitError> {
+    let size = text.strip_suffix("/s").ok_or(UnitError::Rate)?;
+    size.trim_end().parse().map_err(|error| if error == UnitError::Zero { error } else { UnitError::Rate })
 }
 
 /// Reads a duration with a unit: `10s`, `1.5m`.
@@ -149,6 +177,24 @@ mod tests {
             ("18446744073709551615", u64::MAX),
         ] {
             assert_eq!(text.parse(), Ok(ByteCount(bytes)), "{text}");
+        }
+    }
+
+    #[test]
+    fn stacks_are_whole_pages() {
+        assert_eq!(parse_stack("256KiB"), Ok(ByteCount(256 << 10)));
+        for text in ["8KiB", "65MiB", "17000", "100000GiB"] {
+            assert_eq!(parse_stack(text), Err(UnitError::Stack), "{text}");
+        }
+        assert_eq!(parse_stack("x"), Err(UnitError::Size));
+    }
+
+    #[test]
+    fn rates_are_for_a_second() {
+        assert_eq!(parse_rate("1MiB/s"), Ok(ByteCount(1 << 20)));
+        assert_eq!(parse_rate("0/s"), Err(UnitError::Zero));
+        for text in ["1MiB", "/s", "fast/s", "1MiB/m"] {
+            assert_eq!(parse_rate(text), Err(UnitError::Rate), "{text}");
         }
     }
 

@@ -32,6 +32,10 @@ memory = "16MiB"
 instances = 2
 timeout = "10s"
 cpu-time = "1500ms"
+stack = "64KiB"
+table-elements = 10
+descriptors = 5
+log-rate = "1MiB/s"
 restart = "on-failure"
 
 [[domains.bob.programs]]
@@ -63,6 +67,10 @@ programs = [{ file = "a.wasm" }]
         (web.memory, web.instances, web.timeout, web.cpu_time),
         (ByteCount(16 << 20), 2, Some(Duration::from_secs(10)), Some(Duration::from_millis(1500)))
     );
+    assert_eq!((web.stack, web.table_elements), (ByteCount(64 << 10), Some(10)));
+    assert_eq!((web.descriptors, web.log_rate), (5, Some(ByteCount(1 << 20))));
+    assert_eq!((rg.stack, rg.table_elements), (ByteCount(512 << 10), None));
+    assert_eq!((rg.descriptors, rg.log_rate), (1024, None));
     assert_eq!((web.restart, rg.restart, rg.instances), (Restart::OnFailure, Restart::Never, 1));
     assert_eq!(
         (rg.name.as_str(), rg.memory, rg.timeout, rg.cpu_time),
@@ -252,6 +260,20 @@ fn mistakes_of_a_program_are_placed() {
             "cpu-time = '2'",
             "6:12 `2`: not a duration: write a number with its unit, as in 500ms, 10s, 2m or 1h",
         ),
+        (
+            "stack = '1KiB'",
+            "6:9 `1KiB`: not a stack: write a size of whole pages from 16KiB to 64MiB, as in 256KiB",
+        ),
+        (
+            "stack = 1000000",
+            "6:9 `1000000`: not a stack: write a size of whole pages from 16KiB to 64MiB, as in 256KiB",
+        ),
+        ("table-elements = 0", "6:18 `0` is not in the range of `table-elements`"),
+        ("descriptors = 2", "6:15 `descriptors` is 2, and its streams and directories alone are 3"),
+        ("descriptors = 70000", "6:15 `70000` is not in the range of `descriptors`"),
+        ("log-rate = '1MiB'", "6:12 `1MiB`: not a rate: write a size for a second, as in 1MiB/s"),
+        ("log-rate = 1000", "6:12 `1000`: not a rate: write a size for a second, as in 1MiB/s"),
+        ("log_rate = '1MiB/s'", "6:1 a program has no key `log_rate`; did you mean `log-rate`?"),
         (
             "restart = 'on_failure'",
             "6:11 `on_failure` is nothing that `restart` can be; did you mean `on-failure`?",

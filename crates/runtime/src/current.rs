@@ -1,6 +1,6 @@
 //! The process that the virtual CPU runs, as upcalls see it: without locks, and without the heap.
 
-use crate::{Limits, Program, System, trap};
+use crate::{Limits, Program, System, Usage, heap, process, trap};
 use abi::{Request, Span};
 use core::sync::atomic::{
     AtomicBool, AtomicPtr, AtomicU8, AtomicU64,
@@ -19,6 +19,8 @@ pub enum Stop {
     OutOfMemory = 3,
     /// It has used the CPU time that it may.
     CpuTime = 4,
+    /// What the library OS holds for it is more than it may be.
+    HostMemory = 5,
 }
 
 /// What upcalls need to know of a process. It lives as long as the process and does not move.
@@ -32,6 +34,8 @@ pub(crate) struct Control {
     cpu_epoch_ns: AtomicU64,
     /// How much it may have.
     cpu_ns_max: u64,
+    /// When it was made.
+    began_ns: u64,
     /// A [`Stop`], or 0.
     stop: AtomicU8,
     /// It is in a function of ours that it called.
@@ -42,33 +46,55 @@ pub(crate) struct Control {
     pub retries: AtomicU64,
     /// Where it was preempted, until the thunk has taken note of it.
     pub preempted_at: AtomicU64,
+    /// It is coming to its end, by itself: nobody makes it end any more, and it gives way where it can.
+    over: AtomicBool,
+    /// What was allocated in its time and not given back, in bytes: in two's complement, for it may give back what others allocated.
+    host_bytes: AtomicU64,
+    /// How much that may be.
+    host_bytes_max: u64,
+    /// What is allocated now is not for it.
+    uncharged: AtomicBool,
     /// Its linear memories and tables, in bytes.
     memory_bytes: AtomicU64,
+    /// How long its tables are together.
+    table_elements: AtomicU64,
+    /// Its open descriptors.
+    descriptors: AtomicU64,
+    /// How much of its stack was in use where it ended.
+    stack_bytes: AtomicU64,
     /// The engine's thread-local pointers while it does not run.
     engine: [AtomicPtr<u8>; 2],
 }
 
 impl Control {
-    pub fn new(program: Option<&'static Program>, stack: Span, limits: Limits) -> Self {
+    pub fn new(program: Option<&'static Program>, stack: Span, limits: Limits, began_ns: u64) -> Self {
         Self {
             program,
             stack,
             deadline_ns: AtomicU64::new(limits.deadline_ns),
             cpu_epoch_ns: AtomicU64::new(0),
             cpu_ns_max: limits.cpu_ns_max,
+            began_ns,
             stop: AtomicU8::new(0),
             in_host_function: AtomicBool::new(false),
             steps: AtomicU64::new(0),
             retries: AtomicU64::new(0),
             preempted_at: AtomicU64::new(0),
+            over: AtomicBool::new(false),
+            host_bytes: AtomicU64::new(0),
+            host_bytes_max: limits.host_bytes_max,
+            uncharged: AtomicBool::new(false),
             memory_bytes: AtomicU64::new(0),
+            table_elements: AtomicU64::new(0),
+            descriptors: AtomicU64::new(0),
+            stack_bytes: AtomicU64::new(0),
             engine: [const { AtomicPtr::new(core::ptr::null_mut()) }; 2],
         }
     }
 
     /// Why it has to end, if it does.
     pub fn stop_wanted(&self) -> Option<Stop> {
-        [Stop::TimedOut, Stop::Cancelled, Stop::OutOfMemory, Stop::CpuTime]
+        [Stop::TimedOut, Stop::Cancelled, Stop::OutOfMemory, Stop::CpuTime, Stop::HostMemory]
             .into_iter()
             .find(|stop| *stop as u8 == self.stop.load(Relaxed))
     }
@@ -102,18 +128,70 @@ impl Control {
         self.deadline_ns.load(Relaxed)
     }
 
-    pub fn memory_bytes(&self) -> u64 {
-        self.memory_bytes.load(Relaxed)
+    /// What it has used, having been on a virtual CPU for so long and so often.
+    pub fn usage(&self, system: &System, cpu_ns: u64, switches: u64) -> Usage {
+        Usage {
+            memory_bytes: self.memory_bytes.load(Relaxed),
+            host_bytes: self.host_bytes().saturating_sub_unsigned(self.table_bytes()).max(0).cast_unsigned(),
+            table_elements: self.table_elements.load(Relaxed),
+            descriptors: self.descriptors.load(Relaxed),
+            stack_bytes: self.stack_bytes.load(Relaxed),
+            time_ns: system.now_ns().saturating_sub(self.began_ns),
+            cpu_ns,
+            switches,
+        }
     }
 
-    pub fn set_memory_bytes(&self, bytes: u64) {
+    pub fn set_memory(&self, bytes: u64, table_elements: u64) {
         self.memory_bytes.store(bytes, Relaxed);
+        self.table_elements.store(table_elements, Relaxed);
+    }
+
+    /// What its tables take, which lie in the heap, and are counted as its own memory.
+    fn table_bytes(&self) -> u64 {
+        self.table_elements.load(Relaxed).saturating_mul(process::TABLE_ELEMENT_BYTES)
+    }
+
+    fn host_bytes(&self) -> i64 {
+        self.host_bytes.load(Relaxed).cast_signed()
+    }
+
+    /// Charges it for an allocation, if it may have it. What goes beyond its allowance by little is granted, since not everybody can be told no,
+    /// and then it ends.
+    fn charge(&self, bytes: usize) -> bool {
+        if self.uncharged.load(Relaxed) {
+            return true;
+        }
+        let total = self.host_bytes().saturating_add_unsigned(bytes as u64);
+        let tables = self.table_bytes().saturating_mul(GROWING_TABLES);
+        let beyond = total.saturating_sub_unsigned(self.host_bytes_max.saturating_add(tables));
+        if beyond > 0 {
+            if bytes > heap::SMALL_BYTES || beyond > heap::BEYOND_BYTES_MAX {
+                return false;
+            }
+            self.want_stop(Stop::HostMemory);
+        }
+        self.host_bytes.store(total.cast_unsigned(), Relaxed);
+        true
+    }
+
+    /// Its program had so much on the stack where it ended.
+    pub fn set_stack_bytes(&self, bytes: u64) {
+        self.stack_bytes.store(bytes, Relaxed);
+    }
+
+    /// It is coming to its end.
+    pub fn is_over(&self) -> bool {
+        self.over.load(Relaxed)
     }
 
     pub fn is_in_host_function(&self) -> bool {
         self.in_host_function.load(Relaxed)
     }
 }
+
+/// While a table grows, there is the old one and room for twice as much.
+const GROWING_TABLES: u64 = 3;
 
 /// The process that runs; null while the scheduler does.
 static CURRENT: AtomicPtr<Control> = AtomicPtr::new(core::ptr::null_mut());
@@ -251,6 +329,93 @@ pub fn is_running() -> bool {
 pub fn want_stop(stop: Stop) {
     if let Some(current) = get() {
         current.want_stop(stop);
+    }
+}
+
+/// So many descriptors of the process that runs are open.
+pub fn set_descriptors(count: usize) {
+    if let Some(current) = get() {
+        current.descriptors.store(count as u64, Relaxed);
+    }
+}
+
+/// Charges the process that runs for an allocation, or what is done without one; whether it may have it.
+pub(crate) fn charge(bytes: usize) -> bool {
+    get().map_or_else(|| LOADING.charge(bytes), |current| current.charge(bytes))
+}
+
+/// Gives credit for what is no longer allocated.
+pub(crate) fn credit(bytes: usize) {
+    let account = match get() {
+        Some(current) if current.uncharged.load(Relaxed) => return,
+        Some(current) => &current.host_bytes,
+        None => &LOADING.bytes,
+    };
+    account.store(account.load(Relaxed).wrapping_sub(bytes as u64), Relaxed);
+}
+
+/// Does something that allocates for all, or for a process that must be able to end: little, and not charged to the process that runs.
+pub fn uncharged<T>(operation: impl FnOnce() -> T) -> T {
+    let Some(current) = get() else { return operation() };
+    let before = current.uncharged.swap(true, Relaxed);
+    let answer = operation();
+    current.uncharged.store(before, Relaxed);
+    answer
+}
+
+/// Whether what is allocated now is charged to a process.
+pub(crate) fn is_charged() -> bool {
+    get().is_some_and(|current| !current.uncharged.load(Relaxed))
+}
+
+/// What is loaded while no process runs.
+static LOADING: Loading = Loading {
+    bytes: AtomicU64::new(0),
+    bytes_max: AtomicU64::new(u64::MAX),
+    refused: AtomicBool::new(false),
+};
+
+struct Loading {
+    /// What was allocated, in two's complement.
+    bytes: AtomicU64,
+    bytes_max: AtomicU64,
+    /// It was told no.
+    refused: AtomicBool,
+}
+
+impl Loading {
+    fn charge(&self, bytes: usize) -> bool {
+        let total = self.bytes.load(Relaxed).cast_signed().saturating_add_unsigned(bytes as u64);
+        let beyond = total.saturating_sub_unsigned(self.bytes_max.load(Relaxed));
+        if beyond > 0 && (bytes > heap::SMALL_BYTES || beyond > heap::BEYOND_BYTES_MAX) {
+            self.refused.store(true, Relaxed);
+            return false;
+        }
+        self.bytes.store(total.cast_unsigned(), Relaxed);
+        true
+    }
+}
+
+/// How much may still be allocated in [`load`].
+pub fn load_room() -> u64 {
+    let used = LOADING.bytes.load(Relaxed).cast_signed().max(0).cast_unsigned();
+    LOADING.bytes_max.load(Relaxed).saturating_sub(used)
+}
+
+/// Does something for a program, for which so much may be allocated, while no process runs; and whether that was too little.
+pub fn load<T>(bytes_max: u64, operation: impl FnOnce() -> T) -> (T, bool) {
+    LOADING.bytes.store(0, Relaxed);
+    LOADING.refused.store(false, Relaxed);
+    LOADING.bytes_max.store(bytes_max, Relaxed);
+    let answer = operation();
+    LOADING.bytes_max.store(u64::MAX, Relaxed);
+    (answer, LOADING.refused.load(Relaxed))
+}
+
+/// The process that runs is coming to its end: see [`Control::is_over`].
+pub(crate) fn begin_end() {
+    if let Some(current) = get() {
+        current.over.store(true, Relaxed);
     }
 }
 

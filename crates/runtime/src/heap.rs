@@ -8,6 +8,7 @@
 //! are short: what a program makes the library OS hoard is bounded. They are the virtual CPU's own, and so need no lock,
 //! which would cost more than all the rest.
 
+use crate::{Stop, current};
 use abi::{Backing, Commit, Handle, Kernel, PAGE_SIZE, Protection, Request, Span};
 use core::alloc::{GlobalAlloc, Layout};
 use core::cell::UnsafeCell;
@@ -24,6 +25,15 @@ use talc::{OomHandler, Talc};
 const STEP_BYTES_MIN: u64 = 256 << 10;
 /// The most that it is extended by beyond what is asked for.
 const STEP_BYTES_MAX: u64 = 4 << 20;
+
+/// What asks for so little cannot be told no, as a rule; what asks for more can: the engine for its instances and tables, files in memory.
+pub(crate) const SMALL_BYTES: usize = 16 << 10;
+/// And what is not for a process: what the wire has no room for, lists of processes.
+const UNCHARGED_BYTES_MAX: usize = 160 << 10;
+/// How far a process can go beyond its allowance by small allocations before it ends: more than any function of ours needs.
+pub(crate) const BEYOND_BYTES_MAX: i64 = 256 << 10;
+/// What is kept for small allocations when the heap cannot be extended any more.
+const RESERVE_BYTES: usize = 512 << 10;
 
 /// Allocations of up to this many bytes have lists.
 const LISTED_BYTES_MAX: usize = 1024;
@@ -72,13 +82,23 @@ impl Heap {
     pub const fn new() -> Self {
         let list = List { first: None, length: 0 };
         let lists = Lists { in_use: AtomicBool::new(false), lists: UnsafeCell::new([list; _]) };
-        let talc = Talc::new(Extend { ground: None, heap: talc::Span::empty() });
+        let talc = Talc::new(Extend { ground: None, heap: talc::Span::empty(), reserve: None });
         Self { lists, talc: Mutex::new(talc) }
     }
 
     /// Lets the heap take `span` of the address space, as it needs.
     pub fn start(&self, kernel: &'static (dyn Kernel + Sync), space: Handle, span: Span) {
         self.talc.lock().oom_handler.ground = Some(Ground { kernel, space, span, used: 0 });
+        self.renew_reserve();
+    }
+
+    /// Takes the reserve again, if it was given up and there is memory again.
+    pub fn renew_reserve(&self) {
+        let mut talc = self.talc.lock();
+        if talc.oom_handler.reserve.is_none() {
+            // SAFETY: it is not for no bytes.
+            talc.oom_handler.reserve = unsafe { talc.malloc(RESERVE_LAYOUT) }.ok().map(Reserve);
+        }
     }
 
     /// The bytes of all blocks that somebody has.
@@ -99,14 +119,24 @@ impl Heap {
 // back. Its layout is that of its list; every other block is talc's.
 unsafe impl GlobalAlloc for Heap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let Some((index, listed)) = list_of(layout) else { return self.allocate(layout) };
-        match self.lists.with(index, List::pop).flatten() {
-            Some(block) => block.as_ptr().cast(),
-            None => self.allocate(listed),
+        if !current::charge(layout.size()) {
+            return null_mut();
         }
+        let block = match list_of(layout) {
+            None => self.allocate(layout),
+            Some((index, listed)) => match self.lists.with(index, List::pop).flatten() {
+                Some(block) => block.as_ptr().cast(),
+                None => self.allocate(listed),
+            },
+        };
+        if block.is_null() {
+            current::credit(layout.size());
+        }
+        block
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        current::credit(layout.size());
         // SAFETY: the caller got it from `alloc`, so it is not null.
         let block = unsafe { NonNull::new_unchecked(block) };
         let mut layout = layout;
@@ -126,14 +156,26 @@ unsafe impl GlobalAlloc for Heap {
         // SAFETY: the caller sees to it that the size, rounded up, does not overflow.
         let wanted = unsafe { Layout::from_size_align_unchecked(new_bytes, layout.align()) };
         match (list_of(layout), list_of(wanted)) {
-            (Some(old), Some(new)) if old == new => return block,
-            // SAFETY: both layouts are talc's, and the caller got the block from `alloc`.
-            (None, None) if new_bytes > layout.size() => unsafe {
-                let old = NonNull::new_unchecked(block);
-                if let Ok(grown) = self.talc.lock().grow_in_place(old, layout, new_bytes) {
+            (Some(old), Some(new)) if old == new => {
+                // Of one list, so by little.
+                current::credit(layout.size());
+                let _ = current::charge(new_bytes);
+                return block;
+            }
+            (None, None) if new_bytes > layout.size() => {
+                let more = new_bytes - layout.size();
+                if !current::charge(more) {
+                    return null_mut();
+                }
+                // SAFETY: both layouts are talc's, and the caller got the block from `alloc`.
+                let grown = unsafe {
+                    self.talc.lock().grow_in_place(NonNull::new_unchecked(block), layout, new_bytes)
+                };
+                if let Ok(grown) = grown {
                     return grown.as_ptr();
                 }
-            },
+                current::credit(more);
+            }
             _ => {}
         }
         // SAFETY: the two blocks are different ones, each as long as its layout.
@@ -203,7 +245,20 @@ impl List {
 struct Extend {
     ground: Option<Ground>,
     heap: talc::Span,
+    /// Held as long as it is not needed.
+    reserve: Option<Reserve>,
 }
+
+/// A block of [`RESERVE_LAYOUT`].
+struct Reserve(NonNull<u8>);
+
+// SAFETY: it is memory that nobody else has.
+unsafe impl Send for Reserve {}
+
+const RESERVE_LAYOUT: Layout = match Layout::from_size_align(RESERVE_BYTES, LIST_STEP_BYTES) {
+    Ok(layout) => layout,
+    Err(_) => unreachable!(),
+};
 
 struct Ground {
     kernel: &'static (dyn Kernel + Sync),
@@ -221,7 +276,9 @@ impl OomHandler for Extend {
         // Nearly out of memory, just enough may still be there.
         if ground.extend(length).is_err() {
             length = needed.next_multiple_of(PAGE_SIZE);
-            ground.extend(length)?;
+            if ground.extend(length).is_err() {
+                return Self::spend_reserve(talc, layout);
+            }
         }
         let start = ground.span.base as usize as *mut u8;
         let end = (ground.span.base + ground.used) as usize as *mut u8;
@@ -230,6 +287,21 @@ impl OomHandler for Extend {
         // contains `old`, which is what the last call returned.
         talc.oom_handler.heap =
             unsafe { if old.is_empty() { talc.claim(new)? } else { talc.extend(old, new) } };
+        Ok(())
+    }
+}
+
+impl Extend {
+    /// There is no more memory for the heap: who asks for little gets it from the reserve, and if it is a process, it ends.
+    fn spend_reserve(talc: &mut Talc<Self>, layout: Layout) -> Result<(), ()> {
+        let bytes_max = if current::is_charged() { SMALL_BYTES } else { UNCHARGED_BYTES_MAX };
+        if layout.size() > bytes_max {
+            return Err(());
+        }
+        let Reserve(block) = talc.oom_handler.reserve.take().ok_or(())?;
+        // SAFETY: `renew_reserve` got it from here with this layout.
+        unsafe { talc.free(block, RESERVE_LAYOUT) };
+        current::want_stop(Stop::OutOfMemory);
         Ok(())
     }
 }
@@ -344,7 +416,7 @@ mod tests {
 
     #[test]
     fn a_full_heap_says_so_and_goes_on() {
-        let quota = 1 << 20;
+        let quota = 2 << 20;
         let (heap, kernel) = started(quota);
         let layout = Layout::from_size_align(100, 8).unwrap();
         // SAFETY: nothing is used after it was given back.

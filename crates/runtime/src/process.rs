@@ -1,27 +1,46 @@
 //! A process: an instance of a program on a stack of its own.
 
 use crate::current::{self, Control, Turn};
+use crate::program::CallFrame;
 use crate::stack::Stack;
 use crate::thread::{GreenThread, Outcome};
 use crate::{ProcessId, Program, Stop, System, trap};
-use abi::Commit;
+use abi::{Commit, Request};
 use alloc::boxed::Box;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use wasmtime::{InstancePre, Linker, ResourceLimiter, Store, ThrownException, Trap};
+use wasmtime::{InstancePre, Linker, OutOfMemory, ResourceLimiter, Store, ThrownException, Trap};
 
-/// What WebAssembly code may use, and beyond it as much for host functions and for what they call.
-const STACK_BYTES: u64 = engine::WASM_STACK_BYTES as u64 + (512 << 10);
+/// The stack of a process beyond what its WebAssembly code may use: for host functions and what they call.
+const HOST_STACK_BYTES: u64 = 512 << 10;
 
 /// What a process may use.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Of all linear memories and tables together.
     pub memory_bytes_max: u64,
+    /// Of the library OS, for what serves it.
+    pub host_bytes_max: u64,
+    /// How long its tables may be together.
+    pub table_elements_max: u64,
+    /// The stack of its WebAssembly code, whole pages: what the [engine](crate::program::engine) of its program was made with.
+    pub stack_bytes: u64,
     /// When its time is over, on the kernel's clock.
     pub deadline_ns: u64,
     /// CPU time, in nanoseconds.
     pub cpu_ns_max: u64,
+}
+
+impl Limits {
+    /// As much as there is, on a stack of the ordinary size.
+    pub const NONE: Self = Self {
+        memory_bytes_max: u64::MAX,
+        host_bytes_max: i64::MAX as u64,
+        table_elements_max: u64::MAX,
+        stack_bytes: engine::WASM_STACK_BYTES as u64,
+        deadline_ns: Request::NEVER,
+        cpu_ns_max: Request::NEVER,
+    };
 }
 
 /// How a process ended.
@@ -34,13 +53,22 @@ pub enum Ending {
     Trapped {
         /// Which.
         cause: String,
-        /// The names of the functions on the stack, innermost first.
-        backtrace: Vec<String>,
+        /// Where.
+        backtrace: Backtrace,
     },
-    /// It was made to end.
-    Stopped(Stop),
+    /// It was made to end: why, and where if it was in its own code.
+    Stopped(Stop, Backtrace),
     /// It could not start.
     NotStarted(String),
+}
+
+/// Where a process was.
+#[derive(Clone, Debug, Default)]
+pub struct Backtrace {
+    /// The functions that were on its stack, the innermost first.
+    pub frames: Vec<CallFrame>,
+    /// How many there were in all: some are only counted.
+    pub depth: u32,
 }
 
 /// What a store holds: whatever the host functions want, and the limits.
@@ -50,34 +78,59 @@ pub struct Guest<T> {
     limiter: Limiter,
 }
 
-/// Counts memories and tables against one limit.
+/// Counts memories and tables against one limit, and the tables against one of their own.
 #[derive(Debug)]
 struct Limiter {
     bytes: u64,
     bytes_max: u64,
-    /// What it would have been in all at the last growth that was too much.
-    refused_bytes: Option<u64>,
+    table_elements: u64,
+    table_elements_max: u64,
+    /// The last growth that was too much.
+    refused: Option<Refused>,
+}
+
+/// What it would have been in all.
+#[derive(Clone, Copy, Debug)]
+enum Refused {
+    Bytes(u64),
+    TableElements(u64),
+}
+
+/// A memory or a table that is to grow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Growing {
+    Memory,
+    Table,
 }
 
 /// What an element of a table takes, in bytes: a pointer.
-const TABLE_ELEMENT_BYTES: u64 = 8;
+pub(crate) const TABLE_ELEMENT_BYTES: u64 = 8;
 
 impl Limiter {
     /// Whether something that is `current` units long may become `desired`. Beyond its own `maximum` the engine would refuse
     /// it after it has been counted.
-    fn allow(&mut self, [current, desired]: [usize; 2], maximum: Option<usize>, unit_bytes: u64) -> bool {
+    fn allow(&mut self, what: Growing, [current, desired]: [usize; 2], maximum: Option<usize>) -> bool {
         if maximum.is_some_and(|maximum| desired > maximum) {
             return false;
         }
-        let more_bytes = (desired.saturating_sub(current) as u64).saturating_mul(unit_bytes);
-        let total = self.bytes.saturating_add(more_bytes);
-        if total > self.bytes_max {
-            self.refused_bytes = Some(total);
+        let more = desired.saturating_sub(current) as u64;
+        let (more_bytes, more_elements) = match what {
+            Growing::Memory => (more, 0),
+            Growing::Table => (more.saturating_mul(TABLE_ELEMENT_BYTES), more),
+        };
+        let table_elements = self.table_elements.saturating_add(more_elements);
+        if table_elements > self.table_elements_max {
+            self.refused = Some(Refused::TableElements(table_elements));
             return false;
         }
-        self.bytes = total;
+        let bytes = self.bytes.saturating_add(more_bytes);
+        if bytes > self.bytes_max {
+            self.refused = Some(Refused::Bytes(bytes));
+            return false;
+        }
+        (self.bytes, self.table_elements) = (bytes, table_elements);
         if let Some(current) = current::get() {
-            current.set_memory_bytes(total);
+            current.set_memory(bytes, table_elements);
         }
         true
     }
@@ -90,7 +143,7 @@ impl ResourceLimiter for Limiter {
         desired: usize,
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        Ok(self.allow([current, desired], maximum, 1))
+        Ok(self.allow(Growing::Memory, [current, desired], maximum))
     }
 
     fn table_growing(
@@ -99,7 +152,7 @@ impl ResourceLimiter for Limiter {
         desired: usize,
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        Ok(self.allow([current, desired], maximum, TABLE_ELEMENT_BYTES))
+        Ok(self.allow(Growing::Table, [current, desired], maximum))
     }
 }
 
@@ -152,6 +205,7 @@ impl<T> Prepared<T> {
         let instance = self.instance.clone();
         let program = self.program;
         let main = move || run(system, program, &instance, data, limits);
+        system.processes().lock().make_room()?;
         let process = Process::new(system, Some(program), limits, main)?;
         Ok(system.processes().lock().add(process))
     }
@@ -164,8 +218,8 @@ impl Process {
         limits: Limits,
         main: impl FnOnce() -> Ending + 'static,
     ) -> Result<Self, abi::Error> {
-        let stack = Stack::new(system, STACK_BYTES, Commit::OnTouch)?;
-        let control = Box::new(Control::new(program, stack.usable(), limits));
+        let stack = Stack::new(system, limits.stack_bytes + HOST_STACK_BYTES, Commit::OnTouch)?;
+        let control = Box::new(Control::new(program, stack.usable(), limits, system.now_ns()));
         Ok(Self { thread: GreenThread::new(stack, main), control })
     }
 
@@ -213,23 +267,29 @@ fn run<T: 'static>(
     limits: Limits,
 ) -> Ending {
     if let Some(stop) = current::stop_wanted() {
-        return Ending::Stopped(stop);
+        return Ending::Stopped(stop, Backtrace::default());
     }
-    let limiter = Limiter { bytes: 0, bytes_max: limits.memory_bytes_max, refused_bytes: None };
-    let mut store = Store::new(prepared.module().engine(), Guest { data, limiter });
+    let limiter = Limiter {
+        bytes: 0,
+        bytes_max: limits.memory_bytes_max,
+        table_elements: 0,
+        table_elements_max: limits.table_elements_max,
+        refused: None,
+    };
+    let mut store = match Store::try_new(prepared.module().engine(), Guest { data, limiter }) {
+        Ok(store) => store,
+        Err(_) => return Ending::NotStarted(String::from(NO_HOST_MEMORY)),
+    };
     store.limiter(|guest| &mut guest.limiter);
     system.slots().lock().begin(program.text().base);
     let instance = match prepared.instantiate(&mut store) {
         Ok(instance) => instance,
         Err(error) => {
-            if let Some(bytes) = store.data().limiter.refused_bytes {
-                return Ending::NotStarted(alloc::format!(
-                    "it wants {} of memory and tables and may have {} (--memory)",
-                    in_units(bytes),
-                    in_units(limits.memory_bytes_max)
-                ));
-            }
-            return ending(program, Err(error));
+            return match store.data().limiter.refused {
+                Some(refused) => Ending::NotStarted(too_much(refused, limits)),
+                None if error.is::<OutOfMemory>() => Ending::NotStarted(String::from(NO_HOST_MEMORY)),
+                None => ending(program, Err(error)),
+            };
         }
     };
     let Some(start) = instance.get_func(&mut store, "_start") else {
@@ -245,6 +305,24 @@ fn run<T: 'static>(
     }
 }
 
+/// Why a program does not start whose instance is too large.
+const NO_HOST_MEMORY: &str =
+    "the library OS needs more memory for its instance than there is or it may have (more with --memory)";
+
+fn too_much(refused: Refused, limits: Limits) -> String {
+    match refused {
+        Refused::Bytes(bytes) => alloc::format!(
+            "it wants {} of memory and tables and may have {} (--memory)",
+            in_units(bytes),
+            in_units(limits.memory_bytes_max)
+        ),
+        Refused::TableElements(count) => alloc::format!(
+            "it wants tables of {count} elements and may have {} (--table-elements)",
+            limits.table_elements_max
+        ),
+    }
+}
+
 /// So many bytes, for people: exact or rounded up.
 fn in_units(bytes: u64) -> String {
     match bytes {
@@ -254,14 +332,32 @@ fn in_units(bytes: u64) -> String {
 }
 
 fn ending(program: &Program, result: wasmtime::Result<()>) -> Ending {
-    let frames = trap::take_frames();
+    current::begin_end();
+    let (addresses, depth) = trap::take_frames();
     let Err(error) = result else { return Ending::Returned(Ok(())) };
+    let pause = || {
+        if current::is_switch_wanted() {
+            yield_turn();
+        }
+    };
+    let frames = match addresses.is_empty() {
+        true => Vec::new(),
+        false => current::uncharged(|| program.call_frames(&addresses, pause)),
+    };
+    // Of the addresses that were looked up, those of trampolines are no frames.
+    let depth = depth.saturating_sub((addresses.len() - frames.len()) as u32);
+    let backtrace = Backtrace { frames, depth };
     if let Some(stop) = current::stop_wanted() {
-        return Ending::Stopped(stop);
+        return Ending::Stopped(stop, backtrace);
     }
-    let backtrace = frames.into_iter().filter_map(|ip| program.function_name(ip)).collect();
     if let Some(trap) = error.downcast_ref::<Trap>() {
-        return Ending::Trapped { cause: trap.to_string(), backtrace };
+        let words = trap.to_string();
+        let cause = String::from(words.strip_prefix("wasm trap: ").unwrap_or(&words));
+        return Ending::Trapped { cause, backtrace };
+    }
+    // The engine asked for memory on its behalf.
+    if error.is::<OutOfMemory>() {
+        return Ending::Stopped(Stop::HostMemory, backtrace);
     }
     if error.is::<ThrownException>() {
         return Ending::Trapped { cause: String::from("an exception that nobody caught"), backtrace };

@@ -1,8 +1,8 @@
 //! Compiled programs, loaded in place.
 
-use crate::System;
+use crate::{System, current};
 use abi::{Protection, Span};
-use alloc::string::{String, ToString};
+use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use bundle::artifact::{self, ArtifactError};
@@ -39,7 +39,18 @@ pub type HasFeature = fn(&str) -> Option<bool>;
 
 /// The engine with this platform's settings.
 pub fn engine(system: &'static System, has_feature: HasFeature) -> Result<Engine, LoadError> {
+    engine_with_stack(system, has_feature, engine::WASM_STACK_BYTES)
+}
+
+/// The same, for programs whose code may use so much stack.
+pub fn engine_with_stack(
+    system: &'static System,
+    has_feature: HasFeature,
+    stack_bytes: usize,
+) -> Result<Engine, LoadError> {
     let mut config = engine::config();
+    // The second is not used, but must not be less than the first.
+    config.max_wasm_stack(stack_bytes).async_stack_size(stack_bytes);
     config.with_custom_code_memory(Some(Arc::new(CodePages { system })));
     // SAFETY: `has_feature` tells the truth about this CPU, and this executable is built with the hard-float ABI.
     unsafe {
@@ -78,6 +89,27 @@ impl CodePages {
             .protect(span, protection)
             .map_err(|error| wasmtime::format_err!("cannot make code pages {protection:?}: {error:?}"))
     }
+}
+
+/// How many functions are looked at before others may have the virtual CPU.
+const FUNCTIONS_AT_A_TIME: usize = 1024;
+
+/// The most of a name that is kept, in bytes.
+const NAME_BYTES_MAX: usize = 240;
+
+fn cut(name: &str) -> String {
+    String::from(&name[..name.floor_char_boundary(NAME_BYTES_MAX)])
+}
+
+/// A function that was on a stack.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CallFrame {
+    /// Its number in the module.
+    pub function: u32,
+    /// Where in its compiled code, in bytes.
+    pub offset: u32,
+    /// What the module calls it.
+    pub name: Option<String>,
 }
 
 /// A program: its module, in the engine.
@@ -120,8 +152,10 @@ impl Program {
     pub fn functions(&self) -> Span {
         *self.functions.call_once(|| {
             let ends = |function: wasmtime::ModuleFunction| (function.offset, function.offset + function.len);
-            let all = self.module.functions().map(ends);
-            let (start, end) = all.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1))).unwrap_or_default();
+            let (start, end) = current::uncharged(|| {
+                let all = self.module.functions().map(ends);
+                all.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1))).unwrap_or_default()
+            });
             Span::new(self.text.base + start as u64, (end - start) as u64)
         })
     }
@@ -131,18 +165,30 @@ impl Program {
         self.functions.get().copied()
     }
 
-    /// What to call the function at code address `ip` in a message.
-    pub fn function_name(&self, ip: u64) -> Option<String> {
-        let offset = ip.checked_sub(self.text.base)? as usize;
-        let function = self
-            .module
-            .functions()
-            .find(|function| (function.offset..function.offset + function.len).contains(&offset))?;
-        let number = function.index.as_u32().to_string();
-        Some(match function.name {
-            Some(name) => name,
-            None => String::from("function ") + &number,
-        })
+    /// The functions that were on a stack: `addresses` are in their code, the innermost first, those of all others behind a call. What
+    /// is in no function is left out. This walks all functions, and calls `pause` now and then.
+    pub fn call_frames(&self, addresses: &[u64], mut pause: impl FnMut()) -> Vec<CallFrame> {
+        let in_text = |(depth, address): (usize, &u64)| {
+            // The call may have been the last instruction of its function.
+            let address = if depth == 0 { *address } else { address.wrapping_sub(1) };
+            Some(address.checked_sub(self.text.base)? as usize)
+        };
+        let offsets: Vec<Option<usize>> = addresses.iter().enumerate().map(in_text).collect();
+        let mut frames: Vec<Option<CallFrame>> = offsets.iter().map(|_| None).collect();
+        for (count, function) in self.module.functions().enumerate() {
+            if count.is_multiple_of(FUNCTIONS_AT_A_TIME) {
+                pause();
+            }
+            let range = function.offset..function.offset + function.len;
+            for (frame, offset) in frames.iter_mut().zip(&offsets) {
+                if let Some(offset) = offset.filter(|offset| range.contains(offset)) {
+                    let (index, name) = (function.index.as_u32(), function.name.as_deref().map(cut));
+                    let offset = (offset - function.offset) as u32;
+                    *frame = Some(CallFrame { function: index, offset, name });
+                }
+            }
+        }
+        frames.into_iter().flatten().collect()
     }
 
     /// Runs the trap helper once, so that its trap is known; see [`crate::trap`].

@@ -3,6 +3,7 @@
 //! Processes wait in two: for a CPU, by how much of it they have had, and for a time, by when it is. A slot is made for a number when its process
 //! is made ([`Queue::reserve`]), so that nothing is allocated when processes are switched.
 
+use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
 
 /// A queue; the smallest key is the first, and among equals whoever came first.
@@ -25,6 +26,13 @@ struct Entry {
 const ABSENT: u32 = u32::MAX;
 
 impl Queue {
+    /// Takes the memory for [`Queue::reserve`], if there is as much.
+    pub fn try_reserve(&mut self, number: u32) -> Result<(), TryReserveError> {
+        let length = number as usize + 1;
+        self.places.try_reserve(length.saturating_sub(self.places.len()))?;
+        self.entries.try_reserve(length.saturating_sub(self.entries.len()))
+    }
+
     /// Sees to it that `number` can be put in without an allocation.
     pub fn reserve(&mut self, number: u32) {
         let length = number as usize + 1;

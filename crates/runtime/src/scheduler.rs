@@ -28,6 +28,16 @@ pub struct ProcessId {
 pub struct Usage {
     /// Its linear memories and tables, in bytes.
     pub memory_bytes: u64,
+    /// What the library OS holds for it, in bytes.
+    pub host_bytes: u64,
+    /// How long its tables are together.
+    pub table_elements: u64,
+    /// Its open descriptors.
+    pub descriptors: u64,
+    /// How much of its stack was in use where it ended, if that is known, in bytes.
+    pub stack_bytes: u64,
+    /// Time since it began, in nanoseconds.
+    pub time_ns: u64,
     /// Time on the virtual CPU, in nanoseconds.
     pub cpu_ns: u64,
     /// How often it was given the virtual CPU.
@@ -99,6 +109,17 @@ struct Next {
 }
 
 impl Processes {
+    /// Sees to it that another process can be added.
+    pub(crate) fn make_room(&mut self) -> Result<(), abi::Error> {
+        if self.free.is_empty() {
+            let number = self.slots.len() as u32;
+            let made = self.slots.try_reserve(1).and_then(|()| self.free.try_reserve(self.slots.len() + 1));
+            let made = made.and_then(|()| self.ready.try_reserve(number));
+            made.and_then(|()| self.sleeping.try_reserve(number)).map_err(|_| abi::Error::NoMemory)?;
+        }
+        Ok(())
+    }
+
     /// Adds a process, which can run.
     pub(crate) fn add(&mut self, process: Process) -> ProcessId {
         let number = self.free.pop().unwrap_or_else(|| {
@@ -150,11 +171,10 @@ impl Processes {
     }
 
     /// What a process has used and what it does.
-    pub fn look_at(&self, id: ProcessId) -> Option<(Usage, Activity)> {
+    pub fn look_at(&self, system: &System, id: ProcessId) -> Option<(Usage, Activity)> {
         let life = self.life(id)?;
         let control = life.process.as_ref().map(|process| process.control()).or(current::get())?;
-        let memory_bytes = control.memory_bytes();
-        let usage = Usage { memory_bytes, cpu_ns: life.cpu_ns, switches: life.switches };
+        let usage = control.usage(system, life.cpu_ns, life.switches);
         Some((usage, if life.wait.is_some() { Activity::Waits } else { Activity::Runs }))
     }
 
@@ -245,12 +265,11 @@ impl Next {
         match outcome {
             Outcome::Suspended(why) => system.processes().lock().put_back(id, process, had_ns, why),
             Outcome::Ended(ending) => {
-                let memory_bytes = process.control().memory_bytes();
+                let usage = process.control().usage(system, turn.cpu_ns + had_ns, 0);
                 drop(process);
                 system.renew_reserve();
                 let switches = system.processes().lock().remove(id);
-                let cpu_ns = turn.cpu_ns + had_ns;
-                platform.ended(id, ending, Usage { memory_bytes, cpu_ns, switches });
+                platform.ended(id, ending, Usage { switches, ..usage });
             }
         }
     }
@@ -290,8 +309,7 @@ mod tests {
     use alloc::string::String;
     use core::cell::RefCell;
 
-    const LIMITS: Limits =
-        Limits { memory_bytes_max: 0, deadline_ns: Request::NEVER, cpu_ns_max: Request::NEVER };
+    const LIMITS: Limits = Limits::NONE;
 
     /// One at a time: a virtual CPU is the whole library OS's.
     static ALONE: spin::Mutex<()> = spin::Mutex::new(());
@@ -411,10 +429,10 @@ mod tests {
         let wake: fn(&mut Scripted) = |scripted| {
             let id = scripted.ids[0];
             let mut processes = scripted.system.processes().lock();
-            assert_eq!(processes.look_at(id).unwrap().1, Activity::Waits);
+            assert_eq!(processes.look_at(scripted.system, id).unwrap().1, Activity::Waits);
             processes.wake(scripted.system, id, 7);
             processes.wake(scripted.system, id, 8);
-            assert_eq!(processes.look_at(id).unwrap().1, Activity::Runs);
+            assert_eq!(processes.look_at(scripted.system, id).unwrap().1, Activity::Runs);
         };
         scripted.steps.extend([wake, wake]);
         scripted.run();
@@ -441,7 +459,7 @@ mod tests {
         let [first, second] = scripted.ids[..] else { panic!("two were started") };
         assert_eq!(first.slot, second.slot);
         scripted.system.processes().lock().stop(scripted.system, first, Stop::Cancelled);
-        assert!(scripted.system.processes().lock().look_at(first).is_none());
+        assert!(scripted.system.processes().lock().look_at(scripted.system, first).is_none());
         scripted.run();
         assert_eq!(scripted.ended, scripted.ids);
     }

@@ -48,6 +48,8 @@ pub enum Verdict {
 /// The frames of the trap that a process is about to end with: between the trap and [`take_frames`] no other runs.
 static FRAMES: [AtomicU64; FRAMES_MAX] = [const { AtomicU64::new(0) }; FRAMES_MAX];
 static FRAME_COUNT: AtomicU64 = AtomicU64::new(0);
+/// How many there were in all.
+static DEPTH: AtomicU64 = AtomicU64::new(0);
 
 type EngineHandler = extern "C" fn(ip: usize, fp: usize, has_address: bool, address: usize);
 
@@ -65,10 +67,11 @@ pub fn set_helper(helper: &Program) {
     HELPER_TEXT[1].store(helper.text().length, Release);
 }
 
-/// The code addresses of the last trap's frames, innermost first.
-pub(crate) fn take_frames() -> Vec<u64> {
+/// The code addresses of the last trap's frames, innermost first, and how many there were in all.
+pub(crate) fn take_frames() -> (Vec<u64>, u32) {
     let count = FRAME_COUNT.swap(0, Relaxed) as usize;
-    FRAMES[..count].iter().map(|frame| frame.load(Relaxed)).collect()
+    let frames = FRAMES[..count].iter().map(|frame| frame.load(Relaxed)).collect();
+    (frames, u32::try_from(DEPTH.swap(0, Relaxed)).unwrap_or(u32::MAX))
 }
 
 /// The kernel's upcall. Edits `context`, which is what goes on afterwards.
@@ -168,6 +171,12 @@ const RETRIES: u64 = 3;
 
 /// Ends the process or leaves it, if either is wanted and can be here; or goes one instruction on.
 fn act(current: &Control, system: &System, context: &mut Context) {
+    if current.is_over() {
+        if !current::is_switch_wanted() {
+            current::tick_by(system, current::due_ns());
+        }
+        return;
+    }
     let in_program = current.program.filter(|program| program.text().contains(Span::new(context.rip, 1)));
     if current.stop_wanted().is_some() {
         // The heap is not in use: the program's code does not use it.
@@ -244,15 +253,21 @@ extern "C" fn thunk(site: u64, frame: u64, has_address: u64, address: u64, ip: u
     panic!("the engine does not know the trap at {ip:#x}");
 }
 
-/// Walks the frame pointers, as far as they stay on the process's stack and go upwards.
+/// Walks the frame pointers, as far as they stay on the process's stack and go upwards, and keeps what is in the program.
 fn keep_frames(ip: u64, frame: u64) {
-    let stack = current::get().map_or(Span::new(0, 0), |current| current.stack);
-    let (base, top) = (stack.base, stack.base + stack.length);
+    let Some(current) = current::get() else { return };
+    let (base, top) = (current.stack.base, current.stack.base + current.stack.length);
+    let text = current.program.map_or(Span::new(0, 0), Program::text);
     let (mut ip, mut frame) = (ip, frame);
-    let mut count = 0;
-    while count < FRAMES_MAX {
-        FRAMES[count].store(ip, Relaxed);
-        count += 1;
+    let (mut depth, mut ends) = (0, [frame; 2]);
+    loop {
+        if text.contains(Span::new(ip, 1)) {
+            if let Some(place) = FRAMES.get(depth) {
+                place.store(ip, Relaxed);
+            }
+            depth += 1;
+            ends[1] = frame;
+        }
         if frame < base || frame + 16 > top || !frame.is_multiple_of(8) {
             break;
         }
@@ -264,7 +279,9 @@ fn keep_frames(ip: u64, frame: u64) {
         }
         (ip, frame) = (return_address, next);
     }
-    FRAME_COUNT.store(count as u64, Relaxed);
+    current.set_stack_bytes(ends[1] - ends[0]);
+    FRAME_COUNT.store(depth.min(FRAMES_MAX) as u64, Relaxed);
+    DEPTH.store(depth as u64, Relaxed);
 }
 
 /// Registers the upcall with the kernel.

@@ -78,14 +78,12 @@ fn run(runtime: &Path, program: &Path, trap_helper: &Path, arguments: &[OsString
         arguments,
         environment: Vec::new(),
         memory_bytes_max: MEMORY_BYTES_MAX,
-        timeout_ns: None,
-        cpu_ns_max: None,
-        directories: Vec::new(),
+        ..ProgramPlan::default()
     };
     let plan = Plan::of_one(program_plan, Console::Host, None);
     let entropy = Generator::new(Some(&hosted::clock::seed()?), &[])?;
     let host = Box::new(linux_host(LinuxStreams::new(), LinuxFiles::new(Vec::new()), entropy));
     let (artifacts, trap_helper) = (vec![File::open(program)?], File::open(trap_helper)?);
     let runtime = Runtime::open(runtime)?;
-    Ok(hosted::launch(Launch { runtime, plan, artifacts, trap_helper, host, wire: None, cell: None })?)
+    Ok(hosted::launch(Launch { runtime, plan, artifacts, trap_helper, host, wire: None, cell: None })?.status)
 }

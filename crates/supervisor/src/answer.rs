@@ -4,10 +4,11 @@ use crate::event::{Effect, Event, ProcessId};
 use crate::log::Entry;
 use crate::supervisor::Supervisor;
 use alloc::boxed::Box;
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use control::{
-    Follow, From, How, LogEnd, LogPiece, Phase, Platform, ProgramName, Refusal, Reply, Request, Selector,
-    TracePiece, meant,
+    CrashReport, Follow, From, How, LogEnd, LogPiece, Phase, Platform, ProgramName, Refusal, Reply, Request,
+    Selector, TracePiece, meant,
 };
 
 /// Lines are put into a piece until it has so many bytes.
@@ -22,9 +23,14 @@ pub struct Answer(Stage);
 enum Stage {
     Reply(Box<Reply>),
     List,
-    Log { cursors: Vec<Cursor>, follow: Follow },
+    Log {
+        cursors: Vec<Cursor>,
+        follow: Follow,
+    },
     Trace(Trace),
     Kill(Vec<ProcessId>),
+    /// Of whom there is still something to tell.
+    Crashes(VecDeque<ProcessId>),
     Shutdown,
     Done,
 }
@@ -119,6 +125,13 @@ impl Supervisor {
             Stage::Kill(ids) if ids.iter().all(|id| self.process(*id).life.is_over()) => {
                 Reply::Killed(self.names(&ids))
             }
+            Stage::Crashes(mut ids) => match self.next_crash(&mut ids) {
+                Some(report) => {
+                    *stage = Stage::Crashes(ids);
+                    Reply::Crash(report)
+                }
+                None => Reply::CrashEnd,
+            },
             Stage::Shutdown if self.phase() == Phase::Ended => Reply::ShutDown,
             waiting @ (Stage::List | Stage::Kill(_) | Stage::Shutdown) => {
                 *stage = waiting;
@@ -137,6 +150,7 @@ impl Supervisor {
                 Ok((Stage::Log { cursors, follow }, Vec::new()))
             }
             Request::Kill { which, how } => self.take_kill(which, how, now_ns),
+            Request::Crashes { which } => Ok((Stage::Crashes(self.select(which)?.into()), Vec::new())),
             Request::Shutdown { how } => Ok((Stage::Shutdown, self.handle(Event::Shutdown(how), now_ns))),
             Request::Trace if self.platform() == Platform::Hosted => Err(Refusal::NotOurKernel),
             Request::Trace => Ok((Stage::Trace(Trace::default()), Vec::new())),
@@ -166,6 +180,13 @@ impl Supervisor {
             return Err(Refusal::Ambiguous { asked, matching: self.names(&selected) });
         }
         Ok(selected)
+    }
+
+    /// The next report that there is.
+    fn next_crash(&self, ids: &mut VecDeque<ProcessId>) -> Option<CrashReport> {
+        let with_report = |id| Some((id, self.process(id).report.as_deref()?));
+        let (id, report) = core::iter::from_fn(|| ids.pop_front()).find_map(with_report)?;
+        Some(CrashReport { program: self.name(id), ..report.clone() })
     }
 
     fn names(&self, ids: &[ProcessId]) -> Vec<ProgramName> {

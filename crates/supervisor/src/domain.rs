@@ -1,13 +1,15 @@
 //! A domain with its processes: it is started for them, and ended when none is left.
 
+use crate::crash::{self, Words};
 use crate::event::{DomainId, DomainSetup, Effect, ProcessId, ProgramSetup};
 use crate::life::{Force, GRACE_NS, Life};
 use crate::log::{Log, Sequence};
 use crate::usage::Account;
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
-use control::{End, How, ProcessUsage, Usage};
+use control::{Crash, CrashReport, End, How, ProcessUsage, ProgramName, State, Stream, Usage};
 
 /// A domain.
 #[derive(Debug)]
@@ -16,6 +18,8 @@ pub struct Domain {
     step: Step,
     pub process_id: Option<u32>,
     pub account: Account<Usage>,
+    /// What its library OS said in this run.
+    words: Words,
     /// By their numbers.
     pub processes: Vec<Process>,
 }
@@ -30,6 +34,10 @@ pub struct Process {
     pub account: Account<ProcessUsage>,
     /// What it uses was asked for, and not yet said.
     pub is_asked: bool,
+    /// What its library OS says of the end that is to come.
+    crash: Option<Crash>,
+    /// How it failed last.
+    pub report: Option<Box<CrashReport>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,9 +69,18 @@ impl Domain {
             log: Log::new(log_bytes_max),
             account: Account::default(),
             is_asked: false,
+            crash: None,
+            report: None,
         };
         let processes = (0..).zip(instances).map(process).collect();
-        Self { id, step: Step::Down, process_id: None, account: Account::default(), processes }
+        Self {
+            id,
+            step: Step::Down,
+            process_id: None,
+            account: Account::default(),
+            words: Words::default(),
+            processes,
+        }
     }
 
     /// Is there one, as far as is known?
@@ -101,12 +118,18 @@ impl Domain {
         self.process_id = None;
         self.account.close();
         let end = broken(end);
+        let words = self.words.take();
         for process in &mut self.processes {
             if step == Step::Starting {
-                process.life.not_started(end.clone(), now_ns, effects);
+                process.not_started(end.clone(), &words, now_ns, effects);
             }
-            process.ended(end.clone(), now_ns, sequence, effects);
+            process.ended(end.clone(), &words, now_ns, sequence, effects);
         }
+    }
+
+    /// Its library OS has something to say.
+    pub fn wrote(&mut self, bytes: &[u8]) {
+        self.words.add(bytes);
     }
 
     /// Time has passed.
@@ -167,13 +190,56 @@ impl Domain {
 }
 
 impl Process {
-    /// If it is alive, it has ended.
-    pub fn ended(&mut self, end: End, now_ns: u64, sequence: &mut Sequence, effects: &mut Vec<Effect>) {
+    /// What its library OS says of its end.
+    pub fn crashed(&mut self, crash: Crash) {
+        self.crash = Some(crash).filter(|_| self.life.is_alive());
+    }
+
+    /// If it is alive, it has ended; `words` are its library OS's, if that has.
+    pub fn ended(
+        &mut self,
+        end: End,
+        words: &str,
+        now_ns: u64,
+        sequence: &mut Sequence,
+        effects: &mut Vec<Effect>,
+    ) {
         if self.life.is_alive() {
             self.log.close(now_ns, sequence);
+            let last_lines = crash::last_lines(&self.log, self.life.started_ns.unwrap_or(0));
+            let crash = self.crash.take();
+            if let Some(crash) = &crash {
+                self.log.write(Stream::Error, crash::details(crash).as_bytes(), now_ns, sequence);
+            }
             self.account.close();
             self.is_asked = false;
+            // What a user ends has not failed.
+            if !end.is_success() && self.life.state() != State::Stopping {
+                self.report =
+                    Some(Box::new(CrashReport { last_lines, crash, ..self.report_on(&end, words, now_ns) }));
+            }
             self.life.ended(end, now_ns, effects);
+        }
+    }
+
+    /// The domain that it waited for was not started.
+    fn not_started(&mut self, end: End, words: &str, now_ns: u64, effects: &mut Vec<Effect>) {
+        if self.life.is_due() {
+            self.report = Some(Box::new(self.report_on(&end, words, now_ns)));
+        }
+        self.life.not_started(end, now_ns, effects);
+    }
+
+    /// Without what it has written, and its domain's name, which is not known here.
+    fn report_on(&self, end: &End, words: &str, now_ns: u64) -> CrashReport {
+        CrashReport {
+            program: ProgramName { domain: String::new(), program: self.name.clone() },
+            at_ns: now_ns,
+            restarts: self.life.restarts,
+            end: end.clone(),
+            crash: None,
+            domain_words: String::from(words),
+            last_lines: Vec::new(),
         }
     }
 }

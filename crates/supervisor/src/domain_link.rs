@@ -1,5 +1,6 @@
 //! The link to a domain's library OS, in the frames of `link`: bytes in and out on one side, events and what is wanted on the other.
 
+use crate::crash::crash;
 use crate::event::{DomainId, Event, ProcessId};
 use alloc::collections::VecDeque;
 use alloc::vec;
@@ -23,6 +24,8 @@ pub struct DomainLink {
     waiting: VecDeque<u32>,
     measure: Wish,
     shutdown: Wish,
+    /// The body of a report on a process, as far as it has come: no longer than a frame.
+    crash: Vec<u8>,
     /// What is to be sent, from `sent` on.
     out: Vec<u8>,
     sent: usize,
@@ -68,6 +71,7 @@ impl DomainLink {
             waiting: VecDeque::new(),
             measure: Wish::No,
             shutdown: Wish::No,
+            crash: Vec::new(),
             out: Vec::new(),
             sent: 0,
         }
@@ -166,6 +170,13 @@ impl DomainLink {
             FromGuest::ExitMessage(bytes) => {
                 tell(Event::Wrote { process: id, stream: Stream::Error, bytes });
             }
+            // Nothing else comes between the pieces of a frame.
+            FromGuest::CrashBody(bytes) => self.crash.extend_from_slice(bytes),
+            FromGuest::Crash(head) => {
+                let body = core::mem::take(&mut self.crash);
+                tell(Event::Crashed(id, crash(&link::Crash::read(head, &body)?)));
+            }
+            FromGuest::Throttled => tell(Event::Throttled(id)),
             FromGuest::Usage(usage) => tell(Event::Measured(id, used(usage))),
             FromGuest::Exit { status, .. } => {
                 process.step = Step::Free;
@@ -244,6 +255,7 @@ fn say(out: &mut Vec<u8>, process: link::Process, frame: Frame<'_>) {
 fn used(usage: link::Usage) -> ProcessUsage {
     ProcessUsage {
         memory: Memory { used_bytes: usage.memory_bytes, peak_bytes: usage.memory_bytes },
+        host_bytes: usage.host_bytes,
         cpu_ns: usage.cpu_ns,
         switches: usage.switches,
     }

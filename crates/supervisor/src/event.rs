@@ -2,7 +2,7 @@
 
 use alloc::string::String;
 use alloc::vec::Vec;
-use control::{Cpu, End, How, Platform, ProcessUsage, Stream, Usage};
+use control::{Cpu, Crash, End, How, Platform, ProcessUsage, Stream, Usage};
 use core::fmt;
 use serde::{Deserialize, Serialize};
 
@@ -108,6 +108,10 @@ pub enum Event<'a> {
     },
     /// What [`Effect::StartProcess`] asked for is done: the process runs.
     Started(ProcessId),
+    /// What its library OS says of a process that fails; [`Event::Ended`] follows.
+    Crashed(ProcessId, Crash),
+    /// The process has to wait, for it writes faster than it may.
+    Throttled(ProcessId),
     /// The process has ended, and its domain goes on; nothing more comes of it.
     Ended(ProcessId, End),
     /// The process has written.

@@ -21,6 +21,7 @@ extern crate alloc;
 
 mod answer;
 mod backoff;
+mod crash;
 mod domain;
 mod domain_link;
 mod event;
@@ -34,6 +35,7 @@ mod usage;
 
 pub use answer::{Answer, Progress, Trace};
 pub use backoff::{FIRST_NS, MAX_NS, STABLE_NS};
+pub use crash::{crash, read_crash};
 pub use domain_link::DomainLink;
 pub use event::{
     DomainId, DomainSetup, Effect, Event, Next, Notice, ProcessId, ProgramSetup, Restart, Setup,

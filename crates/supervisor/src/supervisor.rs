@@ -11,6 +11,9 @@ use serde::{Deserialize, Serialize};
 /// How long an answer waits for what domains say about their processes; then it has what was said last.
 pub const MEASURE_NS: u64 = 250_000_000;
 
+/// What stands in the log of a process that writes too fast.
+const THROTTLED: &str = "has to wait: it writes faster than its log-rate";
+
 /// The root's logic. Times are in nanoseconds since the system started, and never go back.
 #[derive(Debug)]
 pub struct Supervisor {
@@ -81,6 +84,7 @@ impl Supervisor {
                 }
             }),
             Event::DomainWrote { domain, bytes } => self.with_domain(domain, |domain, sequence| {
+                domain.wrote(bytes);
                 for process in domain.processes.iter_mut().filter(|process| process.life.is_alive()) {
                     process.log.write(Stream::Error, bytes, now_ns, sequence);
                 }
@@ -88,8 +92,14 @@ impl Supervisor {
             Event::Started(id) => {
                 self.with(id, |process, _| process.life.started(now_ns, &mut effects));
             }
+            Event::Crashed(id, crash) => self.with(id, |process, _| process.crashed(crash)),
+            Event::Throttled(id) => self.with(id, |process, sequence| {
+                if process.life.is_alive() {
+                    process.log.note(THROTTLED, now_ns, sequence);
+                }
+            }),
             Event::Ended(id, end) => {
-                self.with(id, |process, sequence| process.ended(end, now_ns, sequence, &mut effects));
+                self.with(id, |process, sequence| process.ended(end, "", now_ns, sequence, &mut effects));
                 self.with_domain(id.domain, |domain, _| domain.settle(now_ns, &mut effects));
             }
             Event::Wrote { process, stream, bytes } => {

@@ -70,6 +70,7 @@ impl Measure for ProcessUsage {
     }
 
     fn add(&mut self, other: &Self) {
+        // What the library OS holds for it goes with it.
         self.cpu_ns = self.cpu_ns.saturating_add(other.cpu_ns);
         self.switches = self.switches.saturating_add(other.switches);
     }

@@ -318,6 +318,7 @@ fn accounts_add_up_over_runs() {
         memory: Memory { used_bytes, peak_bytes: 0 },
         cpu_ns,
         switches,
+        ..ProcessUsage::default()
     };
     let domain = DomainId(0);
     supervisor.handle(Event::DomainMeasured(domain, usage(100, 5, Some(1))), 1);
@@ -339,6 +340,85 @@ fn accounts_add_up_over_runs() {
     assert_eq!((program.usage.cpu_ns, program.usage.switches), (5, 10));
     let broken = End::Broken { how: "its domain ended with status 0".into() };
     assert_eq!((program.restarts, &program.last_end), (1, &Some(broken)));
+}
+
+/// What a library OS says of a process that fails.
+fn crash(reason: &str) -> Crash {
+    let measure = Measure { used: 1, max: None };
+    Crash {
+        reason: reason.into(),
+        backtrace: Vec::new(),
+        depth: 0,
+        limits: CrashLimits {
+            memory_bytes: measure,
+            host_bytes: measure,
+            table_elements: measure,
+            cpu_ns: measure,
+            time_ns: measure,
+            stack_bytes: measure,
+            descriptors: measure,
+            log_bytes: measure,
+        },
+    }
+}
+
+fn crashes(supervisor: &mut Supervisor, which: Selector) -> Vec<CrashReport> {
+    let (mut replies, end) = replies(supervisor, Request::Crashes { which });
+    assert_eq!((replies.pop(), end), (Some(Reply::CrashEnd), Progress::Done));
+    let report = |reply| match reply {
+        Reply::Crash(report) => report,
+        other => panic!("{other:?}"),
+    };
+    replies.into_iter().map(report).collect()
+}
+
+/// Of each process the last, with what it wrote in that run; of what succeeds or a user ends, none.
+#[test]
+fn of_each_process_the_last_crash_is_kept() {
+    let mut supervisor = crowd();
+    assert_eq!(crashes(&mut supervisor, Selector::All), []);
+    for (run, reason) in (0..).zip(["first", "second"]) {
+        let at_ns = 10 + run * (FIRST_NS + 10);
+        let wrote = Event::Wrote { process: of(0, 0), stream: Stream::Output, bytes: reason.as_bytes() };
+        supervisor.handle(wrote, at_ns);
+        supervisor.handle(Event::Throttled(of(0, 0)), at_ns);
+        supervisor.handle(Event::Crashed(of(0, 0), crash(reason)), at_ns);
+        supervisor.handle(Event::Ended(of(0, 0), exit(134)), at_ns);
+        supervisor.handle(Event::Time, at_ns + FIRST_NS);
+        supervisor.handle(Event::Started(of(0, 0)), at_ns + FIRST_NS);
+    }
+    let now_ns = 30 + 3 * FIRST_NS;
+    supervisor.handle(Event::Ended(of(0, 2), exit(0)), now_ns);
+    let reports = crashes(&mut supervisor, Selector::All);
+    let [report] = &reports[..] else { panic!("{reports:?}") };
+    assert_eq!((report.program.to_string(), &report.end), ("alice/web/0".into(), &exit(134)));
+    assert_eq!((&report.crash, report.restarts), (&Some(crash("second")), 1));
+    let lines: Vec<&[u8]> = report.last_lines.iter().map(|line| &line.bytes[..]).collect();
+    assert_eq!(lines, [b"second"]);
+    assert_eq!(crashes(&mut supervisor, Selector::Named("job".into())), []);
+    // What is said of a process that a user ends is nothing to keep.
+    supervisor.ask(Request::Kill { which: Selector::Named("web/1".into()), how: How::Gracefully }, now_ns);
+    supervisor.handle(Event::Crashed(of(0, 1), crash("killed")), now_ns);
+    supervisor.handle(Event::Ended(of(0, 1), exit(130)), now_ns);
+    assert_eq!(crashes(&mut supervisor, Selector::All).len(), 1);
+}
+
+/// Then nobody says anything of the processes; but the domain had last words.
+#[test]
+fn a_broken_domain_is_a_crash_of_each_process_in_it() {
+    let mut supervisor = crowd();
+    supervisor.handle(Event::Wrote { process: of(0, 0), stream: Stream::Output, bytes: b"x\ny" }, 5);
+    supervisor.handle(Event::DomainWrote { domain: DomainId(0), bytes: b"the library OS failed" }, 6);
+    let broken = End::Broken { how: "SIGSEGV".into() };
+    supervisor.handle(Event::DomainEnded(DomainId(0), broken.clone()), 7);
+    let reports = crashes(&mut supervisor, Selector::All);
+    assert_eq!(reports.len(), 3);
+    for report in &reports {
+        assert_eq!((&report.end, &report.crash, report.at_ns), (&broken, &None, 7));
+        assert_eq!(report.domain_words, "the library OS failed");
+    }
+    let lines: Vec<&[u8]> = reports[0].last_lines.iter().map(|line| &line.bytes[..]).collect();
+    assert_eq!(lines, [&b"x"[..], b"y", b"the library OS failed"]);
 }
 
 /// A list is answered when all have said what they use; if one does not, after a while.

@@ -60,6 +60,7 @@ fn wasi_state(launcher: Launcher, arguments: &[Vec<u8>]) -> Result<State<Measure
         environment: Vec::new(),
         directories: Vec::new(),
         descriptors_max: DESCRIPTORS_MAX,
+        on_descriptors: |_| {},
     };
     let host = Providers {
         clock: launcher,

@@ -1,7 +1,8 @@
 //! The processes of this domain: which begin, which end, and what is told of them.
 
 use crate::console::{self, Command};
-use crate::programs::Programs;
+use crate::entry;
+use crate::programs::{self, Programs};
 use crate::report::Report;
 use alloc::collections::BTreeMap;
 use alloc::format;
@@ -19,6 +20,11 @@ pub trait Outside {
 
     /// What a process of this program is to stand on.
     fn host(&mut self, process: Process, program: &ProgramPlan) -> Result<Self::Host, String>;
+
+    /// How much of our memory the files may take that a process of this program writes.
+    fn files_bytes_max(&self, _program: &ProgramPlan) -> u64 {
+        0
+    }
 
     /// Sleeps until something happens, or until `deadline_ns`. If there is one process alone, it waits for `alone`; the answer is what it
     /// is woken with.
@@ -40,15 +46,20 @@ pub trait Outside {
     }
 
     /// A process begins.
-    fn begun(&mut self, process: Process, id: ProcessId) {
-        console::with(|console| console.begin(process, id));
+    fn begun(&mut self, process: Process, id: ProcessId, program: &ProgramPlan) {
+        console::with(|console| console.begin(process, id, program.log_bytes_per_s));
     }
 
     /// What a process uses, or has used.
     fn tell_usage(&self, process: Process, usage: Usage, state: link::State) {
-        let Usage { memory_bytes, cpu_ns, switches } = usage;
-        let usage = link::Usage { memory_bytes, cpu_ns, switches, state };
+        let Usage { memory_bytes, host_bytes, cpu_ns, switches, .. } = usage;
+        let usage = link::Usage { memory_bytes, host_bytes, cpu_ns, switches, state };
         console::with(|console| console.tell_usage(process, usage));
+    }
+
+    /// How much a process has written, as far as that is counted.
+    fn written(&self, process: Process) -> u64 {
+        console::with(|console| console.written(process)).unwrap_or(0)
     }
 
     /// A process has ended.
@@ -94,7 +105,7 @@ pub fn run<O: Outside>(system: &'static System, bundle: Bundle<'static>, mut out
             let report = Report::not_started(&first, error);
             match begin {
                 Begin::AtOnce => outside.ended(Process::FIRST, &report),
-                Begin::WhenTold => console::log(&report.message),
+                Begin::WhenTold => console::log(&report.message()),
             }
             return report.status;
         }
@@ -125,10 +136,13 @@ impl<O: Outside> Domain<O> {
     fn try_begin(&mut self, process: Process, program: u32) -> Result<(), String> {
         let plan = self.programs.plan(program).ok_or_else(|| format!("there is no program {program}"))?;
         let host = self.outside.host(process, plan)?;
-        let id = self.programs.start(self.system, program, host)?;
+        let files_bytes_max = self.outside.files_bytes_max(plan);
+        let id = self.programs.start(program, host, files_bytes_max)?;
         self.processes.insert(process, Entry { id, program });
         self.names.insert(id, process);
-        self.outside.begun(process, id);
+        if let Some(plan) = self.programs.plan(program) {
+            self.outside.begun(process, id, plan);
+        }
         Ok(())
     }
 
@@ -152,7 +166,7 @@ impl<O: Outside> Domain<O> {
 
     fn measure(&self) {
         for (process, entry) in &self.processes {
-            let seen = self.system.processes().lock().look_at(entry.id);
+            let seen = self.system.processes().lock().look_at(self.system, entry.id);
             match seen {
                 Some((usage, Activity::Runs)) => {
                     self.outside.tell_usage(*process, usage, link::State::Runnable)
@@ -176,7 +190,7 @@ impl<O: Outside> Platform for Domain<O> {
                 }
                 Command::Start(process, program) => {
                     let name = self.programs.plan(program).map_or("a program", |plan| plan.name.as_str());
-                    let report = Report::ended(name, Ending::Stopped(Stop::Cancelled));
+                    let report = Report::cancelled(name);
                     self.over(process, &report);
                 }
                 Command::Cancel(process) => self.stop(process),
@@ -202,10 +216,12 @@ impl<O: Outside> Platform for Domain<O> {
     }
 
     fn ended(&mut self, id: ProcessId, ending: Ending, usage: Usage) {
+        entry::HEAP.renew_reserve();
         let Some(process) = self.names.remove(&id) else { return };
         let Some(entry) = self.processes.remove(&process) else { return };
-        let name = self.programs.plan(entry.program).map_or("a program", |plan| plan.name.as_str());
-        let report = Report::ended(name, ending);
+        let Some(plan) = self.programs.plan(entry.program) else { return };
+        let host_bytes_max = programs::host_bytes_max(plan, self.outside.files_bytes_max(plan));
+        let report = Report::ended(plan, ending, usage, host_bytes_max, self.outside.written(process));
         if self.begin == Begin::WhenTold {
             self.outside.tell_usage(process, usage, link::State::Stopping);
         }

@@ -7,6 +7,7 @@ use core::fmt::Write;
 use runtime::heap::Heap;
 use runtime::trap::{self, Verdict};
 use runtime::{System, stack::Stack};
+use spin::Once;
 
 use crate::{gate, report};
 
@@ -127,15 +128,35 @@ fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
     last_words(format_args!("{info}"), report::STATUS_FAILED)
 }
 
+/// The longest last words.
+const WORDS_BYTES_MAX: usize = 1024;
+
+/// Text in a place of its own; what does not fit is left out.
+struct Words {
+    bytes: [u8; WORDS_BYTES_MAX],
+    length: usize,
+}
+
+impl Write for Words {
+    fn write_str(&mut self, text: &str) -> core::fmt::Result {
+        let fits = &text[..text.floor_char_boundary(WORDS_BYTES_MAX - self.length)];
+        self.bytes[self.length..self.length + fits.len()].copy_from_slice(fits.as_bytes());
+        self.length += fits.len();
+        Ok(())
+    }
+}
+
+/// Who else is to hear the last words: told without the heap, and without waiting for a lock.
+pub static TELL_LAST_WORDS: Once<fn(&str)> = Once::new();
+
 /// Ends everything, without the heap and without locks: they may be why.
 fn last_words(why: core::fmt::Arguments<'_>, status: u8) -> ! {
-    struct Printer;
-    impl Write for Printer {
-        fn write_str(&mut self, text: &str) -> core::fmt::Result {
-            gate::print(text);
-            Ok(())
-        }
+    let mut words = Words { bytes: [0; WORDS_BYTES_MAX], length: 0 };
+    let _ = writeln!(words, "selkis: the library OS failed: {why}");
+    let words = str::from_utf8(&words.bytes[..words.length]).unwrap_or_default();
+    gate::print(words);
+    if let Some(tell) = TELL_LAST_WORDS.get() {
+        tell(words);
     }
-    let _ = writeln!(Printer, "selkis: the library OS failed: {why}");
     gate::stop(status)
 }

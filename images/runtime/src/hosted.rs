@@ -12,7 +12,7 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use bundle::services::Services;
 use bundle::{Console as Mode, ProgramPlan, Terminal, Terminals};
-use link::Process;
+use link::{Cause, Process};
 use runtime::process::Wait;
 use runtime::{ProcessId, System};
 use wasi::provider::{Output, OutputStream, Providers, Stream, StreamSet, Streams, Wait as _};
@@ -25,7 +25,7 @@ pub fn main(system: &'static System, boot: &'static BootInfo) -> u8 {
     };
     let mut launcher = launcher::open(services);
     start(system, boot, services).unwrap_or_else(|report| {
-        say(&mut launcher, report.message.as_bytes());
+        say(&mut launcher, report.message().as_bytes());
         report.status
     })
 }
@@ -40,7 +40,7 @@ fn start(
         .map_err(|error| Report::not_started("the library OS", format_args!("no upcalls: {error:?}")))?;
     let launcher = launcher::open(services);
     if bundle.plan.console != Mode::Wire {
-        return Ok(domain::run(system, bundle, Alone { launcher, cancelled: false }));
+        return Ok(domain::run(system, bundle, Alone { launcher, services, cancelled: false }));
     }
     let wire = Box::new(LauncherWire(services));
     console::open(system, Some(wire), Talk::Frames, Terminals::all(Terminal::No));
@@ -53,6 +53,7 @@ fn start(
 /// One process, whose streams are the launcher's.
 struct Alone {
     launcher: Launcher,
+    services: &'static Services,
     cancelled: bool,
 }
 
@@ -97,10 +98,18 @@ impl Outside for Alone {
         false
     }
 
-    fn begun(&mut self, _process: Process, _id: ProcessId) {}
+    fn begun(&mut self, _process: Process, _id: ProcessId, _program: &ProgramPlan) {}
 
     fn ended(&mut self, _process: Process, report: &Report) {
-        say(&mut self.launcher, report.message.as_bytes());
+        say(&mut self.launcher, report.message().as_bytes());
+        // Of a program that has said itself that it failed there is no more to say.
+        if let Some(crash) = report.crash.as_ref().filter(|_| report.cause != Cause::Exited) {
+            self.services.tell_crash(&[&crash.head.to_bytes()[..], (*crash.body).as_ref()].concat());
+        }
+    }
+
+    fn written(&self, _process: Process) -> u64 {
+        0
     }
 }
 

@@ -4,13 +4,15 @@ use crate::report::Report;
 use crate::{cpu, entry};
 use abi::{BootInfo, Request};
 use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use alloc::collections::btree_map::Entry;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use bundle::{Bundle, DirectorySource, Module, ProgramPlan};
 use runtime::process::{Guest, Limits};
-use runtime::{LoadError, Prepared, ProcessId, Program, System, program, trap};
-use wasi::p1::{DESCRIPTORS_MAX, Preopen, Start, State};
+use runtime::{LoadError, Prepared, ProcessId, Program, System, current, program, trap};
+use wasi::p1::{Preopen, Start, State};
 use wasi::provider::Host;
 
 /// Reads the boot module.
@@ -25,10 +27,12 @@ pub fn bundle(boot: &'static BootInfo) -> Result<Bundle<'static>, Report> {
 
 /// The programs, with the host functions that they are linked with: WASI's, on hosts of type `H`.
 pub struct Programs<H: 'static> {
-    engine: wasmtime::Engine,
+    system: &'static System,
+    /// One for each size of stack that was asked for, which is the engine's.
+    engines: BTreeMap<u64, wasmtime::Engine>,
     bundle: Bundle<'static>,
-    /// By the number of the artifact.
-    prepared: Vec<Option<Prepared<State<H>>>>,
+    /// By the number of the artifact, and the stack.
+    prepared: BTreeMap<(u32, u64), Prepared<State<H>>>,
 }
 
 impl<H: Host + 'static> Programs<H> {
@@ -38,8 +42,8 @@ impl<H: Host + 'static> Programs<H> {
         let helper = load(&engine, bundle.trap_helper)?;
         trap::set_helper(helper);
         helper.spring(&engine)?;
-        let prepared = bundle.artifacts.iter().map(|_| None).collect();
-        Ok(Self { engine, bundle, prepared })
+        let engines = BTreeMap::from([(ProgramPlan::STACK_BYTES, engine)]);
+        Ok(Self { system, engines, bundle, prepared: BTreeMap::new() })
     }
 
     /// What the plan says of a program, if there is one of that number.
@@ -47,22 +51,30 @@ impl<H: Host + 'static> Programs<H> {
         self.bundle.plan.programs.get(program as usize)
     }
 
-    /// Starts a process of a program, which stands on `host`.
-    pub fn start(&mut self, system: &'static System, program: u32, mut host: H) -> Result<ProcessId, String> {
+    /// Starts a process of a program, which stands on `host`. What it writes to files may take so much of our memory.
+    pub fn start(&mut self, program: u32, mut host: H, files_bytes_max: u64) -> Result<ProcessId, String> {
+        let system = self.system;
         // Whoever has a host has asked for the plan.
         let plan = &self.bundle.plan.programs[program as usize];
-        let artifact = plan.artifact as usize;
-        if self.prepared[artifact].is_none() {
-            self.prepared[artifact] = Some(prepare(&self.engine, self.bundle.artifacts[artifact])?);
-        }
-        let prepared = self.prepared[artifact].as_ref().ok_or("it is not loaded")?;
+        let prepared = match self.prepared.entry((plan.artifact, plan.stack_bytes)) {
+            Entry::Occupied(prepared) => prepared.into_mut(),
+            Entry::Vacant(place) => {
+                let engine = engine(&mut self.engines, self.system, plan.stack_bytes)?;
+                let artifact = self.bundle.artifacts[plan.artifact as usize];
+                let (prepared, refused) =
+                    current::load(host_bytes_max(plan, 0), || prepare(engine, artifact));
+                place.insert(if refused { prepared.map_err(|_| String::from(TOO_LARGE))? } else { prepared? })
+            }
+        };
         let beginning = beginning(&mut host, plan)?;
-        let state =
-            State::new(host, beginning).map_err(|errno| format!("too many directories ({errno:?})"))?;
+        let state = State::new(host, beginning).map_err(|_| too_few_descriptors(plan))?;
         let deadline_ns =
             plan.timeout_ns.map_or(Request::NEVER, |timeout| system.now_ns().saturating_add(timeout));
         let limits = Limits {
             memory_bytes_max: plan.memory_bytes_max,
+            host_bytes_max: host_bytes_max(plan, files_bytes_max),
+            table_elements_max: plan.table_elements_max.unwrap_or(u64::MAX),
+            stack_bytes: plan.stack_bytes,
             deadline_ns,
             cpu_ns_max: plan.cpu_ns_max.unwrap_or(Request::NEVER),
         };
@@ -70,6 +82,21 @@ impl<H: Host + 'static> Programs<H> {
             .start(system, state, limits)
             .map_err(|error| format!("there is no memory for its stack ({error:?})"))
     }
+}
+
+/// The engine whose programs may use so much stack.
+fn engine<'e>(
+    engines: &'e mut BTreeMap<u64, wasmtime::Engine>,
+    system: &'static System,
+    stack_bytes: u64,
+) -> Result<&'e wasmtime::Engine, String> {
+    Ok(match engines.entry(stack_bytes) {
+        Entry::Occupied(engine) => engine.into_mut(),
+        Entry::Vacant(place) => {
+            let engine = program::engine_with_stack(system, cpu::has_feature, stack_bytes as usize);
+            place.insert(engine.map_err(|error| format!("{error}"))?)
+        }
+    })
 }
 
 /// It stays for as long as the domain: code must not go while an upcall may look at it.
@@ -83,6 +110,10 @@ fn prepare<H: Host + 'static>(
 ) -> Result<Prepared<State<H>>, String> {
     let failed = |error: wasmtime::Error| format!("{error:#}");
     let program = load(engine, artifact).map_err(|error| format!("{error}"))?;
+    // Linking cannot be told no on its way.
+    if program.module().imports().len() as u64 * LINKED_IMPORT_BYTES > current::load_room() {
+        return Err(String::from(TOO_LARGE));
+    }
     let mut linker = wasmtime::Linker::new(engine);
     let unserved =
         wasi::p1::add_to_linker(&mut linker, program.module(), |guest: &mut Guest<State<H>>| &mut guest.data)
@@ -93,8 +124,35 @@ fn prepare<H: Host + 'static>(
     Prepared::new(program, &linker).map_err(failed)
 }
 
+/// The standard streams.
+const STREAMS: usize = 3;
+
+/// What every process may make the library OS hold for it: its instance, its descriptors, its streams.
+const HOST_BYTES_MIN: u64 = 4 << 20;
+/// And in proportion to its memory: a large program's instance and types.
+const HOST_SHARE: u64 = 8;
+/// What linking an import takes of our memory, at most.
+const LINKED_IMPORT_BYTES: u64 = 256;
+
+/// Why a program does not start of which there is too much.
+const TOO_LARGE: &str =
+    "it has more functions, types, imports or names than the library OS may hold for it (more with --memory)";
+
+/// What the library OS may hold for a process, its tables not counted; and for its program, when that is loaded.
+pub fn host_bytes_max(plan: &ProgramPlan, files_bytes_max: u64) -> u64 {
+    HOST_BYTES_MIN.saturating_add(plan.memory_bytes_max / HOST_SHARE).saturating_add(files_bytes_max)
+}
+
 /// The most imports that a message names.
 const IMPORTS_NAMED: usize = 4;
+
+fn too_few_descriptors(plan: &ProgramPlan) -> String {
+    let wanted = STREAMS + plan.directories.len();
+    format!(
+        "its streams and directories are {wanted} descriptors, and it may have {} (--descriptors)",
+        plan.descriptors_max
+    )
+}
 
 fn imports_nobody_serves(imports: &[String]) -> String {
     let named: Vec<String> = imports.iter().take(IMPORTS_NAMED).map(|import| format!("`{import}`")).collect();
@@ -127,6 +185,7 @@ fn beginning<H: Host>(host: &mut H, plan: &ProgramPlan) -> Result<Start, String>
         arguments: plan.arguments.clone(),
         environment: plan.environment.clone(),
         directories,
-        descriptors_max: DESCRIPTORS_MAX,
+        descriptors_max: plan.descriptors_max as usize,
+        on_descriptors: current::set_descriptors,
     })
 }

@@ -1,9 +1,12 @@
 //! How it ended, for people and for scripts.
 
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::{String, ToString};
-use link::Cause;
-use runtime::{Ending, Stop, current, trap};
+use bundle::ProgramPlan;
+use link::{CallFrame, Cause, CrashBody, CrashHead, Limits, Measure};
+use runtime::process::Backtrace;
+use runtime::{Ending, Stop, Usage, current};
 
 /// Exit status when Selkis itself could not do what was asked.
 pub const STATUS_FAILED: u8 = 125;
@@ -22,41 +25,98 @@ pub struct Report {
     pub status: u8,
     /// Why it ended.
     pub cause: Cause,
+    /// Which program.
+    program: String,
     /// For the person who started it; empty if there is nothing to say.
-    pub message: String,
+    reason: String,
+    /// If a process failed that had begun: more about that.
+    pub crash: Option<Crash>,
+}
+
+/// What there is to say of a process that failed, beside the message.
+pub struct Crash {
+    /// What it had used, and what it might.
+    pub head: CrashHead,
+    /// Why it ended, and where.
+    pub body: Box<CrashBody>,
+    /// Where it was, in lines.
+    pub backtrace: String,
 }
 
 impl Report {
     /// It never started.
     pub fn not_started(program: &str, reason: impl core::fmt::Display) -> Self {
-        let message = format!("selkis: {program}: {}\n", printable(&reason.to_string()));
-        Self { status: STATUS_FAILED, cause: Cause::FailedToStart, message }
+        Self::new(program, STATUS_FAILED, Cause::FailedToStart, &printable(&reason.to_string()))
     }
 
-    /// The process came to an end.
-    pub fn ended(program: &str, ending: Ending) -> Self {
-        match ending {
-            Ending::Returned(Ok(())) => Self { status: 0, cause: Cause::Exited, message: String::new() },
-            Ending::Returned(Err(error)) => Self::returned(program, &error),
+    /// The process came to an end, having used so much of what its plan has for it.
+    pub fn ended(
+        plan: &ProgramPlan,
+        ending: Ending,
+        usage: Usage,
+        host_bytes_max: u64,
+        log_bytes: u64,
+    ) -> Self {
+        let name = &plan.name;
+        let (report, backtrace) = match ending {
+            Ending::Returned(Ok(())) => (Self::exited(name, 0), Backtrace::default()),
+            Ending::Returned(Err(error)) => (Self::returned(name, &error), Backtrace::default()),
             Ending::Trapped { cause, backtrace } => {
-                let mut message = format!("selkis: {program}: trap: {cause}\n");
-                for (depth, name) in backtrace.iter().enumerate() {
-                    message += &format!("  {depth:>2}: {}\n", printable(name));
-                }
-                if backtrace.len() >= trap::FRAMES_MAX {
-                    message += "  … and more\n";
-                }
-                Self { status: STATUS_TRAPPED, cause: Cause::Trapped, message }
+                let reason = format!("trap: {cause}");
+                (Self::new(name, STATUS_TRAPPED, Cause::Trapped, &reason), backtrace)
             }
-            Ending::Stopped(stop) => Self::stopped(program, stop),
-            Ending::NotStarted(reason) => Self::not_started(program, reason),
+            Ending::Stopped(stop, backtrace) => (Self::stopped(name, stop), backtrace),
+            Ending::NotStarted(reason) => (Self::not_started(name, reason), Backtrace::default()),
+        };
+        match (report.status, report.cause) {
+            // What a user ends has not failed.
+            (0, _) | (_, Cause::Cancelled) => report,
+            (status, _) => {
+                let reason = match report.reason.as_str() {
+                    "" => format!("exit status {status}"),
+                    reason => String::from(reason),
+                };
+                let head = CrashHead {
+                    limits: limits(plan, usage, host_bytes_max, log_bytes),
+                    depth: backtrace.depth,
+                };
+                Self { crash: Some(Crash::new(head, &reason, &backtrace)), ..report }
+            }
         }
+    }
+
+    /// It was ended by whoever started it.
+    pub fn cancelled(program: &str) -> Self {
+        Self::stopped(program, Stop::Cancelled)
+    }
+
+    fn new(program: &str, status: u8, cause: Cause, reason: &str) -> Self {
+        Self { status, cause, program: program.into(), reason: reason.into(), crash: None }
+    }
+
+    /// It has said itself what there is to say.
+    pub fn exited(program: &str, status: u8) -> Self {
+        Self::new(program, status, Cause::Exited, "")
+    }
+
+    /// What there is to say, in a line; empty if it is nothing.
+    pub fn message(&self) -> String {
+        match self.reason.as_str() {
+            "" => String::new(),
+            reason => format!("selkis: {}: {reason}\n", self.program),
+        }
+    }
+
+    /// The message, and where it failed.
+    pub fn text(&self) -> String {
+        let backtrace = self.crash.as_ref().map_or("", |crash| &crash.backtrace);
+        self.message() + backtrace
     }
 
     fn returned(program: &str, error: &wasmtime::Error) -> Self {
         if let Some(wasi::Exit(status)) = error.downcast_ref::<wasi::Exit>() {
             // Linux gives a parent the low eight bits.
-            return Self { status: *status as u8, cause: Cause::Exited, message: String::new() };
+            return Self::exited(program, *status as u8);
         }
         if error.is::<wasi::Stopped>() {
             return Self::stopped(program, current::stop_wanted().unwrap_or(Stop::Cancelled));
@@ -74,8 +134,47 @@ impl Report {
                 Cause::OutOfMemory,
                 "out of memory: no page is left for it (see --vm-memory; in a system, its domain's `memory`)",
             ),
+            Stop::HostMemory => (
+                STATUS_MEMORY,
+                Cause::OutOfMemory,
+                "out of memory: the library OS needs more for it than it may (more with --memory)",
+            ),
         };
-        Self { status, cause, message: format!("selkis: {program}: {reason}\n") }
+        Self::new(program, status, cause, reason)
+    }
+}
+
+impl Crash {
+    fn new(head: CrashHead, reason: &str, backtrace: &Backtrace) -> Self {
+        let mut body = Box::new(CrashBody::new(reason));
+        let mut text = String::new();
+        for (depth, frame) in backtrace.frames.iter().enumerate() {
+            let name = frame.name.as_deref().unwrap_or_default();
+            body.push(CallFrame { function: frame.function, offset: frame.offset, name });
+            let shown = match name {
+                "" => format!("function {}", frame.function),
+                name => printable(name),
+            };
+            text += &format!("  {depth:>2}: {shown}\n");
+        }
+        if head.depth as usize > backtrace.frames.len() {
+            text += "  … and more\n";
+        }
+        Self { head, body, backtrace: text }
+    }
+}
+
+fn limits(plan: &ProgramPlan, usage: Usage, host_bytes_max: u64, log_bytes: u64) -> Limits {
+    let measure = |used: u64, max: Option<u64>| Measure { used, max: max.unwrap_or(Measure::NO_LIMIT) };
+    Limits {
+        memory_bytes: measure(usage.memory_bytes, Some(plan.memory_bytes_max)),
+        host_bytes: measure(usage.host_bytes, Some(host_bytes_max)),
+        table_elements: measure(usage.table_elements, plan.table_elements_max),
+        cpu_ns: measure(usage.cpu_ns, plan.cpu_ns_max),
+        time_ns: measure(usage.time_ns, plan.timeout_ns),
+        stack_bytes: measure(usage.stack_bytes, Some(plan.stack_bytes)),
+        descriptors: measure(usage.descriptors, Some(u64::from(plan.descriptors_max))),
+        log_bytes: measure(log_bytes, plan.log_bytes_per_s),
     }
 }
 

@@ -25,6 +25,11 @@ pub fn streams_of(interest: u64) -> StreamSet {
 pub trait Ready {
     /// Those of `streams` that are now.
     fn of(&mut self, streams: StreamSet) -> StreamSet;
+
+    /// When they may be without anything happening but time.
+    fn again_ns(&mut self) -> u64 {
+        Request::NEVER
+    }
 }
 
 /// Waits until some of the streams are ready, or whoever wakes the process says so.
@@ -41,7 +46,7 @@ impl<R: Ready> Wait for Suspend<R> {
             if !ready.is_empty() {
                 return Ok(ready);
             }
-            let until = deadline_ns.min(current::deadline_ns());
+            let until = deadline_ns.min(current::deadline_ns()).min(self.0.again_ns());
             let answer = process::wait(process::Wait { deadline_ns: until, interest: interest_in(streams) });
             current::look_at_time(system);
             not_stopped()?;

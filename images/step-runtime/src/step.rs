@@ -147,7 +147,7 @@ impl Stepper {
         let (ending, switches) = this.ended.take().ok_or("it has not ended")?;
         let must_show = STEPPING.must_show.load(Relaxed);
         match (&ending, act) {
-            (Ending::Stopped(Stop::Cancelled), Act::Kill) if STEPPING.done.load(Relaxed) => Ok(()),
+            (Ending::Stopped(Stop::Cancelled, _), Act::Kill) if STEPPING.done.load(Relaxed) => Ok(()),
             // The last instructions are those of its end.
             (Ending::Returned(Ok(())), Act::Kill) if !must_show => Ok(()),
             (Ending::Returned(Ok(())), Act::Preempt) if !must_show || switches > 1 => Ok(()),

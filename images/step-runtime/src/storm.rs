@@ -99,7 +99,7 @@ impl Platform for Storm {
     fn ended(&mut self, process: ProcessId, ending: Ending, _usage: Usage) {
         self.alive.retain(|alive| *alive != process);
         match ending {
-            Ending::Stopped(Stop::Cancelled) => self.stop_one(),
+            Ending::Stopped(Stop::Cancelled, _) => self.stop_one(),
             ending => self.strange = Some(format!("it ended so: {ending:?}")),
         }
     }

@@ -3,7 +3,6 @@
 use crate::entry;
 use crate::launcher::{Launcher, LauncherHost};
 use crate::waiting::{ProcessClock, Ready, Suspend};
-use abi::Request;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -61,10 +60,11 @@ impl Subject {
             environment: Vec::new(),
             directories: Vec::new(),
             descriptors_max: DESCRIPTORS_MAX,
+            on_descriptors: |_| {},
         };
         let state = State::new(host, start).map_err(|errno| format!("no state: {errno:?}"))?;
         let deadline_ns = self.system.now_ns().saturating_add(time_ns);
-        let limits = Limits { memory_bytes_max: 64 << 20, deadline_ns, cpu_ns_max: Request::NEVER };
+        let limits = Limits { memory_bytes_max: 64 << 20, deadline_ns, ..Limits::NONE };
         self.prepared.start(self.system, state, limits).map_err(|error| format!("not started: {error:?}"))
     }
 }

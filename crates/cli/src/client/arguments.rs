@@ -28,6 +28,13 @@ Examples:
   selkis log -f --json | jq -r 'select(.stream == \"error\") | .text'";
 
 /// For `--help`.
+pub const CRASH_EXAMPLES: &str = "\
+Examples:
+  selkis crash                          how each program that failed did so last
+  selkis crash alice/web                cause, backtrace, limits and what was used, its last lines
+  selkis crash --json | jq -r '.[] | select(.reason == \"trap: call stack exhausted\") | .program'";
+
+/// For `--help`.
 pub const TRACE_EXAMPLES: &str = "\
 Examples:
   selkis trace --for 2s                 switches, requests, interrupts of two seconds
@@ -92,6 +99,16 @@ pub struct LogArguments {
     /// Begin each line with the time when it was written, in UTC
     #[arg(short, long)]
     pub time: bool,
+
+    #[command(flatten)]
+    pub target: Target,
+}
+
+/// `selkis crash`
+#[derive(Args, Debug)]
+pub struct CrashArguments {
+    /// A domain, a program, or a program of a domain: DOMAIN/PROGRAM [default: all]
+    pub name: Option<String>,
 
     #[command(flatten)]
     pub target: Target,

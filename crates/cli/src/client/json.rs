@@ -1,5 +1,6 @@
 //! What scripts get. It stays as it is when the protocol changes; new keys may come.
 
+use crate::crash::readable;
 use control::{End, ProgramName, State};
 use serde::Serialize;
 
@@ -44,6 +45,8 @@ struct Program<'a> {
     last_end: Option<String>,
     memory_used_bytes: u64,
     memory_peak_bytes: u64,
+    /// Of the library OS, for it.
+    host_memory_bytes: u64,
     cpu_ns: u64,
     switches: u64,
     log: control::LogSize,
@@ -99,6 +102,7 @@ impl<'a> From<&'a control::Program> for Program<'a> {
             last_end: program.last_end.as_ref().map(End::to_string),
             memory_used_bytes: program.usage.memory.used_bytes,
             memory_peak_bytes: program.usage.memory.peak_bytes,
+            host_memory_bytes: program.usage.host_bytes,
             cpu_ns: program.usage.cpu_ns,
             switches: program.usage.switches,
             log: program.log,
@@ -184,6 +188,85 @@ pub struct Ended<'a> {
     pub programs: &'a [ProgramName],
 }
 
+/// One of `selkis crash --json`.
+#[derive(Serialize)]
+pub struct Crash<'a> {
+    /// Whose.
+    #[serde(flatten)]
+    program: &'a ProgramName,
+    /// When, after the start of the system.
+    at_ns: u64,
+    restarts: u64,
+    /// `null` if it ended in another way.
+    exit_status: Option<u8>,
+    /// As people read it.
+    end: String,
+    /// `null` if its library OS did not say.
+    reason: Option<&'a str>,
+    /// The innermost first.
+    backtrace: Vec<CrashFrame<'a>>,
+    /// How many functions there were in all.
+    depth: u32,
+    limits: Option<&'a control::CrashLimits>,
+    /// Of its library OS, if that came to an end with it.
+    domain_words: &'a str,
+    last_lines: Vec<CrashLine>,
+}
+
+#[derive(Serialize)]
+struct CrashFrame<'a> {
+    function: u32,
+    /// In its compiled code.
+    offset: u32,
+    /// As it was written.
+    name: Option<String>,
+    /// As it is in the module.
+    symbol: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct CrashLine {
+    at_ns: u64,
+    stream: control::Stream,
+    /// What is no UTF-8 is U+FFFD.
+    text: String,
+    end: control::LineEnd,
+}
+
+impl<'a> From<&'a control::CrashReport> for Crash<'a> {
+    fn from(report: &'a control::CrashReport) -> Self {
+        let crash = report.crash.as_ref();
+        let frame = |frame: &'a control::CrashFrame| CrashFrame {
+            function: frame.function,
+            offset: frame.offset,
+            name: frame.name.as_deref().map(readable),
+            symbol: frame.name.as_deref(),
+        };
+        let line = |line: &control::Line| CrashLine {
+            at_ns: line.at_ns,
+            stream: line.stream,
+            text: String::from_utf8_lossy(&line.bytes).into_owned(),
+            end: line.end,
+        };
+        Self {
+            program: &report.program,
+            at_ns: report.at_ns,
+            restarts: report.restarts,
+            exit_status: match report.end {
+                End::Exited { status } => Some(status),
+                _ => None,
+            },
+            end: report.end.to_string(),
+            reason: crash.map(|crash| &*crash.reason),
+            backtrace: crash.map_or(Vec::new(), |crash| crash.backtrace.iter().map(frame).collect()),
+            depth: crash.map_or(0, |crash| crash.depth),
+            limits: crash.map(|crash| &crash.limits),
+            domain_words: &report.domain_words,
+            last_lines: report.last_lines.iter().map(line).collect(),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::ps::tests::system;
@@ -209,14 +292,15 @@ mod tests {
                             {
                                 "name": "clock", "state": "running", "restart_at_ns": null, "restarts": 0,
                                 "started_ns": 2_000_000_000u64, "ended_ns": null, "exit_status": null, "last_end": null,
-                                "memory_used_bytes": 524_288, "memory_peak_bytes": 1_048_576, "cpu_ns": 300_000_000,
+                                "memory_used_bytes": 524_288, "memory_peak_bytes": 1_048_576,
+                                "host_memory_bytes": 4096, "cpu_ns": 300_000_000,
                                 "switches": 5, "log": log.clone(),
                             },
                             {
                                 "name": "bob", "state": "ended", "restart_at_ns": null, "restarts": 0,
                                 "started_ns": 2_000_000_000u64, "ended_ns": 3_000_000_000u64, "exit_status": 0,
                                 "last_end": "exit status 0", "memory_used_bytes": 524_288, "memory_peak_bytes": 1_048_576,
-                                "cpu_ns": 300_000_000, "switches": 5, "log": log.clone(),
+                                "host_memory_bytes": 4096, "cpu_ns": 300_000_000, "switches": 5, "log": log.clone(),
                             },
                         ],
                     },
@@ -228,11 +312,37 @@ mod tests {
                                 "name": "primes", "state": "backoff", "restart_at_ns": 205_000_000_000u64, "restarts": 12,
                                 "started_ns": 2_000_000_000u64, "ended_ns": 200_000_000_000u64, "exit_status": null,
                                 "last_end": "broken: SIGKILL", "memory_used_bytes": 524_288, "memory_peak_bytes": 1_048_576,
-                                "cpu_ns": 300_000_000, "switches": 5, "log": log,
+                                "host_memory_bytes": 4096, "cpu_ns": 300_000_000, "switches": 5, "log": log,
                             },
                         ],
                     },
                 ],
+            })
+        );
+    }
+
+    #[test]
+    fn a_crash_is_written_so() {
+        let report = super::super::crash::tests::report();
+        let measure = json!({ "used": 5, "max": 9 });
+        let (none, time) = (json!({ "used": 0, "max": null }), json!({ "used": 5, "max": null }));
+        assert_eq!(
+            serde_json::to_value(Crash::from(&report)).unwrap(),
+            json!({
+                "domain": "alice", "program": "web/1", "at_ns": 5_000_000_000u64, "restarts": 2, "exit_status": 134,
+                "end": "exit status 134", "reason": "trap: unreachable",
+                "backtrace": [{
+                    "function": 7, "offset": 31, "name": "core::panicking::panic",
+                    "symbol": "_ZN4core9panicking5panic17h1122334455667788E",
+                }],
+                "depth": 3,
+                "limits": {
+                    "memory_bytes": measure.clone(), "host_bytes": none.clone(), "table_elements": none.clone(),
+                    "cpu_ns": measure, "time_ns": time, "stack_bytes": none.clone(), "descriptors": none.clone(),
+                    "log_bytes": none,
+                },
+                "domain_words": "",
+                "last_lines": [{ "at_ns": 4, "stream": "error", "text": "no \u{1b}[2Jfile", "end": "cut" }],
             })
         );
     }

@@ -122,6 +122,7 @@ pub mod tests {
             ended_ns: None,
             restarts: 0,
             usage: ProcessUsage {
+                host_bytes: 4096,
                 memory: Memory { used_bytes: 512 << 10, peak_bytes: 1 << 20 },
                 cpu_ns: 300_000_000,
                 switches: 5,

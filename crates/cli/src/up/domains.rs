@@ -112,6 +112,10 @@ pub fn program_plan(program: &Program, files: &[&PathBuf], sources: Vec<Director
         memory_bytes_max: program.memory.0,
         timeout_ns: program.timeout.map(nanoseconds),
         cpu_ns_max: program.cpu_time.map(nanoseconds),
+        table_elements_max: program.table_elements.map(u64::from),
+        stack_bytes: program.stack.0,
+        descriptors_max: program.descriptors,
+        log_bytes_per_s: program.log_rate.map(|rate| rate.0),
         directories: program.directories.iter().zip(sources).map(directory).collect(),
     }
 }

@@ -13,6 +13,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use super::output::{self, Drained, Patience, Queue};
+use crate::crash::details;
 use crate::report::say;
 use rustix::event::{PollFd, PollFlags, poll};
 
@@ -142,7 +143,7 @@ impl Shared {
     /// Hears what the machine says, to its last word.
     fn listen(&self, from_guest: &mut UnixStream) -> Result<End, ConsoleError> {
         let mut decoder = HostDecoder::new();
-        let mut message = Vec::new();
+        let (mut message, mut body, mut crash) = (Vec::new(), Vec::new(), None);
         let mut piece = vec![0; PIECE_BYTES];
         loop {
             let read = match from_guest.read(&mut piece) {
@@ -160,15 +161,24 @@ impl Shared {
                     return Err(link::Error::NoSuchProcess(process).into());
                 }
                 match event {
-                    FromGuest::Hello | FromGuest::Started | FromGuest::Usage(_) => {}
+                    FromGuest::Hello | FromGuest::Started | FromGuest::Usage(_) | FromGuest::Throttled => {}
                     FromGuest::Stdout(bytes) => self.stdout.take(bytes)?,
                     FromGuest::Stderr(bytes) => self.stderr.take(bytes)?,
                     FromGuest::Log(bytes) => self.stderr.offer(bytes),
                     FromGuest::StdinCredit { bytes } => self.grant(bytes),
                     FromGuest::ExitMessage(bytes) => message.extend_from_slice(bytes),
+                    FromGuest::CrashBody(bytes) => body.extend_from_slice(bytes),
+                    FromGuest::Crash(head) => {
+                        crash = Some(supervisor::crash(&link::Crash::read(head, &body)?));
+                        body.clear();
+                    }
                     FromGuest::Exit { status, cause } => {
                         // The library OS has put its words together for a person, as it does hosted.
                         self.stderr.push(&message);
+                        // Of a program that has said itself that it failed there is no more to say.
+                        if let Some(crash) = crash.filter(|_| cause != Cause::Exited) {
+                            self.stderr.push(details(&crash).as_bytes());
+                        }
                         return Ok(End { status, cause });
                     }
                 }

@@ -66,7 +66,7 @@ pub fn serve() -> Result<u8, ServeError> {
         Confinement::Confined => Some(Cell::new(&domain.grants).map_err(LaunchError::Confine)?),
         Confinement::Unconfined => None,
     };
-    let status = launch(Launch {
+    let ended = launch(Launch {
         runtime: domain.runtime,
         plan: domain.plan,
         artifacts: domain.artifacts,
@@ -75,7 +75,7 @@ pub fn serve() -> Result<u8, ServeError> {
         wire: Some(wire),
         cell,
     })?;
-    Ok(status)
+    Ok(ended.status)
 }
 
 /// Has Linux kill this process when the thread that started it ends.

@@ -38,9 +38,7 @@ pub fn domain(code: &Code) -> Domain {
         arguments: Vec::new(),
         environment: Vec::new(),
         memory_bytes_max: 0,
-        timeout_ns: None,
-        cpu_ns_max: None,
-        directories: Vec::new(),
+        ..ProgramPlan::default()
     };
     Domain {
         runtime: Runtime::open(&path).unwrap(),

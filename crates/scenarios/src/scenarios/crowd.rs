@@ -13,6 +13,7 @@ use serde_json::Value;
 pub const SCENARIOS: &[Scenario] = &[
     Scenario { name: "crowd-in-a-domain", on: On::All, run: in_a_domain },
     Scenario { name: "crowd-breaks-together", on: On::Only(Platform::Hosted), run: breaks_together },
+    Scenario { name: "crowd-hears-last-words", on: On::Only(Platform::Hosted), run: last_words },
 ];
 
 /// Two instances that never give way, a program that fails again and again, one that is done at once.
@@ -104,10 +105,41 @@ fn breaks_together(context: &Context) -> Verdict {
     for program in ["spin/0", "spin/1"] {
         until(&mut up, program, "started")?;
     }
+    let mut client = up.client()?;
+    client.ask(&Request::Crashes { which: Selector::Named("spin".into()) })?;
+    for name in ["spin/0", "spin/1"] {
+        let Reply::Crash(report) = client.reply()? else { return Err(Failed("no report".into())) };
+        check_eq("whose it is", report.program.program.as_str(), name)?;
+        check_eq("how it ended", report.end, End::Broken { how: "SIGKILL".into() })?;
+        let written: Vec<&[u8]> = report.last_lines.iter().map(|line| &line.bytes[..]).collect();
+        check_eq("what it wrote", written, [&b"ready"[..]])?;
+    }
+    check_eq("the end of the reports", client.reply()?, Reply::CrashEnd)?;
     let crowd = crowd(&up)?;
     let restarts: Vec<u64> = crowd.programs[..2].iter().map(|program| program.restarts).collect();
     check_eq("restarts", restarts, [1, 1])?;
     check_eq("what was done", (crowd.programs[3].state, crowd.programs[3].restarts), (State::Ended, 0))?;
     up.end(Signal::INT)?.exits(130)?.ends_well()?;
+    Ok(())
+}
+
+/// What the library OS says when it fails stands in the reports on all that ran in it, and they start again.
+fn last_words(context: &Context) -> Verdict {
+    let mut up = start(context)?;
+    until(&mut up, "done", "ended")?;
+    up.until_written("crowd/spin/0")?;
+    let (_, process) = only_child(up.process())?;
+    // As if its own code had touched what is not there.
+    pidfd_send_signal(&process, Signal::SEGV)?;
+    until(&mut up, "spin/0", "ended")?;
+    until(&mut up, "spin/0", "started")?;
+    let Reply::Crash(report) = up.ask(&Request::Crashes { which: Selector::Named("spin/0".into()) })? else {
+        return Err(Failed("no report".into()));
+    };
+    let how = "its domain ended with status 125";
+    check_eq("how it ended", report.end, End::Broken { how: how.into() })?;
+    let words = &report.domain_words;
+    check(words.starts_with("selkis: the library OS failed: signal 11"), || format!("{words:?}"))?;
+    up.end(Signal::INT)?.exits(130)?;
     Ok(())
 }

@@ -6,8 +6,10 @@ mod broken;
 mod clients;
 mod crowd;
 mod grants;
+mod huge;
 mod image;
 mod interruption;
+mod limits;
 mod real;
 mod steps;
 mod systems;
@@ -19,6 +21,7 @@ use crate::runner::Scenario;
 pub fn all() -> Vec<Scenario> {
     [
         real::SCENARIOS,
+        huge::SCENARIOS,
         steps::SCENARIOS,
         broken::SCENARIOS,
         bounds::SCENARIOS,
@@ -26,6 +29,7 @@ pub fn all() -> Vec<Scenario> {
         grants::SCENARIOS,
         image::SCENARIOS,
         interruption::SCENARIOS,
+        limits::SCENARIOS,
         systems::SCENARIOS,
         clients::SCENARIOS,
         crowd::SCENARIOS,

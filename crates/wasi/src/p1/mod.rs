@@ -52,6 +52,8 @@ pub struct Start {
     pub directories: Vec<Preopen>,
     /// The most open descriptors; those of the start count. [`DESCRIPTORS_MAX`] is a good number.
     pub descriptors_max: usize,
+    /// Is told how many are open when that has changed: after the call that changed it, and after the first.
+    pub on_descriptors: fn(usize),
 }
 
 /// A granted directory.
@@ -70,6 +72,11 @@ pub struct State<H> {
     arguments: Vec<Vec<u8>>,
     environment: Vec<Vec<u8>>,
     table: Table,
+    #[cfg(feature = "engine")]
+    on_descriptors: fn(usize),
+    /// What it was told last.
+    #[cfg(feature = "engine")]
+    told_descriptors: usize,
 }
 
 impl<H: Host> State<H> {
@@ -85,7 +92,16 @@ impl<H: Host> State<H> {
         for Preopen { guest, handle } in start.directories {
             table.insert(Descriptor::Directory { handle, grant: Some(guest) })?;
         }
-        Ok(Self { host, arguments: start.arguments, environment: start.environment, table })
+        Ok(Self {
+            host,
+            arguments: start.arguments,
+            environment: start.environment,
+            table,
+            #[cfg(feature = "engine")]
+            on_descriptors: start.on_descriptors,
+            #[cfg(feature = "engine")]
+            told_descriptors: 0,
+        })
     }
 
     /// What the process stands on.
@@ -101,6 +117,10 @@ impl<H: Host> State<H> {
     /// What happens on the way out of every function.
     #[cfg(feature = "engine")]
     fn leave(&mut self) -> Result<()> {
+        if self.table.open() != self.told_descriptors {
+            self.told_descriptors = self.table.open();
+            (self.on_descriptors)(self.told_descriptors);
+        }
         Ok(self.host.wait().leave()?)
     }
 }

@@ -118,12 +118,14 @@ pub(super) struct Table {
     slots: Vec<Option<Descriptor>>,
     /// No number below this is free.
     free_from: usize,
+    /// How many are.
+    open: usize,
     limit: usize,
 }
 
 impl Table {
     pub const fn new(limit: usize) -> Self {
-        Self { slots: Vec::new(), free_from: 0, limit }
+        Self { slots: Vec::new(), free_from: 0, open: 0, limit }
     }
 
     /// The number that the next [`Table::insert`] will give, or `EMFILE`; makes room for it.
@@ -140,10 +142,17 @@ impl Table {
         Ok(self.free_from)
     }
 
+    /// How many are open.
+    #[cfg(any(feature = "engine", test))]
+    pub const fn open(&self) -> usize {
+        self.open
+    }
+
     /// Opens a descriptor.
     pub fn insert(&mut self, descriptor: Descriptor) -> Result<u32, Errno> {
         let number = self.reserve()?;
         self.slots[number] = Some(descriptor);
+        self.open += 1;
         u32::try_from(number).map_err(|_| Errno::Mfile)
     }
 
@@ -159,6 +168,7 @@ impl Table {
     pub fn remove(&mut self, number: u32) -> Result<Descriptor, Errno> {
         let slot = self.slots.get_mut(number as usize).ok_or(Errno::Badf)?;
         let descriptor = slot.take().ok_or(Errno::Badf)?;
+        self.open -= 1;
         self.free_from = self.free_from.min(number as usize);
         Ok(descriptor)
     }
@@ -235,6 +245,7 @@ mod tests {
         assert_eq!(table.insert(stream(Stream::Input)), Err(Errno::Mfile));
         table.remove(2).unwrap();
         table.remove(1).unwrap();
+        assert_eq!(table.open(), 2);
         assert_eq!(table.remove(1).err(), Some(Errno::Badf));
         assert_eq!(table.insert(stream(Stream::Error)), Ok(1));
         assert_eq!(table.insert(stream(Stream::Error)), Ok(2));

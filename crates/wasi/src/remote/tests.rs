@@ -248,7 +248,13 @@ fn a_synchronous_write_is_brought_to_the_storage_and_others_are_not() {
     let mut remote = Remote::new(Noting(Far::new(), Vec::new()));
     let handle = remote.open_grant(0).unwrap();
     let directories = vec![Preopen { guest: "/".into(), handle }];
-    let start = Start { arguments: Vec::new(), environment: Vec::new(), directories, descriptors_max: 9 };
+    let start = Start {
+        arguments: Vec::new(),
+        environment: Vec::new(),
+        directories,
+        descriptors_max: 9,
+        on_descriptors: |_| {},
+    };
     let mut state = State::new(remote, start).unwrap();
     // A path at 0, a buffer over it at 8, room for an answer at 16.
     let mut bytes = [b'f', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0];

@@ -2,6 +2,7 @@
 //! speaks them, else as plain bytes.
 
 mod process;
+mod rate;
 
 use crate::gate;
 use crate::report::Report;
@@ -15,7 +16,8 @@ use bundle::Terminals;
 use bundle::services::Readiness;
 use link::{Frame, FromHost, GuestDecoder, Process, Usage, split_body};
 use process::Streams;
-use runtime::{ProcessId, System};
+use rate::Rate;
+use runtime::{ProcessId, System, current};
 use spin::Mutex;
 use wasi::Errno;
 use wasi::provider::{Input, Output, OutputStream, Stream, StreamSet, Terminal};
@@ -41,9 +43,9 @@ const CONTROL_C: u8 = 3;
 /// The one console. It is free whenever a process can be preempted.
 static CONSOLE: Mutex<Option<Console>> = Mutex::new(None);
 
-/// Does something with the console, if there is one.
+/// Does something with the console, if there is one. What it holds is bounded, and for all.
 pub fn with<T>(operation: impl FnOnce(&mut Console) -> T) -> Option<T> {
-    CONSOLE.try_lock().and_then(|mut console| console.as_mut().map(operation))
+    current::uncharged(|| CONSOLE.try_lock().and_then(|mut console| console.as_mut().map(operation)))
 }
 
 /// What the root wants.
@@ -98,20 +100,37 @@ pub fn ended(process: Process, report: &Report) {
         console.processes.remove(&process);
         match console.talk {
             Talk::Frames => {
-                let message = report.message.as_str();
+                if let Some(crash) = &report.crash {
+                    console.frame(process, Frame::Crash { head: crash.head, body: (*crash.body).as_ref() });
+                }
+                let text = report.message();
+                let message = &text[..text.floor_char_boundary(link::EXIT_TEXT_BYTES_MAX)];
                 console.frame(process, Frame::Exit { status: report.status, cause: report.cause, message });
             }
-            Talk::Plain => console.plain(report.message.as_bytes()),
+            Talk::Plain => console.plain(report.text().as_bytes()),
         }
     });
     if told.is_none() {
-        gate::print(&report.message);
+        gate::print(&report.text());
     }
 }
 
 /// Says something that is of no process, to who started this domain.
 pub fn log(message: &str) {
     with(|console| console.frame(Process::NONE, Frame::Log(message)));
+}
+
+/// The same when nothing follows: without the heap, and only if it can be said at once.
+pub fn log_last_words(words: &str) {
+    with(|console| {
+        let frame = Frame::Log(words);
+        if console.talk == Talk::Frames
+            && console.outbox.is_empty()
+            && let Ok(head) = frame.head(Process::NONE)
+        {
+            console.try_write(&[head.as_ref(), frame.body()]);
+        }
+    });
 }
 
 /// Waits until everything that was written is out; `sleep` waits for the wire's event.
@@ -155,9 +174,10 @@ pub struct Console {
 }
 
 impl Console {
-    /// A process begins.
-    pub fn begin(&mut self, process: Process, id: ProcessId) {
-        self.processes.insert(process, Streams::new(id));
+    /// A process begins, which may write so many bytes in a second.
+    pub fn begin(&mut self, process: Process, id: ProcessId, bytes_per_s: Option<u64>) {
+        let rate = bytes_per_s.map(|bytes_per_s| Rate::new(bytes_per_s, self.system.now_ns()));
+        self.processes.insert(process, Streams::new(id, rate));
         match self.talk {
             Talk::Frames => {
                 self.frame(process, Frame::Started);
@@ -186,6 +206,11 @@ impl Console {
     /// Whether nobody is at the other end any more.
     pub fn is_broken(&self) -> bool {
         self.broken
+    }
+
+    /// How much a process has written.
+    pub fn written(&self, process: Process) -> u64 {
+        self.processes.get(&process).map_or(0, |streams| streams.written)
     }
 
     /// Tells what a process uses.
@@ -220,15 +245,25 @@ impl Console {
         if !self.flush() {
             return Ok(Output::NotReady);
         }
-        if self.talk == Talk::Plain {
-            return Ok(self.plain_part(bytes));
+        let Some(streams) = self.processes.get_mut(&process) else { return Err(Errno::Pipe) };
+        let room = streams.room(self.system.now_ns());
+        if room == 0 && !bytes.is_empty() {
+            if !core::mem::replace(&mut streams.throttled, true) && self.talk == Talk::Frames {
+                self.frame(process, Frame::Throttled);
+            }
+            return Ok(Output::NotReady);
         }
-        let (body, _) = split_body(bytes);
-        let credit = self.processes.get_mut(&process).map(|streams| streams.credit(to));
-        let body = &body[..credit.map_or(0, |credit| credit.spend(body.len()))];
+        let (body, _) = split_body(&bytes[..bytes.len().min(room)]);
+        if self.talk == Talk::Plain {
+            streams.wrote(body.len());
+            return Ok(self.plain_part(body));
+        }
+        let spent = streams.credit(to).spend(body.len());
+        let body = &body[..spent];
         if body.is_empty() && !bytes.is_empty() {
             return Ok(Output::NotReady);
         }
+        streams.wrote(body.len());
         match to {
             OutputStream::Output => self.frame(process, Frame::Stdout(body)),
             OutputStream::Error => self.frame(process, Frame::Stderr(body)),
@@ -241,11 +276,17 @@ impl Console {
         self.pump();
         let room = self.flush() || self.broken;
         let Some(own) = self.processes.get_mut(&process) else { return streams };
-        let ready = own.ready(room, self.broken).intersection(streams);
+        let ready = own.ready(room, self.broken, self.system.now_ns()).intersection(streams);
         if ready.is_empty() && !room && !self.wait_for_room.contains(&own.id) {
             self.wait_for_room.push(own.id);
         }
         ready
+    }
+
+    /// When [`Self::ready`] may answer otherwise because of the time alone.
+    pub fn again_ns(&mut self, process: Process) -> u64 {
+        let now_ns = self.system.now_ns();
+        self.processes.get_mut(&process).map_or(Request::NEVER, |streams| streams.again_ns(now_ns))
     }
 
     /// Whether somebody may sit there: at a plain console always, behind frames where the plan says so.
@@ -455,5 +496,9 @@ pub struct Ready(pub Process);
 impl waiting::Ready for Ready {
     fn of(&mut self, streams: StreamSet) -> StreamSet {
         with(|console| console.ready(self.0, streams)).unwrap_or(streams)
+    }
+
+    fn again_ns(&mut self) -> u64 {
+        with(|console| console.again_ns(self.0)).unwrap_or(Request::NEVER)
     }
 }

@@ -1,5 +1,7 @@
 //! The streams of one process.
 
+use super::rate::Rate;
+use abi::Request;
 use alloc::collections::VecDeque;
 use link::{Credit, FromHost, Input};
 use runtime::ProcessId;
@@ -14,6 +16,12 @@ pub struct Streams {
     pub allowed: Input,
     /// Input that the process has taken since the host was last told.
     pub used: usize,
+    /// What it has written, in bytes.
+    pub written: u64,
+    /// How fast it may write.
+    rate: Option<Rate>,
+    /// Whether it has ever had to wait for that.
+    pub throttled: bool,
     /// Output streams that nobody reads any more.
     pub closed: StreamSet,
     /// How much the host has room for, if it speaks frames.
@@ -23,12 +31,15 @@ pub struct Streams {
 
 impl Streams {
     /// Of a process that begins.
-    pub fn new(id: ProcessId) -> Self {
+    pub fn new(id: ProcessId, rate: Option<Rate>) -> Self {
         Self {
             id,
             input: VecDeque::new(),
             allowed: Input::NEW,
             used: 0,
+            written: 0,
+            rate,
+            throttled: false,
             closed: StreamSet::NONE,
             output: Credit::OUTPUT,
             error: Credit::OUTPUT,
@@ -40,6 +51,28 @@ impl Streams {
         match stream {
             OutputStream::Output => &mut self.output,
             OutputStream::Error => &mut self.error,
+        }
+    }
+
+    /// How much it may write now, by its rate.
+    pub fn room(&mut self, now_ns: u64) -> usize {
+        let room = self.rate.as_mut().map_or(u64::MAX, |rate| rate.room(now_ns));
+        usize::try_from(room).unwrap_or(usize::MAX)
+    }
+
+    /// It has written so much.
+    pub fn wrote(&mut self, bytes: usize) {
+        self.written = self.written.saturating_add(bytes as u64);
+        if let Some(rate) = &mut self.rate {
+            rate.spend(bytes);
+        }
+    }
+
+    /// When it may write again, if its rate is what it waits for.
+    pub fn again_ns(&mut self, now_ns: u64) -> u64 {
+        match self.room(now_ns) {
+            0 => self.rate.map_or(Request::NEVER, |rate| rate.again_ns()),
+            _ => Request::NEVER,
         }
     }
 
@@ -66,7 +99,8 @@ impl Streams {
     }
 
     /// Which streams would not say that they are not ready, if there is `room` on the wire.
-    pub fn ready(&mut self, room: bool, broken: bool) -> StreamSet {
+    pub fn ready(&mut self, room: bool, broken: bool, now_ns: u64) -> StreamSet {
+        let room = room && self.room(now_ns) > 0;
         let mut ready = self.closed;
         if !self.input.is_empty() || self.allowed.has_ended() || broken {
             ready = ready.union(StreamSet::INPUT);

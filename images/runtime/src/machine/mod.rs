@@ -28,6 +28,8 @@ const HARDWARE_SAMPLES: usize = 16;
 
 /// The part of the machine's memory that a process's files may take: the rest is the programs' and ours.
 const FILES_SHARE: u64 = 4;
+/// What a process may write of files in any case.
+const FILES_BYTES_MIN: u64 = 16 << 20;
 
 /// Runs the plan, and reports through the console.
 pub fn main(system: &'static System, boot: &'static BootInfo) -> u8 {
@@ -53,6 +55,10 @@ fn start(system: &'static System, boot: &'static BootInfo) -> Result<u8, Report>
 fn prepare(system: &'static System, boot: &'static BootInfo, bundle: &Bundle<'_>) -> Result<(), String> {
     clock::start(boot, bundle.start.as_ref().map(|start| start.epoch_ns));
     let wire = wire(system, boot)?;
+    if boot.parent != Handle::NONE {
+        // The kernel's log is not its root's to read.
+        entry::TELL_LAST_WORDS.call_once(|| console::log_last_words);
+    }
     let (talk, terminals) = match (bundle.plan.console, &wire) {
         (Mode::Framed(terminals), Some(_)) => (Talk::Frames, terminals),
         (Mode::Framed(_), None) => return Err(String::from("it has no virtio console")),
@@ -121,7 +127,8 @@ impl Outside for Machine {
             })
             .collect();
         let surroundings = Surroundings { wall_ns: clock::wall_ns, checkpoint: not_stopped };
-        let files = Tree::new(grants?, self.files, self.files_bytes_max, surroundings)
+        let files_bytes_max = self.files_bytes_max(program);
+        let files = Tree::new(grants?, self.files, files_bytes_max, surroundings)
             .map_err(|error| format!("the copied files are damaged ({error:?})"))?;
         Ok(Providers {
             clock: ProcessClock(MachineClock),
@@ -130,6 +137,14 @@ impl Outside for Machine {
             files,
             wait: Suspend(console::Ready(process)),
         })
+    }
+
+    /// Its part of the machine's, but no more than it may have of memory otherwise.
+    fn files_bytes_max(&self, program: &ProgramPlan) -> u64 {
+        match program.directories.is_empty() {
+            true => 0,
+            false => self.files_bytes_max.min(program.memory_bytes_max.max(FILES_BYTES_MIN)),
+        }
     }
 
     fn sleep(&mut self, system: &System, deadline_ns: u64, _alone: Option<Wait>) -> u64 {

@@ -20,7 +20,6 @@ use bundle::{Seed, Start};
 use child::{Child, Ground, Heard};
 use control::{Cpu, End, How, Phase, Request as Asked};
 use host::Host;
-use link::Cause;
 use runtime::System;
 use supervisor::relay::{FromRoot, Power, Relay, ToRoot};
 use supervisor::{
@@ -50,7 +49,7 @@ pub fn run(
     let mut root = Root::new(system, boot, description).map_err(failed)?;
     root.run().map_err(failed)?;
     let status = if root.is_balanced { 0 } else { report::STATUS_FAILED };
-    Ok(Report { status, cause: Cause::Exited, message: String::new() })
+    Ok(Report::exited("the system", status))
 }
 
 struct Root {

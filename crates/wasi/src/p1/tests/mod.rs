@@ -284,6 +284,7 @@ impl Program {
             environment: vec![b"A=b".to_vec()],
             directories: directories.into(),
             descriptors_max: 16,
+            on_descriptors: |_| {},
         };
         let state = State::new(Fake::new(tree), start).unwrap();
         Self { state, memory: vec![0; MEMORY_BYTES], free: 0x4000 }
