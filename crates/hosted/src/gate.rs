@@ -117,9 +117,9 @@ fn serve(request: Request) -> Result<u64, Error> {
             inside(state.window, span)?;
             map_anonymous(span, Protection::None, Commit::OnTouch)
         }
-        Request::SetUpcall { vcpu, page: _, entry, stack: _ } => {
+        Request::SetUpcall { vcpu, page: _, entry, stack } => {
             check(vcpu, VCPU)?;
-            signals::set_upcall(entry);
+            signals::set_upcall(entry, stack);
             Ok(0)
         }
         Request::SetTimer { vcpu, deadline_ns } => {

@@ -8,7 +8,7 @@ use crate::{gate, wire};
 use abi::upcall::Kind;
 use abi::{Context, Request};
 use std::io;
-use std::sync::atomic::{AtomicI32, AtomicPtr, Ordering::*};
+use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU64, Ordering::*};
 
 /// For the timer of the virtual CPU. Not one that a shell or a terminal sends.
 fn tick_signal() -> libc::c_int {
@@ -32,14 +32,16 @@ const STACK_BYTES: usize = 256 << 10;
 /// Below the handlers' stack: running out of it is a fault, not somebody else's memory overwritten.
 const GUARD_BYTES: usize = abi::PAGE_SIZE as usize;
 
-type Upcall = extern "C" fn(kind: u64, context: &mut Context) -> u64;
+type Upcall = extern "C" fn(kind: u64, context: &mut Context, stack: u64) -> u64;
 
 static UPCALL: AtomicPtr<()> = AtomicPtr::new(std::ptr::null_mut());
+static STACK: AtomicU64 = AtomicU64::new(0);
 static THREAD: AtomicI32 = AtomicI32::new(0);
 static TIMER: AtomicPtr<libc::c_void> = AtomicPtr::new(std::ptr::null_mut());
 
-/// Says which function takes upcalls. It is handed the context itself: the upcall page stays as it is.
-pub(crate) fn set_upcall(entry: u64) {
+/// Says which function takes upcalls. It is handed the context itself, for the upcall page stays as it is, and goes on at `stack` by itself.
+pub(crate) fn set_upcall(entry: u64, stack: u64) {
+    STACK.store(stack, Release);
     UPCALL.store(entry as usize as *mut (), Release);
 }
 
@@ -253,7 +255,7 @@ unsafe fn take(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut li
     // SAFETY: the library OS registered a function of this type (`images/runtime`, `entry_hosted`).
     let upcall: Upcall = unsafe { std::mem::transmute(upcall) };
     let mut saved = to_abi(signal, info, context);
-    if upcall(kind as u64, &mut saved) != 0 {
+    if upcall(kind as u64, &mut saved, STACK.load(Acquire)) != 0 {
         die(signal, context);
     }
     from_abi(&saved, context);
@@ -331,12 +333,12 @@ mod tests {
 
     static UPCALLS: AtomicUsize = AtomicUsize::new(0);
 
-    extern "C" fn count(_: u64, _: &mut Context) -> u64 {
+    extern "C" fn count(_: u64, _: &mut Context, _: u64) -> u64 {
         UPCALLS.fetch_add(1, AcqRel);
         0
     }
 
-    extern "C" fn spoil_errno(_: u64, _: &mut Context) -> u64 {
+    extern "C" fn spoil_errno(_: u64, _: &mut Context, _: u64) -> u64 {
         // SAFETY: this thread's own.
         unsafe { *libc::__errno_location() = libc::EXDEV };
         0
@@ -346,7 +348,7 @@ mod tests {
     fn a_handler_leaves_errno_alone() {
         let _alone = alone();
         let guard = Guard::install().unwrap();
-        set_upcall(spoil_errno as *const () as u64);
+        set_upcall(spoil_errno as *const () as u64, 0);
         // SAFETY: raises a signal that has a handler; the address is that of this thread's `errno`.
         unsafe {
             *libc::__errno_location() = libc::EINTR;
@@ -423,7 +425,7 @@ mod tests {
             libc::sigfillset(&raw mut all);
             libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, std::ptr::null_mut());
             let guard = Guard::install().unwrap();
-            set_upcall(count as *const () as u64);
+            set_upcall(count as *const () as u64, 0);
             for (number, signal) in FAULTS.into_iter().chain([tick_signal()]).enumerate() {
                 UPCALLS.store(0, Release);
                 libc::raise(signal);

@@ -1,17 +1,18 @@
 //! A process: an instance of a program on a stack of its own.
 
 use crate::current::{self, Control, Turn};
-use crate::stack::Stack;
+use crate::stack::{STACK_BYTES_MAX, Stack};
 use crate::thread::{GreenThread, Outcome};
 use crate::{ProcessId, Program, Stop, System, trap};
 use abi::Commit;
-use alloc::boxed::Box;
 use alloc::string::{String, ToString};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use wasmtime::{InstancePre, Linker, ResourceLimiter, Store, ThrownException, Trap};
 
-/// What WebAssembly code may use, and beyond it as much for host functions and for what they call.
-const STACK_BYTES: u64 = engine::WASM_STACK_BYTES as u64 + (512 << 10);
+/// What WebAssembly code may use, and beyond it nearly as much for host functions and for what they call.
+const STACK_BYTES: u64 = STACK_BYTES_MAX;
+const _: () = assert!(STACK_BYTES >= engine::WASM_STACK_BYTES as u64 + (448 << 10));
 
 /// What a process may use.
 #[derive(Clone, Copy, Debug)]
@@ -128,8 +129,8 @@ type Thread = GreenThread<Ending, Suspension>;
 /// A process that has not ended.
 pub(crate) struct Process {
     thread: Thread,
-    /// Behind a pointer: upcalls look at it where it is.
-    control: Box<Control>,
+    /// Behind a pointer: upcalls look at it where it is, and so does whoever ends the process on another virtual CPU.
+    control: Arc<Control>,
 }
 
 /// A program that is linked: what is needed to start processes of it.
@@ -138,7 +139,7 @@ pub struct Prepared<T: 'static> {
     instance: InstancePre<Guest<T>>,
 }
 
-impl<T> Prepared<T> {
+impl<T: Send> Prepared<T> {
     /// Links `program` with the host functions of `linker`.
     ///
     /// # Errors
@@ -151,9 +152,9 @@ impl<T> Prepared<T> {
     pub fn start(&self, system: &'static System, data: T, limits: Limits) -> Result<ProcessId, abi::Error> {
         let instance = self.instance.clone();
         let program = self.program;
-        let main = move || run(system, program, &instance, data, limits);
+        let main = move || run(program, &instance, data, limits);
         let process = Process::new(system, Some(program), limits, main)?;
-        Ok(system.processes().lock().add(process))
+        Ok(system.processes().lock().add(system, process))
     }
 }
 
@@ -162,14 +163,14 @@ impl Process {
         system: &'static System,
         program: Option<&'static Program>,
         limits: Limits,
-        main: impl FnOnce() -> Ending + 'static,
+        main: impl FnOnce() -> Ending + Send + 'static,
     ) -> Result<Self, abi::Error> {
         let stack = Stack::new(system, STACK_BYTES, Commit::OnTouch)?;
-        let control = Box::new(Control::new(program, stack.usable(), limits));
+        let control = Arc::new(Control::new(program, stack.usable(), limits));
         Ok(Self { thread: GreenThread::new(stack, main), control })
     }
 
-    pub fn control(&self) -> &Control {
+    pub fn control(&self) -> &Arc<Control> {
         &self.control
     }
 
@@ -206,7 +207,6 @@ pub fn yield_turn() {
 }
 
 fn run<T: 'static>(
-    system: &'static System,
     program: &'static Program,
     prepared: &InstancePre<Guest<T>>,
     data: T,
@@ -218,7 +218,6 @@ fn run<T: 'static>(
     let limiter = Limiter { bytes: 0, bytes_max: limits.memory_bytes_max, refused_bytes: None };
     let mut store = Store::new(prepared.module().engine(), Guest { data, limiter });
     store.limiter(|guest| &mut guest.limiter);
-    system.slots().lock().begin(program.text().base);
     let instance = match prepared.instantiate(&mut store) {
         Ok(instance) => instance,
         Err(error) => {

@@ -12,7 +12,7 @@
 
 use crate::current::{self, Control};
 use crate::preempt::{self, FLAG_TRAP};
-use crate::{Program, Stop, System};
+use crate::{Program, Stop, System, Vcpu};
 use abi::upcall::{Area, Kind};
 use abi::{Context, Request, Span};
 use alloc::vec::Vec;
@@ -45,9 +45,17 @@ pub enum Verdict {
     Fatal,
 }
 
-/// The frames of the trap that a process is about to end with: between the trap and [`take_frames`] no other runs.
-static FRAMES: [AtomicU64; FRAMES_MAX] = [const { AtomicU64::new(0) }; FRAMES_MAX];
-static FRAME_COUNT: AtomicU64 = AtomicU64::new(0);
+/// The frames of the trap that a virtual CPU's process is about to end with: between the trap and [`take_frames`] no other runs there.
+pub(crate) struct Frames {
+    addresses: [AtomicU64; FRAMES_MAX],
+    count: AtomicU64,
+}
+
+impl Frames {
+    pub const fn new() -> Self {
+        Self { addresses: [const { AtomicU64::new(0) }; FRAMES_MAX], count: AtomicU64::new(0) }
+    }
+}
 
 type EngineHandler = extern "C" fn(ip: usize, fp: usize, has_address: bool, address: usize);
 
@@ -67,8 +75,9 @@ pub fn set_helper(helper: &Program) {
 
 /// The code addresses of the last trap's frames, innermost first.
 pub(crate) fn take_frames() -> Vec<u64> {
-    let count = FRAME_COUNT.swap(0, Relaxed) as usize;
-    FRAMES[..count].iter().map(|frame| frame.load(Relaxed)).collect()
+    let frames = &Vcpu::current().frames;
+    let count = frames.count.swap(0, Relaxed) as usize;
+    frames.addresses[..count].iter().map(|address| address.load(Relaxed)).collect()
 }
 
 /// The kernel's upcall. Edits `context`, which is what goes on afterwards.
@@ -249,9 +258,10 @@ fn keep_frames(ip: u64, frame: u64) {
     let stack = current::get().map_or(Span::new(0, 0), |current| current.stack);
     let (base, top) = (stack.base, stack.base + stack.length);
     let (mut ip, mut frame) = (ip, frame);
+    let frames = &Vcpu::current().frames;
     let mut count = 0;
     while count < FRAMES_MAX {
-        FRAMES[count].store(ip, Relaxed);
+        frames.addresses[count].store(ip, Relaxed);
         count += 1;
         if frame < base || frame + 16 > top || !frame.is_multiple_of(8) {
             break;
@@ -264,10 +274,10 @@ fn keep_frames(ip: u64, frame: u64) {
         }
         (ip, frame) = (return_address, next);
     }
-    FRAME_COUNT.store(count as u64, Relaxed);
+    frames.count.store(count as u64, Relaxed);
 }
 
-/// Registers the upcall with the kernel.
+/// Registers the upcall of this virtual CPU with the kernel.
 pub fn register(system: &System, page: u64, entry: u64, stack: u64) -> Result<(), abi::Error> {
     preempt::start();
     system.kernel().call(Request::SetUpcall { vcpu: system.vcpu(), page, entry, stack }).map(drop)

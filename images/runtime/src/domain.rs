@@ -15,7 +15,7 @@ use wasi::provider::Host;
 /// What is outside of the domain. Where nothing else is said, the console leads there.
 pub trait Outside {
     /// What a process stands on.
-    type Host: Host + 'static;
+    type Host: Host + Send + 'static;
 
     /// What a process of this program is to stand on.
     fn host(&mut self, process: Process, program: &ProgramPlan) -> Result<Self::Host, String>;
@@ -46,7 +46,7 @@ pub trait Outside {
 
     /// What a process uses, or has used.
     fn tell_usage(&self, process: Process, usage: Usage, state: link::State) {
-        let Usage { memory_bytes, cpu_ns, switches } = usage;
+        let Usage { memory_bytes, cpu_ns, switches, .. } = usage;
         let usage = link::Usage { memory_bytes, cpu_ns, switches, state };
         console::with(|console| console.tell_usage(process, usage));
     }
