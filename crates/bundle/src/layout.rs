@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 /// "SELKBNDL", little-endian.
 const MAGIC: u64 = u64::from_le_bytes(*b"SELKBNDL");
 /// Goes up with every change of the layout or of [`Plan`].
-const VERSION: u64 = 3;
+const VERSION: u64 = 4;
 /// Table header: magic, version, number of entries.
 const TABLE_HEADER_WORDS: usize = 3;
 /// Kind, offset, length.
@@ -342,6 +342,7 @@ mod tests {
                 memory_bytes: 64 << 20,
                 share: 100,
                 budget_ns: 0,
+                vcpus: 2,
                 programs: vec![Program { name: String::from("web"), instances: 2, restart: Restart::Always }],
                 parts: vec![Part { at: 0, offset: 2 * PAGE_SIZE, length: PAGE_SIZE }],
                 start_at: PAGE_SIZE,
@@ -394,7 +395,7 @@ mod tests {
     #[test]
     fn programs_find_their_artifacts() {
         let programs = vec![program(1), program(0), program(1)];
-        let plan = Plan { programs, console: Console::Wire, begin: Begin::WhenTold, seed: None };
+        let plan = Plan { programs, console: Console::Wire, begin: Begin::WhenTold, vcpus: 2, seed: None };
         let encoded = Layout::encode_plan(&plan);
         let mut contents: Vec<(Kind, &[u8])> = vec![
             (Kind::Program, b"zero"),

@@ -39,7 +39,9 @@ pub(crate) struct Control {
     in_host_function: AtomicBool,
     /// Instructions that may still be stepped over.
     pub steps: AtomicU64,
-    /// How often it could not be preempted since it was given the virtual CPU.
+    /// Until when.
+    pub steps_until_ns: AtomicU64,
+    /// How often it could not be preempted since it was given a virtual CPU.
     pub retries: AtomicU64,
     /// Where it was preempted, until the thunk has taken note of it.
     pub preempted_at: AtomicU64,
@@ -62,6 +64,7 @@ impl Control {
             stop: AtomicU8::new(0),
             in_host_function: AtomicBool::new(false),
             steps: AtomicU64::new(0),
+            steps_until_ns: AtomicU64::new(0),
             retries: AtomicU64::new(0),
             preempted_at: AtomicU64::new(0),
             memory_bytes: AtomicU64::new(0),

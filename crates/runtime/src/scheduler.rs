@@ -111,6 +111,8 @@ struct Life {
     wait: Option<Wait>,
     /// What its wait is answered with.
     answer: u64,
+    /// Somebody has woken it while it ran.
+    was_woken: bool,
     /// Of CPU time, with what it was given for having waited: its place in the queue.
     had_ns: u64,
     usage: Usage,
@@ -141,6 +143,7 @@ impl Processes {
             process: Some(Box::new(process)),
             wait: None,
             answer: 0,
+            was_woken: false,
             had_ns: self.least_ns,
             usage: Usage::default(),
             vcpu: None,
@@ -158,11 +161,16 @@ impl Processes {
         self.slots.len() - self.free.len()
     }
 
-    /// Ends the wait of a process, if it waits, with this answer.
+    /// Ends the wait of a process, if it waits, with this answer. If another virtual CPU runs it, it may just be about to wait for this: then
+    /// that is a short one.
     pub fn wake(&mut self, system: &System, id: ProcessId, answer: u64) {
-        if self.life(id).is_some_and(|life| life.wait.is_some()) {
+        let own = Occupation::Runs(id.slot) == self.vcpus[Vcpu::current().number()];
+        let Some(life) = self.life_mut(id) else { return };
+        if life.wait.is_some() {
             self.make_ready(id.slot, answer);
             self.offer(system);
+        } else if life.process.is_none() && !own {
+            life.was_woken = true;
         }
     }
 
@@ -190,6 +198,11 @@ impl Processes {
     fn life(&self, id: ProcessId) -> Option<&Life> {
         let slot = self.slots.get(id.slot as usize)?;
         slot.life.as_ref().filter(|_| slot.generation == id.generation)
+    }
+
+    fn life_mut(&mut self, id: ProcessId) -> Option<&mut Life> {
+        let slot = self.slots.get_mut(id.slot as usize)?;
+        slot.life.as_mut().filter(|_| slot.generation == id.generation)
     }
 
     fn make_ready(&mut self, number: u32, answer: u64) {
@@ -284,7 +297,7 @@ impl Processes {
         let number = id.slot;
         self.vcpus[Vcpu::current().number()] = Occupation::Looks;
         let Some(life) = &mut self.slots[number as usize].life else { return };
-        let must_end = life.control.stop_wanted().is_some();
+        let must_look = life.control.stop_wanted().is_some() | core::mem::take(&mut life.was_woken);
         life.process = Some(process);
         life.usage.cpu_ns += had_ns;
         life.had_ns += had_ns;
@@ -295,8 +308,8 @@ impl Processes {
                 let first_ns = self.ready.first().map_or(0, |(_, had_ns)| had_ns);
                 self.ready.put(number, life.had_ns.max(first_ns));
             }
-            // Between its look and now somebody may have wanted it to end.
-            Suspension::Waits(_) if must_end => self.ready.put(number, life.had_ns),
+            // Between its look and now something may have come for it.
+            Suspension::Waits(_) if must_look => self.ready.put(number, life.had_ns),
             Suspension::Waits(wait) => {
                 life.wait = Some(wait);
                 if wait.deadline_ns != Request::NEVER {
@@ -397,7 +410,7 @@ pub fn serve(system: &'static System) {
             Choice::Run(next) => {
                 if let Some(ended) = next.run(system) {
                     system.processes().lock().ended.push_back(ended);
-                    system.vcpus().take(1).for_each(|first| first.poke(system));
+                    system.call_first();
                 }
             }
             Choice::Sleep(deadline_ns) => system.wait(deadline_ns),
@@ -516,10 +529,7 @@ mod tests {
             });
         }
         scripted.run();
-        assert_eq!(
-            diary.lock().iter().map(|(name, _)| *name).collect::<Vec<_>>(),
-            ["soon", "late", "later"]
-        );
+        assert_eq!(diary.lock().iter().map(|(name, _)| *name).collect::<Vec<_>>(), ["soon", "late", "later"]);
     }
 
     #[test]

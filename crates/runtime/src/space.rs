@@ -77,7 +77,11 @@ mod tests {
         assert_eq!(space.take_aligned(0x8000, 0x8000), Some(Span::new(0x1_0000, 0x8000)));
         assert_eq!(space.take_aligned(0x8000, 1 << 40), None);
         space.give_back(first);
-        assert_eq!(space.take_aligned(0x8000, 0x8000), Some(Span::new(0x8000, 0x8000)), "with what was behind it");
+        assert_eq!(
+            space.take_aligned(0x8000, 0x8000),
+            Some(Span::new(0x8000, 0x8000)),
+            "with what was behind it"
+        );
     }
 
     #[test]

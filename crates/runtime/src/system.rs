@@ -1,9 +1,9 @@
 //! The kernel and the address space, for everything in the library OS.
 
-use crate::vcpu::{self, Vcpu};
 use crate::scheduler::Processes;
 use crate::slots::Slots;
 use crate::space::Space;
+use crate::vcpu::{self, Vcpu};
 use abi::boot::ClockParameters;
 use abi::{
     Backing, BootInfo, Commit, Error, Handle, Kernel, PAGE_SIZE, Protection, Request, Span, VCPUS_MAX,
@@ -114,6 +114,13 @@ impl System {
             vcpu.set_event(Handle::from_raw(self.kernel.call(create)?));
         }
         Ok(place.call_once(|| vcpu))
+    }
+
+    /// Has the first virtual CPU look at what happened, if another runs this.
+    pub fn call_first(&self) {
+        if Vcpu::current().number() != 0 {
+            self.vcpus().take(1).for_each(|first| first.poke(self));
+        }
     }
 
     /// The virtual CPU that runs this.

@@ -1,6 +1,7 @@
 //! The processes of this domain: which begin, which end, and what is told of them.
 
 use crate::console::{self, Command};
+use crate::entry;
 use crate::programs::Programs;
 use crate::report::Report;
 use alloc::collections::BTreeMap;
@@ -88,7 +89,16 @@ struct Entry {
 pub fn run<O: Outside>(system: &'static System, bundle: Bundle<'static>, mut outside: O) -> u8 {
     let begin = bundle.plan.begin;
     let first = bundle.plan.programs[0].name.clone();
-    let programs = match Programs::new(system, bundle) {
+    let vcpus = bundle.plan.vcpus;
+    let programs = Programs::new(system, bundle).map_err(|error| format!("{error}"));
+    // One process alone has no use for more than one.
+    let started = programs.and_then(|programs| match begin {
+        Begin::AtOnce => Ok(programs),
+        Begin::WhenTold => entry::start_vcpus(system, vcpus)
+            .map(|()| programs)
+            .map_err(|error| format!("the domain cannot have {vcpus} virtual CPUs ({error:?})")),
+    });
+    let programs = match started {
         Ok(programs) => programs,
         Err(error) => {
             let report = Report::not_started(&first, error);
@@ -107,6 +117,7 @@ pub fn run<O: Outside>(system: &'static System, bundle: Bundle<'static>, mut out
         domain.phase = Phase::Ends;
     }
     scheduler::run(system, &mut domain);
+    scheduler::close(system);
     domain.status
 }
 

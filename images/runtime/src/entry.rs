@@ -1,13 +1,14 @@
 //! The first instruction, the upcall's first instruction, and the last words.
 
 use abi::upcall::Kind;
-use abi::{BootInfo, Commit, Context, PAGE_SIZE, Protection, Span};
+use abi::{BootInfo, Commit, Context, PAGE_SIZE, Protection, Request, Span};
+use alloc::boxed::Box;
 use core::arch::naked_asm;
 use core::fmt::Write;
 use runtime::heap::Heap;
 use runtime::trap::{self, Verdict};
 use runtime::vcpu::{STACK_SPAN, Vcpu};
-use runtime::{System, stack::Stack};
+use runtime::{System, scheduler, stack::Stack};
 
 use crate::{gate, report};
 
@@ -63,8 +64,48 @@ pub fn module(boot: &'static BootInfo) -> &'static [u8] {
 }
 
 /// Says where upcalls of the first virtual CPU go.
-pub fn register_upcalls(system: &'static System, boot: &BootInfo) -> Result<(), abi::Error> {
-    Upcalls::new(system, boot, Vcpu::first())?.register(system)
+pub fn register_upcalls(system: &'static System, _boot: &BootInfo) -> Result<(), abi::Error> {
+    Upcalls::new(system, Vcpu::first())?.register(system)
+}
+
+/// Where the scheduler of another virtual CPU runs; ends of processes are the longest that it sees.
+const VCPU_STACK_BYTES: u64 = 64 << 10;
+
+/// Has processes run on `count` virtual CPUs in all.
+pub fn start_vcpus(system: &'static System, count: u32) -> Result<(), abi::Error> {
+    for _ in 1..count {
+        let vcpu = system.add_vcpu()?;
+        let stack = lasting_stack(system, VCPU_STACK_BYTES, vcpu)? - SETTLED_BYTES;
+        let upcalls = Box::into_raw(Box::new(Upcalls::new(system, vcpu)?));
+        let (entry, argument) = (start_vcpu as *const () as u64, upcalls as u64);
+        system.kernel().call(Request::Start { vcpu: vcpu.handle(), entry, stack, argument })?;
+    }
+    Ok(())
+}
+
+/// The first instruction of another virtual CPU, on its own stack. Hosted, its thread calls this.
+#[unsafe(naked)]
+extern "C" fn start_vcpu(upcalls: *mut Upcalls) {
+    naked_asm!(
+        "push rbp", "mov rbp, rsp", "and rsp, -16",
+        "call {serve}",
+        "mov rsp, rbp", "pop rbp", "ret",
+        serve = sym serve,
+    )
+}
+
+extern "C" fn serve(upcalls: *mut Upcalls) {
+    // SAFETY: `start_vcpus` made it with `Box::into_raw`, for this virtual CPU alone.
+    let upcalls = unsafe { Box::from_raw(upcalls) };
+    let Some(system) = System::get() else { panic!("a virtual CPU without a system") };
+    if let Err(error) = upcalls.register(system) {
+        panic!("no upcalls: {error:?}");
+    }
+    scheduler::serve(system);
+    // On the machine it stops with its domain.
+    while gate::is_bare() {
+        system.wait(Request::NEVER);
+    }
 }
 
 /// Where upcalls of a virtual CPU go: to [`entry_bare`], or to the function that Linux's signal handler calls.
@@ -75,9 +116,11 @@ struct Upcalls {
 }
 
 impl Upcalls {
-    fn new(system: &'static System, boot: &BootInfo, vcpu: &'static Vcpu) -> Result<Self, abi::Error> {
-        let entry =
-            if boot.gate == 0 { entry_bare as *const () as u64 } else { entry_hosted as *const () as u64 };
+    fn new(system: &'static System, vcpu: &'static Vcpu) -> Result<Self, abi::Error> {
+        let entry = match gate::is_bare() {
+            true => entry_bare as *const () as u64,
+            false => entry_hosted as *const () as u64,
+        };
         let page = system.map_new(PAGE_SIZE, Protection::ReadWrite, Commit::Now)?.base;
         Ok(Self { page, entry, stack_top: lasting_stack(system, UPCALL_STACK_BYTES, vcpu)? })
     }

@@ -29,6 +29,11 @@ pub fn open(boot: &'static BootInfo) -> &'static (dyn Kernel + Sync) {
     })
 }
 
+/// Whether the kernel is below, and not a process of Linux.
+pub fn is_bare() -> bool {
+    matches!(DOOR.get(), Some(Door::SystemCall))
+}
+
 /// The virtual CPU that runs this.
 pub fn vcpu() -> Handle {
     Vcpu::current().handle()
