@@ -2,6 +2,9 @@
 
 use crate::PAGE_SIZE;
 
+/// The most virtual CPUs that a domain can have.
+pub const VCPUS_MAX: usize = 16;
+
 /// What a new domain may have. Everything is taken from its parent's own.
 ///
 /// It travels as words in the order of the fields ([`DomainParameters::to_words`]).
@@ -16,7 +19,7 @@ pub struct DomainParameters {
     pub capabilities_max: u64,
     /// The most regions that it can declare.
     pub regions_max: u64,
-    /// The most virtual CPUs.
+    /// The most virtual CPUs, 1 to [`VCPUS_MAX`].
     pub vcpus_max: u64,
     /// The most memories and channels that it can make, each.
     pub objects_max: u64,

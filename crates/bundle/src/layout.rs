@@ -346,6 +346,7 @@ mod tests {
                 memory_bytes: 64 << 20,
                 share: 100,
                 budget_ns: 0,
+                vcpus: 2,
                 programs: vec![Program { name: String::from("web"), instances: 2, restart: Restart::Always }],
                 parts: vec![Part { at: 0, offset: 2 * PAGE_SIZE, length: PAGE_SIZE }],
                 start_at: PAGE_SIZE,
@@ -398,7 +399,7 @@ mod tests {
     #[test]
     fn programs_find_their_artifacts() {
         let programs = vec![program(1), program(0), program(1)];
-        let plan = Plan { programs, console: Console::Wire, begin: Begin::WhenTold, seed: None };
+        let plan = Plan { programs, console: Console::Wire, begin: Begin::WhenTold, vcpus: 2, seed: None };
         let encoded = Layout::encode_plan(&plan);
         let mut contents: Vec<(Kind, &[u8])> = vec![
             (Kind::Program, b"zero"),

@@ -18,6 +18,7 @@ mod plan;
 pub mod services;
 pub mod system;
 
+pub use abi::VCPUS_MAX;
 pub use layout::{Bundle, BundleError, Item, Kind, Layout, Module, PROGRAMS_MAX};
 pub use plan::{
     Access, Begin, Console, Directory, DirectorySource, Node, NodeKind, Plan, ProgramPlan, Seed, Terminal,

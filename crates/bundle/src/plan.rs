@@ -11,6 +11,8 @@ pub struct Plan {
     pub console: Console,
     /// What is begun when.
     pub begin: Begin,
+    /// On how many virtual CPUs the programs run, 1 to [`crate::VCPUS_MAX`].
+    pub vcpus: u32,
     /// Entropy from whoever made the plan, if it is used once only.
     pub seed: Option<Seed>,
 }
@@ -47,9 +49,9 @@ impl Default for ProgramPlan {
 }
 
 impl Plan {
-    /// To run this program alone, at once. Its artifact is the bundle's first.
+    /// To run this program alone, at once, on one virtual CPU. Its artifact is the bundle's first.
     pub fn of_one(program: ProgramPlan, console: Console, seed: Option<Seed>) -> Self {
-        Self { programs: Vec::from([program]), console, begin: Begin::AtOnce, seed }
+        Self { programs: Vec::from([program]), console, begin: Begin::AtOnce, vcpus: 1, seed }
     }
 }
 

@@ -78,6 +78,8 @@ pub struct Domain {
     pub name: String,
     /// All memory that it may use.
     pub memory_bytes: u64,
+    /// How many virtual CPUs it may have, 1 to [`crate::VCPUS_MAX`].
+    pub vcpus: u32,
     /// Its weight against the others.
     pub share: u64,
     /// CPU time in each [`abi::DomainParameters::PERIOD_NS`]; 0: no limit.

@@ -60,6 +60,7 @@ impl Packer {
             programs: programs.map(|(program, sources)| program_plan(program, &files, sources)).collect(),
             console: Console::Framed(Terminals::all(Terminal::No)),
             begin: Begin::WhenTold,
+            vcpus: wanted.cpus,
             seed: None,
         };
         let plan = self.pages.add(&Layout::encode_plan(&plan)).map_err(write)?;
@@ -75,6 +76,7 @@ impl Packer {
         Ok(Domain {
             name: wanted.name.to_string(),
             memory_bytes: wanted.memory.0.next_multiple_of(PAGE_SIZE),
+            vcpus: wanted.cpus,
             share: wanted.cpu_share.into(),
             budget_ns: wanted
                 .cpu_budget

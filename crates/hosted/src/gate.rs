@@ -2,18 +2,18 @@
 //!
 //! Everything here can run in a signal handler: no allocation, no lock.
 
-use crate::signals;
+use crate::{signals, vcpus};
 use abi::{Backing, Commit, Error, Handle, Protection, Registers, Request, Span};
 use std::io;
 use std::os::fd::RawFd;
-use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU64, Ordering::*};
+use std::sync::atomic::{AtomicPtr, Ordering::*};
 
 /// The address space's handle.
 pub const SPACE: Handle = Handle::new(1, 1);
-/// The virtual CPU's handle.
-pub const VCPU: Handle = Handle::new(2, 1);
+/// The first virtual CPU's handle.
+pub const VCPU: Handle = vcpus::handle(0);
 
-/// The event that says that somebody wants the program to end (Ctrl-C).
+/// The event of the first virtual CPU that says that somebody wants the program to end (Ctrl-C).
 pub const EVENT_CANCEL: u64 = 1;
 
 /// Pages of the module that are a file's, from its start.
@@ -32,23 +32,15 @@ struct State {
 }
 
 static STATE: AtomicPtr<State> = AtomicPtr::new(std::ptr::null_mut());
-static PENDING: AtomicU64 = AtomicU64::new(0);
-static WAKE: AtomicI32 = AtomicI32::new(-1);
 
-/// While this lives, [`call`] serves a library OS.
-pub(crate) struct Door(());
+/// While this lives, [`call`] serves a library OS, whose first virtual CPU is the thread that made this.
+pub(crate) struct Door(#[allow(dead_code, reason = "it ends with this")] vcpus::First);
 
 /// Makes [`call`] serve a library OS with this window and module.
 pub(crate) fn install(window: Span, module: Span, ranges: Vec<FileRange>) -> io::Result<Door> {
-    // SAFETY: makes a new descriptor.
-    let wake = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
-    if wake < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    WAKE.store(wake, Release);
-    PENDING.store(0, Release);
+    let first = vcpus::First::begin()?;
     STATE.store(Box::into_raw(Box::new(State { window, module, ranges })), Release);
-    Ok(Door(()))
+    Ok(Door(first))
 }
 
 impl Drop for Door {
@@ -58,28 +50,28 @@ impl Drop for Door {
             // SAFETY: `install` made it with `Box::into_raw`, and `swap` gave it to us alone; no library OS runs any more.
             drop(unsafe { Box::from_raw(state) });
         }
-        // SAFETY: closes the descriptor of `install`, which nobody waits on any more.
-        unsafe { libc::close(WAKE.swap(-1, AcqRel)) };
     }
 }
 
-/// A descriptor that is readable while an event is pending: for whoever waits for other descriptors as well. -1
+/// A descriptor that is readable while an event of the first virtual CPU is pending: for whoever waits for other descriptors as well. -1
 /// if no library OS runs.
 pub fn wake_descriptor() -> RawFd {
-    WAKE.load(Acquire)
+    vcpus::first().wake_descriptor()
 }
 
-/// Raises an event and ends a wait. Safe in a signal handler.
+/// Raises an event of the first virtual CPU and ends its wait. Safe in a signal handler.
 pub fn raise(event: u64) {
-    PENDING.fetch_or(event, AcqRel);
-    let one = 1u64;
-    // SAFETY: writes eight bytes from the stack to the event descriptor; if that is full it is readable already.
-    unsafe { libc::write(WAKE.load(Acquire), (&raw const one).cast(), 8) };
+    vcpus::first().raise(event);
 }
 
-/// Whether an event is pending.
+/// Whether somebody wants the program to end.
 pub fn is_pending() -> bool {
-    PENDING.load(Acquire) != 0
+    vcpus::first().pending() & EVENT_CANCEL != 0
+}
+
+/// Whether there is anything for the first virtual CPU to look at.
+pub(crate) fn has_news() -> bool {
+    vcpus::first().pending() != 0
 }
 
 /// The function behind [`abi::boot::BootInfo::gate`].
@@ -117,24 +109,26 @@ fn serve(request: Request) -> Result<u64, Error> {
             inside(state.window, span)?;
             map_anonymous(span, Protection::None, Commit::OnTouch)
         }
-        Request::SetUpcall { vcpu, page: _, entry, stack: _ } => {
-            check(vcpu, VCPU)?;
-            signals::set_upcall(entry);
+        Request::SetUpcall { vcpu, page: _, entry, stack } => {
+            signals::set_upcall(vcpus::find_own(vcpu)?, entry, stack);
             Ok(0)
         }
         Request::SetTimer { vcpu, deadline_ns } => {
-            check(vcpu, VCPU)?;
-            signals::set_timer(deadline_ns);
+            signals::set_timer(vcpus::find_own(vcpu)?, deadline_ns);
             Ok(0)
         }
-        Request::Wait { vcpu, deadline_ns } => {
-            check(vcpu, VCPU)?;
-            Ok(wait(deadline_ns))
-        }
+        Request::Wait { vcpu, deadline_ns } => Ok(vcpus::find_own(vcpu)?.wait(deadline_ns)),
         Request::Now { vcpu } => {
-            check(vcpu, VCPU)?;
+            vcpus::find_own(vcpu)?;
             Ok(now_ns())
         }
+        Request::CreateVcpu { domain } => {
+            check(domain, SPACE)?;
+            vcpus::create()
+        }
+        Request::Start { vcpu, entry, stack, argument } => vcpus::start(vcpu, entry, stack, argument),
+        Request::CreateEvent { vcpu, event } => vcpus::create_event(vcpu, event),
+        Request::Signal { target } => vcpus::signal(target),
         Request::Print { space, text } => {
             check(space, SPACE)?;
             print(text)
@@ -229,35 +223,6 @@ pub fn now_ns() -> u64 {
     // SAFETY: writes to `time` alone; this clock exists on every Linux.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
-}
-
-fn wait(deadline_ns: u64) -> u64 {
-    loop {
-        let pending = take_pending();
-        let now_ns = now_ns();
-        if pending != 0 || now_ns >= deadline_ns {
-            return pending;
-        }
-        let left = deadline_ns - now_ns;
-        let timeout = libc::timespec {
-            tv_sec: (left / 1_000_000_000).min(i64::MAX as u64 / 2) as libc::time_t,
-            tv_nsec: (left % 1_000_000_000) as libc::c_long,
-        };
-        let mut wake = libc::pollfd { fd: wake_descriptor(), events: libc::POLLIN, revents: 0 };
-        // SAFETY: one descriptor, a time-out on the stack. A signal ends the wait, and then we look again; an event
-        // that a signal raised just before made the descriptor readable, so it is not missed.
-        unsafe { libc::ppoll(&raw mut wake, 1, &raw const timeout, std::ptr::null()) };
-    }
-}
-
-fn take_pending() -> u64 {
-    let pending = PENDING.swap(0, AcqRel);
-    if pending != 0 {
-        let mut count = 0u64;
-        // SAFETY: reads eight bytes to the stack; not blocking.
-        unsafe { libc::read(wake_descriptor(), (&raw mut count).cast(), 8) };
-    }
-    pending
 }
 
 fn print(text: Span) -> Result<u64, Error> {

@@ -2,6 +2,7 @@
 
 use crate::confine::{Cell, ConfineError};
 use crate::gate::{self, FileRange};
+use crate::vcpus::Others;
 use crate::{elf, signals, wire};
 use abi::boot::{ClockParameters, DeviceRecord};
 use abi::{BootInfo, Handle, PAGE_SIZE, Span};
@@ -173,14 +174,22 @@ fn run(
         devices: [DeviceRecord::default(); abi::boot::DEVICES_MAX],
     };
     let guard = signals::Guard::install().map_err(|error| LaunchError::Linux("set signals up", error))?;
-    cell.map_or(Ok(()), Cell::close).map_err(LaunchError::Confine)?;
+    let threads = || {
+        Others::start(plan.vcpus.saturating_sub(1) as usize)
+            .map_err(|error| LaunchError::Linux("start a thread for each virtual CPU", error))
+    };
+    let others = match cell {
+        Some(cell) => cell.close(threads)?,
+        None => threads()?,
+    };
     // SAFETY: `elf::load` mapped the executable and its entry has this signature (`images/runtime`); `boot` and what
     // it points to outlive the call.
     let status = unsafe {
         let entry: extern "C" fn(*const BootInfo) -> u64 = std::mem::transmute(image.entry);
         entry(&raw const boot)
     };
-    // In this order: handlers call through the gate.
+    // In this order: handlers call through the gate, and are the other threads' as well.
+    drop(others);
     drop(guard);
     drop(door);
     Ok(u8::try_from(status).unwrap_or(u8::MAX))

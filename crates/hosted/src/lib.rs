@@ -2,7 +2,7 @@
 //!
 //! - [`launch`](launch()) maps the executable that bare metal boots as well (`elf`), puts a boot module together, and calls it.
 //! - `gate` serves the kernel boundary, `abi`, with memory mappings, a timer and an event descriptor; `signals`
-//!   makes upcalls of Linux's signals. `wire` is its way to its root.
+//!   makes upcalls of Linux's signals; `vcpus` are threads. `wire` is its way to its root.
 //! - [`files`], [`streams`] and [`clock`], together a [`host`], answer for what is not the kernel's: WASI's providers on Linux.
 //!
 //! - [`confine`] gives up what the process does not need of Linux; [`domain`] makes a process of each domain of a system.
@@ -20,6 +20,7 @@ pub mod host;
 mod launch;
 mod signals;
 pub mod streams;
+mod vcpus;
 mod wire;
 
 pub use elf::ElfError;

@@ -4,13 +4,14 @@
 //! back; returning from the handler is the resume. Handlers run on a stack of their own, because the
 //! interrupted code may have run out of its own.
 
+use crate::vcpus::{self, Vcpu};
 use crate::{gate, wire};
 use abi::upcall::Kind;
 use abi::{Context, Request};
 use std::io;
-use std::sync::atomic::{AtomicI32, AtomicPtr, Ordering::*};
+use std::sync::atomic::Ordering::*;
 
-/// For the timer of the virtual CPU. Not one that a shell or a terminal sends.
+/// For the timer of a virtual CPU. Not one that a shell or a terminal sends.
 fn tick_signal() -> libc::c_int {
     libc::SIGRTMIN() + 3
 }
@@ -19,32 +20,30 @@ fn tick_signal() -> libc::c_int {
 const FAULTS: [libc::c_int; 5] = [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGTRAP];
 const ENDS: [libc::c_int; 3] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP];
 
-/// Something has come over the wire to the root (fcntl(2), O_ASYNC).
-const WIRE: libc::c_int = libc::SIGIO;
+/// An event has been raised: something has come over the wire to the root (fcntl(2), O_ASYNC), or another virtual CPU says so.
+pub(crate) const EVENT: libc::c_int = libc::SIGIO;
 
 /// All but faults: while a handler runs they wait.
 fn interruptions() -> impl Iterator<Item = libc::c_int> {
-    ENDS.into_iter().chain([tick_signal(), WIRE])
+    ENDS.into_iter().chain([tick_signal(), EVENT])
 }
 
-/// Signal frames with AVX-512 state take 3.5 KiB; the handler itself may walk a program's functions.
-const STACK_BYTES: usize = 256 << 10;
+/// Signal frames with AVX-512 state take 3.5 KiB; the library OS's handler goes on at a stack of its own.
+const STACK_BYTES: usize = 64 << 10;
 /// Below the handlers' stack: running out of it is a fault, not somebody else's memory overwritten.
 const GUARD_BYTES: usize = abi::PAGE_SIZE as usize;
 
-type Upcall = extern "C" fn(kind: u64, context: &mut Context) -> u64;
+type Upcall = extern "C" fn(kind: u64, context: &mut Context, stack: u64) -> u64;
 
-static UPCALL: AtomicPtr<()> = AtomicPtr::new(std::ptr::null_mut());
-static THREAD: AtomicI32 = AtomicI32::new(0);
-static TIMER: AtomicPtr<libc::c_void> = AtomicPtr::new(std::ptr::null_mut());
-
-/// Says which function takes upcalls. It is handed the context itself: the upcall page stays as it is.
-pub(crate) fn set_upcall(entry: u64) {
-    UPCALL.store(entry as usize as *mut (), Release);
+/// Says which function takes the upcalls of a virtual CPU. It is handed the context itself, for the upcall page stays as it is, and goes on at `stack`
+/// by itself.
+pub(crate) fn set_upcall(vcpu: &Vcpu, entry: u64, stack: u64) {
+    vcpu.upcall_stack.store(stack, Release);
+    vcpu.upcall.store(entry as usize as *mut (), Release);
 }
 
-/// Arms the virtual CPU's timer, on the monotonic clock.
-pub(crate) fn set_timer(deadline_ns: u64) {
+/// Arms a virtual CPU's timer, on the monotonic clock.
+pub(crate) fn set_timer(vcpu: &Vcpu, deadline_ns: u64) {
     let value = match deadline_ns {
         Request::NEVER => libc::timespec { tv_sec: 0, tv_nsec: 0 },
         // A time of 0 would disarm.
@@ -55,10 +54,10 @@ pub(crate) fn set_timer(deadline_ns: u64) {
     };
     let interval = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     let setting = libc::itimerspec { it_interval: interval, it_value: value };
-    // SAFETY: the timer was made by `Guard::install` and lives until the library OS has ended.
+    // SAFETY: the timer was made by `ThreadSignals::install` and lives until the library OS has ended there.
     unsafe {
         libc::timer_settime(
-            TIMER.load(Acquire),
+            vcpu.timer.load(Acquire),
             libc::TIMER_ABSTIME,
             &raw const setting,
             std::ptr::null_mut(),
@@ -66,58 +65,22 @@ pub(crate) fn set_timer(deadline_ns: u64) {
     };
 }
 
-/// Signals as the library OS needs them, on the thread that made this; dropped, they are as before.
+/// Signals as the library OS needs them, for the process and on the thread that made this, the first virtual CPU; dropped, they are as before.
 pub(crate) struct Guard {
     actions: Vec<(libc::c_int, libc::sigaction)>,
-    /// Its number may be 0, which is a null pointer: Linux counts from there.
-    timer: Option<libc::timer_t>,
-    old_stack: libc::stack_t,
-    stack: *mut libc::c_void,
-    /// What the thread had blocked; `None` until that has been changed.
-    old_mask: Option<libc::sigset_t>,
+    thread: ThreadSignals,
 }
 
 impl Guard {
-    /// Sets handlers, the handlers' stack and the timer up.
+    /// Sets handlers up, and what the first virtual CPU needs.
     pub fn install() -> io::Result<Self> {
-        // SAFETY: a new mapping; then calls that write to values on our own stack. The zeroed C structures are
-        // all-zero-valid plain data.
-        unsafe {
-            let stack = map_stack()?;
-            let mut old_stack: libc::stack_t = std::mem::zeroed();
-            let new_stack = libc::stack_t { ss_sp: stack, ss_flags: 0, ss_size: STACK_BYTES };
-            let mut guard = Self { actions: Vec::new(), timer: None, old_stack, stack, old_mask: None };
-            if libc::sigaltstack(&raw const new_stack, &raw mut old_stack) != 0 {
-                return Err(io::Error::last_os_error());
-            }
-            guard.old_stack = old_stack;
-            THREAD.store(libc::gettid(), Release);
-            guard.timer = Some(make_timer()?);
-            for signal in FAULTS.into_iter().chain(interruptions()) {
-                guard.handle(signal)?;
-            }
-            guard.unblock()?;
-            wire::announce(WIRE)?;
-            Ok(guard)
+        let mut guard = Self { actions: Vec::new(), thread: ThreadSignals::prepare(vcpus::first())? };
+        for signal in FAULTS.into_iter().chain(interruptions()) {
+            guard.handle(signal)?;
         }
-    }
-
-    /// Lets the signals through that whoever started this process may have blocked: with faults blocked Linux kills
-    /// instead of asking, and with the tick blocked no time is ever over.
-    fn unblock(&mut self) -> io::Result<()> {
-        // SAFETY: zeroed, a `sigset_t` is plain data; the calls write to it and to our own stack.
-        unsafe {
-            let mut ours: libc::sigset_t = std::mem::zeroed();
-            for signal in FAULTS.into_iter().chain(interruptions()) {
-                libc::sigaddset(&raw mut ours, signal);
-            }
-            let mut old: libc::sigset_t = std::mem::zeroed();
-            match libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const ours, &raw mut old) {
-                0 => self.old_mask = Some(old),
-                error => return Err(io::Error::from_raw_os_error(error)),
-            }
-        }
-        Ok(())
+        guard.thread.unblock(interruptions())?;
+        wire::announce(EVENT)?;
+        Ok(guard)
     }
 
     fn handle(&mut self, signal: libc::c_int) -> io::Result<()> {
@@ -149,21 +112,103 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        // SAFETY: puts back what `install` found; nothing runs on the handlers' stack here.
+        // A tick that is on its way comes no later than the return from `timer_delete`, and finds nothing to do.
+        vcpus::all().for_each(|vcpu| vcpu.upcall.store(std::ptr::null_mut(), Release));
+        wire::hang_up();
+        // Before the handlers go: until here no tick is kept back, to come when nobody handles it any more.
+        self.thread.end_interruptions();
+        for (signal, action) in &self.actions {
+            // SAFETY: puts back what `install` found.
+            unsafe { libc::sigaction(*signal, action, std::ptr::null_mut()) };
+        }
+    }
+}
+
+/// What a virtual CPU's thread needs to be interrupted: a stack for handlers, a timer. Dropped, all is as before.
+pub(crate) struct ThreadSignals {
+    /// Its number may be 0, which is a null pointer: Linux counts from there.
+    timer: Option<libc::timer_t>,
+    old_stack: libc::stack_t,
+    stack: *mut libc::c_void,
+    /// What the thread had blocked; `None` unless that has been changed.
+    old_mask: Option<libc::sigset_t>,
+}
+
+impl ThreadSignals {
+    /// Sets the calling thread up, which is another virtual CPU than the first: what asks for an end goes to that one.
+    pub fn install(vcpu: &Vcpu) -> io::Result<Self> {
+        let mut signals = Self::prepare(vcpu)?;
+        signals.block(ENDS)?;
+        signals.unblock([tick_signal(), EVENT])?;
+        Ok(signals)
+    }
+
+    fn prepare(vcpu: &Vcpu) -> io::Result<Self> {
+        // SAFETY: a new mapping; then calls that write to values on our own stack. The zeroed C structures are
+        // all-zero-valid plain data.
         unsafe {
-            // A tick that is on its way comes no later than the return from `timer_delete`, and finds nothing to do.
-            UPCALL.store(std::ptr::null_mut(), Release);
-            wire::hang_up();
-            if let Some(timer) = self.timer {
+            let stack = map_stack()?;
+            let mut old_stack: libc::stack_t = std::mem::zeroed();
+            let new_stack = libc::stack_t { ss_sp: stack, ss_flags: 0, ss_size: STACK_BYTES };
+            let mut signals = Self { timer: None, old_stack, stack, old_mask: None };
+            if libc::sigaltstack(&raw const new_stack, &raw mut old_stack) != 0 {
+                return Err(io::Error::last_os_error());
+            }
+            signals.old_stack = old_stack;
+            signals.timer = Some(make_timer(vcpu)?);
+            Ok(signals)
+        }
+    }
+
+    /// Lets signals through, and faults, that whoever started this process may have blocked: with faults blocked Linux kills
+    /// instead of asking, and with the tick blocked no time is ever over.
+    fn unblock(&mut self, signals: impl IntoIterator<Item = libc::c_int>) -> io::Result<()> {
+        self.change_mask(libc::SIG_UNBLOCK, FAULTS.into_iter().chain(signals))
+    }
+
+    fn block(&mut self, signals: impl IntoIterator<Item = libc::c_int>) -> io::Result<()> {
+        self.change_mask(libc::SIG_BLOCK, signals.into_iter())
+    }
+
+    fn change_mask(
+        &mut self,
+        how: libc::c_int,
+        signals: impl Iterator<Item = libc::c_int>,
+    ) -> io::Result<()> {
+        // SAFETY: zeroed, a `sigset_t` is plain data; the calls write to it and to our own stack.
+        unsafe {
+            let mut changed: libc::sigset_t = std::mem::zeroed();
+            for signal in signals {
+                libc::sigaddset(&raw mut changed, signal);
+            }
+            let mut old: libc::sigset_t = std::mem::zeroed();
+            match libc::pthread_sigmask(how, &raw const changed, &raw mut old) {
+                0 => _ = self.old_mask.get_or_insert(old),
+                error => return Err(io::Error::from_raw_os_error(error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// From now on nothing comes that did not before.
+    fn end_interruptions(&mut self) {
+        // SAFETY: deletes the timer of `prepare`, once, and puts back what was blocked.
+        unsafe {
+            if let Some(timer) = self.timer.take() {
                 libc::timer_delete(timer);
             }
-            // Before the handlers go: until here no tick is kept back, to come when nobody handles it any more.
-            if let Some(mask) = &self.old_mask {
-                libc::pthread_sigmask(libc::SIG_SETMASK, mask, std::ptr::null_mut());
+            if let Some(mask) = self.old_mask.take() {
+                libc::pthread_sigmask(libc::SIG_SETMASK, &raw const mask, std::ptr::null_mut());
             }
-            for (signal, action) in &self.actions {
-                libc::sigaction(*signal, action, std::ptr::null_mut());
-            }
+        }
+    }
+}
+
+impl Drop for ThreadSignals {
+    fn drop(&mut self) {
+        self.end_interruptions();
+        // SAFETY: puts back what `prepare` found; nothing runs on the handlers' stack here.
+        unsafe {
             libc::sigaltstack(&raw const self.old_stack, std::ptr::null_mut());
             unmap_stack(self.stack);
         }
@@ -196,18 +241,18 @@ unsafe fn unmap_stack(stack: *mut libc::c_void) {
     unsafe { libc::munmap(stack.byte_sub(GUARD_BYTES), GUARD_BYTES + STACK_BYTES) };
 }
 
-fn make_timer() -> io::Result<libc::timer_t> {
+fn make_timer(vcpu: &Vcpu) -> io::Result<libc::timer_t> {
     // SAFETY: a zeroed `sigevent` is plain data, and the timer's name is written to our own stack.
     unsafe {
         let mut event: libc::sigevent = std::mem::zeroed();
         event.sigev_notify = libc::SIGEV_THREAD_ID;
         event.sigev_signo = tick_signal();
-        event.sigev_notify_thread_id = THREAD.load(Acquire);
+        event.sigev_notify_thread_id = vcpu.thread.load(Acquire);
         let mut timer: libc::timer_t = std::ptr::null_mut();
         if libc::timer_create(libc::CLOCK_MONOTONIC, &raw mut event, &raw mut timer) != 0 {
             return Err(io::Error::last_os_error());
         }
-        TIMER.store(timer, Release);
+        vcpu.timer.store(timer, Release);
         Ok(timer)
     }
 }
@@ -228,32 +273,30 @@ unsafe fn take(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut li
     // SAFETY: Linux passes a valid `siginfo_t` and `ucontext_t` to a handler with SA_SIGINFO, and they are ours until it
     // returns.
     let (info, context) = unsafe { (&*info, &mut *context.cast::<libc::ucontext_t>()) };
+    let own = vcpus::own();
     if ENDS.contains(&signal) {
         gate::raise(gate::EVENT_CANCEL);
-        // SAFETY: both calls only name threads of this process.
-        unsafe {
-            if libc::gettid() != THREAD.load(Acquire) {
-                libc::syscall(libc::SYS_tgkill, libc::getpid(), THREAD.load(Acquire), tick_signal());
-                return;
-            }
+        let first = vcpus::first();
+        if !own.is_some_and(|own| std::ptr::eq(own, first)) {
+            return first.interrupt(EVENT);
         }
     }
     let kind = match signal {
         signal if FAULTS.contains(&signal) => Kind::Fault,
-        signal if ENDS.contains(&signal) || signal == WIRE => Kind::Event,
+        signal if ENDS.contains(&signal) || signal == EVENT => Kind::Event,
         _ => Kind::Tick,
     };
-    let upcall = UPCALL.load(Acquire);
-    if upcall.is_null() {
+    let own = own.filter(|own| !own.upcall.load(Acquire).is_null());
+    let Some(own) = own else {
         if kind == Kind::Fault {
             die(signal, context);
         }
         return;
-    }
+    };
     // SAFETY: the library OS registered a function of this type (`images/runtime`, `entry_hosted`).
-    let upcall: Upcall = unsafe { std::mem::transmute(upcall) };
+    let upcall: Upcall = unsafe { std::mem::transmute(own.upcall.load(Acquire)) };
     let mut saved = to_abi(signal, info, context);
-    if upcall(kind as u64, &mut saved) != 0 {
+    if upcall(kind as u64, &mut saved, own.upcall_stack.load(Acquire)) != 0 {
         die(signal, context);
     }
     from_abi(&saved, context);
@@ -325,18 +368,19 @@ fn die(signal: libc::c_int, context: &libc::ucontext_t) -> ! {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+    use crate::vcpus::First;
     use std::sync::atomic::AtomicUsize;
 
     static UPCALLS: AtomicUsize = AtomicUsize::new(0);
 
-    extern "C" fn count(_: u64, _: &mut Context) -> u64 {
+    extern "C" fn count(_: u64, _: &mut Context, _: u64) -> u64 {
         UPCALLS.fetch_add(1, AcqRel);
         0
     }
 
-    extern "C" fn spoil_errno(_: u64, _: &mut Context) -> u64 {
+    extern "C" fn spoil_errno(_: u64, _: &mut Context, _: u64) -> u64 {
         // SAFETY: this thread's own.
         unsafe { *libc::__errno_location() = libc::EXDEV };
         0
@@ -345,8 +389,9 @@ mod tests {
     #[test]
     fn a_handler_leaves_errno_alone() {
         let _alone = alone();
+        let _first = First::begin().unwrap();
         let guard = Guard::install().unwrap();
-        set_upcall(spoil_errno as *const () as u64);
+        set_upcall(vcpus::first(), spoil_errno as *const () as u64, 0);
         // SAFETY: raises a signal that has a handler; the address is that of this thread's `errno`.
         unsafe {
             *libc::__errno_location() = libc::EINTR;
@@ -370,6 +415,7 @@ mod tests {
         // SAFETY: sets signals to be ignored, and back at the end.
         let ignore = |signal| unsafe { libc::signal(signal, libc::SIG_IGN) };
         let (interrupt, fault) = (ignore(libc::SIGINT), ignore(libc::SIGFPE));
+        let _first = First::begin().unwrap();
         let guard = Guard::install().unwrap();
         assert_eq!(action(libc::SIGINT), libc::SIG_IGN);
         assert_eq!(action(libc::SIGTERM), on_signal as *const () as usize);
@@ -386,8 +432,9 @@ mod tests {
     #[test]
     fn nothing_can_be_touched_below_the_stack_of_the_handlers() {
         let _alone = alone();
+        let _first = First::begin().unwrap();
         let guard = Guard::install().unwrap();
-        let bottom = guard.stack as usize;
+        let bottom = guard.thread.stack as usize;
         let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
         let below = maps.lines().find_map(|line| {
             let (range, rest) = line.split_once(' ')?;
@@ -409,7 +456,7 @@ mod tests {
     }
 
     /// What is called in here happens one after the other: signals are the whole process's.
-    fn alone() -> std::sync::MutexGuard<'static, ()> {
+    pub fn alone() -> std::sync::MutexGuard<'static, ()> {
         static LOCK: std::sync::Mutex<()> = std::sync::Mutex::new(());
         LOCK.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
@@ -422,8 +469,9 @@ mod tests {
             let mut all: libc::sigset_t = std::mem::zeroed();
             libc::sigfillset(&raw mut all);
             libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, std::ptr::null_mut());
+            let _first = First::begin().unwrap();
             let guard = Guard::install().unwrap();
-            set_upcall(count as *const () as u64);
+            set_upcall(vcpus::first(), count as *const () as u64, 0);
             for (number, signal) in FAULTS.into_iter().chain([tick_signal()]).enumerate() {
                 UPCALLS.store(0, Release);
                 libc::raise(signal);

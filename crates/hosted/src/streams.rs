@@ -136,7 +136,7 @@ impl Streams for LinuxStreams {
     }
 }
 
-/// Waits with `poll(2)`; ends early when the process is being ended.
+/// Waits with `poll(2)`; ends early when the process is being ended, or another virtual CPU wants the first one.
 #[derive(Clone, Copy, Debug)]
 pub struct LinuxWait;
 
@@ -148,7 +148,7 @@ impl Wait for LinuxWait {
             let left_ns = deadline_ns.map(|deadline_ns| deadline_ns.saturating_sub(now_ns));
             let ready = poll_streams(streams, left_ns);
             self.checkpoint()?;
-            if !ready.is_empty() || left_ns == Some(0) {
+            if !ready.is_empty() || left_ns == Some(0) || gate::has_news() {
                 return Ok(ready);
             }
         }

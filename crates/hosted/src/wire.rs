@@ -7,12 +7,13 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 /// What stands for [`bundle::services::WireGone`].
 const GONE: i64 = -1;
 
-static WIRE: Mutex<Option<OwnedFd>> = Mutex::new(None);
+/// Whoever uses it reads it, however long that takes: it is there until the library OS has ended.
+static WIRE: RwLock<Option<OwnedFd>> = RwLock::new(None);
 
 /// While this lives, the library OS has its wire.
 #[derive(Debug)]
@@ -23,7 +24,7 @@ pub(crate) fn lay(socket: Option<OwnedFd>) -> io::Result<Laid> {
     if let Some(socket) = &socket {
         rustix::io::ioctl_fionbio(socket, true)?;
     }
-    *wire() = socket;
+    set_wire(socket);
     Ok(Laid(()))
 }
 
@@ -49,7 +50,7 @@ pub(crate) fn announce(signal: libc::c_int) -> io::Result<()> {
 
 /// The library OS has ended: no signal comes of the wire any more. (A confined process may not take [`announce`] back.)
 pub(crate) fn hang_up() {
-    wire().take();
+    set_wire(None);
 }
 
 /// `struct f_owner_ex` and its kin (Linux, include/uapi/asm-generic/fcntl.h), which the libc crate has not for every library.
@@ -62,8 +63,12 @@ const F_OWNER_TID: libc::c_int = 0;
 const F_SETOWN_EX: libc::c_int = 15;
 const F_SETSIG: libc::c_int = 10;
 
-fn wire() -> MutexGuard<'static, Option<OwnedFd>> {
-    WIRE.lock().unwrap_or_else(PoisonError::into_inner)
+fn wire() -> RwLockReadGuard<'static, Option<OwnedFd>> {
+    WIRE.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn set_wire(socket: Option<OwnedFd>) {
+    *WIRE.write().unwrap_or_else(PoisonError::into_inner) = socket;
 }
 
 /// [`bundle::services::Services::wire_read`]

@@ -8,9 +8,7 @@ use abi::{Error, UpcallPage};
 use core::mem::offset_of;
 
 pub(crate) use crate::schedule::NEVER;
-
-/// The most virtual CPUs that a domain can have.
-pub(crate) const VCPUS_MAX: usize = 16;
+pub(crate) use abi::VCPUS_MAX;
 
 /// Flags that a domain chooses (Intel SDM volume 1, section 3.4.3): carry, parity, adjust, zero, sign, trap,
 /// direction, overflow.

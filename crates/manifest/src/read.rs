@@ -17,8 +17,8 @@ use toml::de::{DeTable, DeValue};
 pub const TEXT_BYTES_MAX: usize = 256 << 10;
 /// The greatest `cpu-share`; the smallest is 1. The range that Linux's cgroups have for weights.
 pub const CPU_SHARE_MAX: u32 = 10_000;
-/// The greatest `cpus`.
-pub const CPUS_MAX: u32 = 256;
+/// The greatest `cpus`: each is a virtual CPU of the domain's.
+pub const CPUS_MAX: u32 = bundle::VCPUS_MAX as u32;
 /// The greatest `processes`: an address space holds so many linear memories of 4 GiB.
 pub const PROCESSES_MAX: u32 = 32_000;
 

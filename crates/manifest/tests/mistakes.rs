@@ -156,7 +156,7 @@ fn mistakes_of_a_domain_are_placed() {
         ("cpu-share = 10001", "3:13 `10001` is not in the range of `cpu-share`"),
         ("cpu-share = 1.5", "3:13 `1.5` is a number with a fraction, and `cpu-share` must be a whole number"),
         ("cpus = -1", "3:8 `-1` is not in the range of `cpus`"),
-        ("cpus = 257", "3:8 `257` is not in the range of `cpus`"),
+        ("cpus = 17", "3:8 `17` is not in the range of `cpus`"),
         (
             "processes = 99999999999999999999",
             "3:13 `99999999999999999999` is not in the range of `processes`",

@@ -1,9 +1,10 @@
-//! The process that the virtual CPU runs, as upcalls see it: without locks, and without the heap.
+//! The process that a virtual CPU runs, as upcalls see it: without locks, and without the heap.
 
-use crate::{Limits, Program, System, Usage, heap, process, trap};
+use crate::slots::Owner;
+use crate::{Limits, Program, System, Usage, Vcpu, heap, process, trap};
 use abi::{Request, Span};
 use core::sync::atomic::{
-    AtomicBool, AtomicPtr, AtomicU8, AtomicU64,
+    AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64,
     Ordering::{Acquire, Relaxed, Release},
 };
 
@@ -30,7 +31,7 @@ pub(crate) struct Control {
     pub stack: Span,
     /// When its time is over, on the kernel's clock.
     deadline_ns: AtomicU64,
-    /// What would have been the time now if it had always had the virtual CPU, less what it has had of it.
+    /// What would have been the time now if it had always had a virtual CPU, less what it has had of it.
     cpu_epoch_ns: AtomicU64,
     /// How much it may have.
     cpu_ns_max: u64,
@@ -42,7 +43,9 @@ pub(crate) struct Control {
     in_host_function: AtomicBool,
     /// Instructions that may still be stepped over.
     pub steps: AtomicU64,
-    /// How often it could not be preempted since it was given the virtual CPU.
+    /// Until when.
+    pub steps_until_ns: AtomicU64,
+    /// How often it could not be preempted since it was given a virtual CPU.
     pub retries: AtomicU64,
     /// Where it was preempted, until the thunk has taken note of it.
     pub preempted_at: AtomicU64,
@@ -62,6 +65,8 @@ pub(crate) struct Control {
     descriptors: AtomicU64,
     /// How much of its stack was in use where it ended.
     stack_bytes: AtomicU64,
+    /// How many slots it has asked for.
+    memories: AtomicU32,
     /// The engine's thread-local pointers while it does not run.
     engine: [AtomicPtr<u8>; 2],
 }
@@ -78,6 +83,7 @@ impl Control {
             stop: AtomicU8::new(0),
             in_host_function: AtomicBool::new(false),
             steps: AtomicU64::new(0),
+            steps_until_ns: AtomicU64::new(0),
             retries: AtomicU64::new(0),
             preempted_at: AtomicU64::new(0),
             over: AtomicBool::new(false),
@@ -88,6 +94,7 @@ impl Control {
             table_elements: AtomicU64::new(0),
             descriptors: AtomicU64::new(0),
             stack_bytes: AtomicU64::new(0),
+            memories: AtomicU32::new(0),
             engine: [const { AtomicPtr::new(core::ptr::null_mut()) }; 2],
         }
     }
@@ -128,8 +135,8 @@ impl Control {
         self.deadline_ns.load(Relaxed)
     }
 
-    /// What it has used, having been on a virtual CPU for so long and so often.
-    pub fn usage(&self, system: &System, cpu_ns: u64, switches: u64) -> Usage {
+    /// What it has used, having been on virtual CPUs as `usage` says.
+    pub fn usage(&self, system: &System, usage: Usage) -> Usage {
         Usage {
             memory_bytes: self.memory_bytes.load(Relaxed),
             host_bytes: self.host_bytes().saturating_sub_unsigned(self.table_bytes()).max(0).cast_unsigned(),
@@ -137,8 +144,7 @@ impl Control {
             descriptors: self.descriptors.load(Relaxed),
             stack_bytes: self.stack_bytes.load(Relaxed),
             time_ns: system.now_ns().saturating_sub(self.began_ns),
-            cpu_ns,
-            switches,
+            ..usage
         }
     }
 
@@ -193,33 +199,73 @@ impl Control {
 /// While a table grows, there is the old one and room for twice as much.
 const GROWING_TABLES: u64 = 3;
 
-/// The process that runs; null while the scheduler does.
-static CURRENT: AtomicPtr<Control> = AtomicPtr::new(core::ptr::null_mut());
+/// What a virtual CPU knows of the process that it runs. Others write to [`Seat::due_ns`] alone, and make it look then.
+pub(crate) struct Seat {
+    /// The process; null while the scheduler runs.
+    control: AtomicPtr<Control>,
+    /// When the scheduler wants the virtual CPU back, whatever the process does: others want it.
+    due_ns: AtomicU64,
+    /// The scheduler is to have the virtual CPU as soon as the process can be left.
+    switch_wanted: AtomicBool,
+    /// An event has come, which nobody has looked at.
+    event_pending: AtomicBool,
+    /// For when the tick is asked for. What is due later is asked for when that tick has come: asking is a request.
+    tick_ns: AtomicU64,
+    /// The engine's two thread-local pointers.
+    engine: [AtomicPtr<u8>; 2],
+    /// While no process runs.
+    loading: Loading,
+}
 
-/// When the scheduler wants the virtual CPU back, whatever the process does: others want it.
-static DUE_NS: AtomicU64 = AtomicU64::new(Request::NEVER);
+impl Seat {
+    pub const fn new() -> Self {
+        Self {
+            control: AtomicPtr::new(core::ptr::null_mut()),
+            due_ns: AtomicU64::new(Request::NEVER),
+            switch_wanted: AtomicBool::new(false),
+            event_pending: AtomicBool::new(false),
+            tick_ns: AtomicU64::new(Request::NEVER),
+            engine: [const { AtomicPtr::new(core::ptr::null_mut()) }; 2],
+            loading: Loading::new(),
+        }
+    }
 
-/// The scheduler is to have the virtual CPU as soon as the process can be left.
-static SWITCH_WANTED: AtomicBool = AtomicBool::new(false);
+    /// The process that runs.
+    fn process(&self) -> Option<&'static Control> {
+        // SAFETY: `run` stores a control that outlives the time for which it is stored.
+        unsafe { self.control.load(Acquire).as_ref() }
+    }
 
-/// An event has come, which nobody has looked at.
-static EVENT_PENDING: AtomicBool = AtomicBool::new(false);
+    /// When the scheduler wants the virtual CPU back.
+    pub fn due_ns(&self) -> u64 {
+        self.due_ns.load(Relaxed)
+    }
 
-/// For when the tick is asked for. What is due later is asked for when that tick has come: asking is a request.
-static TICK_NS: AtomicU64 = AtomicU64::new(Request::NEVER);
+    /// Says when. The virtual CPU does not notice by itself.
+    pub fn set_due_ns(&self, due_ns: u64) {
+        self.due_ns.store(due_ns, Relaxed);
+    }
+}
 
-/// The engine's two thread-local pointers.
-static ENGINE: [AtomicPtr<u8>; 2] = [const { AtomicPtr::new(core::ptr::null_mut()) }; 2];
+fn seat() -> &'static Seat {
+    &Vcpu::current().seat
+}
 
 /// The process that runs.
 pub(crate) fn get() -> Option<&'static Control> {
-    // SAFETY: `run` stores a control that outlives the time for which it is stored.
-    unsafe { CURRENT.load(Acquire).as_ref() }
+    seat().process()
 }
 
 /// The engine's thread-local pointer number `slot`.
 pub(crate) fn engine_pointer(slot: usize) -> &'static AtomicPtr<u8> {
-    &ENGINE[slot]
+    &seat().engine[slot]
+}
+
+/// Which memory the process that runs asks for next, if one runs.
+pub(crate) fn next_memory() -> Option<Owner> {
+    let current = get()?;
+    let program = current.program.map_or(0, |program| program.text().base);
+    Some(Owner { program, memory: current.memories.fetch_add(1, Relaxed) })
 }
 
 /// A process's turn.
@@ -227,33 +273,34 @@ pub(crate) fn engine_pointer(slot: usize) -> &'static AtomicPtr<u8> {
 pub(crate) struct Turn {
     /// When it begins.
     pub began_ns: u64,
-    /// How long the process had the virtual CPU before.
+    /// How long the process had a virtual CPU before.
     pub cpu_ns: u64,
-    /// When somebody else wants it.
-    pub due_ns: u64,
 }
 
-/// Makes `control` the process that runs, for as long as `operation` takes.
+/// Makes `control` the process that runs, for as long as `operation` takes. Until when others leave it the virtual CPU, the seat says.
 pub(crate) fn run<T>(system: &System, control: &Control, turn: Turn, operation: impl FnOnce() -> T) -> T {
-    let Turn { began_ns, cpu_ns, due_ns } = turn;
+    let Turn { began_ns, cpu_ns } = turn;
+    let seat = seat();
     control.cpu_epoch_ns.store(began_ns.saturating_sub(cpu_ns), Relaxed);
     control.retries.store(0, Relaxed);
-    SWITCH_WANTED.store(false, Relaxed);
-    DUE_NS.store(due_ns, Relaxed);
-    for (own, engine) in control.engine.iter().zip(&ENGINE) {
+    seat.switch_wanted.store(false, Relaxed);
+    for (own, engine) in control.engine.iter().zip(&seat.engine) {
         engine.store(own.load(Relaxed), Relaxed);
     }
-    CURRENT.store(core::ptr::from_ref(control).cast_mut(), Release);
-    if EVENT_PENDING.load(Acquire) {
-        SWITCH_WANTED.store(true, Relaxed);
+    seat.control.store(core::ptr::from_ref(control).cast_mut(), Release);
+    // Whoever wanted something before that was heard by nobody: so everything is looked at after it.
+    if seat.event_pending.load(Acquire) {
+        seat.switch_wanted.store(true, Relaxed);
     }
-    // Who has to end finds out by itself in less than that, as a rule.
-    let must_end = control.stop_wanted().is_some();
-    let end_ns = if must_end { began_ns.saturating_add(trap::RETRY_NS) } else { control.end_ns() };
-    tick_by(system, due_ns.min(end_ns));
+    let mut wanted_ns = seat.due_ns().min(control.end_ns());
+    if control.stop_wanted().is_some() || seat.switch_wanted.load(Relaxed) {
+        // Who has to end or to go finds out by itself in less than that, as a rule.
+        wanted_ns = wanted_ns.min(began_ns.saturating_add(trap::RETRY_NS));
+    }
+    tick_by(system, wanted_ns);
     let answer = operation();
-    CURRENT.store(core::ptr::null_mut(), Release);
-    for (own, engine) in control.engine.iter().zip(&ENGINE) {
+    seat.control.store(core::ptr::null_mut(), Release);
+    for (own, engine) in control.engine.iter().zip(&seat.engine) {
         own.store(engine.swap(core::ptr::null_mut(), Relaxed), Relaxed);
     }
     answer
@@ -261,15 +308,16 @@ pub(crate) fn run<T>(system: &System, control: &Control, turn: Turn, operation: 
 
 /// Asks for a tick at `deadline_ns` or earlier.
 pub(crate) fn tick_by(system: &System, deadline_ns: u64) {
-    if deadline_ns >= TICK_NS.load(Relaxed) {
+    let tick_ns = &seat().tick_ns;
+    if deadline_ns >= tick_ns.load(Relaxed) {
         return;
     }
-    TICK_NS.store(deadline_ns, Relaxed);
+    tick_ns.store(deadline_ns, Relaxed);
     let mut wanted_ns = deadline_ns;
     loop {
         system.set_timer(wanted_ns);
         // A tick that came in between may have asked for an earlier one, whose place this one has taken.
-        let asked_ns = TICK_NS.load(Relaxed);
+        let asked_ns = tick_ns.load(Relaxed);
         if asked_ns >= wanted_ns {
             return;
         }
@@ -279,40 +327,35 @@ pub(crate) fn tick_by(system: &System, deadline_ns: u64) {
 
 /// The tick has come, or may have: none is asked for any more.
 pub(crate) fn tick_came() {
-    TICK_NS.store(Request::NEVER, Relaxed);
-}
-
-/// Somebody else wants the virtual CPU, at `due_ns` at the latest.
-pub(crate) fn share_from(system: &System, due_ns: u64) {
-    if get().is_some() && due_ns < DUE_NS.load(Relaxed) {
-        DUE_NS.store(due_ns, Relaxed);
-        tick_by(system, due_ns);
-    }
+    seat().tick_ns.store(Request::NEVER, Relaxed);
 }
 
 /// When the scheduler wants the virtual CPU back.
 pub(crate) fn due_ns() -> u64 {
-    DUE_NS.load(Relaxed)
+    seat().due_ns()
 }
 
 /// Whether the scheduler wants the virtual CPU as soon as possible.
 pub(crate) fn is_switch_wanted() -> bool {
-    SWITCH_WANTED.load(Relaxed)
+    seat().switch_wanted.load(Relaxed)
 }
 
 pub(crate) fn want_switch() {
-    SWITCH_WANTED.store(true, Relaxed);
+    seat().switch_wanted.store(true, Relaxed);
 }
 
-/// An event has come.
+/// An event has come. What happens outside is told to the first virtual CPU; any other was only to look again at what it runs.
 pub(crate) fn event_came() {
-    EVENT_PENDING.store(true, Release);
-    SWITCH_WANTED.store(true, Relaxed);
+    let vcpu = Vcpu::current();
+    if vcpu.number() == 0 {
+        vcpu.seat.event_pending.store(true, Release);
+        vcpu.seat.switch_wanted.store(true, Relaxed);
+    }
 }
 
 /// Whether an event has come since the last time.
 pub(crate) fn take_event() -> bool {
-    EVENT_PENDING.swap(false, Acquire)
+    seat().event_pending.swap(false, Acquire)
 }
 
 /// Why the process that runs has to end, if it does.
@@ -341,15 +384,17 @@ pub fn set_descriptors(count: usize) {
 
 /// Charges the process that runs for an allocation, or what is done without one; whether it may have it.
 pub(crate) fn charge(bytes: usize) -> bool {
-    get().map_or_else(|| LOADING.charge(bytes), |current| current.charge(bytes))
+    let seat = seat();
+    seat.process().map_or_else(|| seat.loading.charge(bytes), |current| current.charge(bytes))
 }
 
 /// Gives credit for what is no longer allocated.
 pub(crate) fn credit(bytes: usize) {
-    let account = match get() {
+    let seat = seat();
+    let account = match seat.process() {
         Some(current) if current.uncharged.load(Relaxed) => return,
         Some(current) => &current.host_bytes,
-        None => &LOADING.bytes,
+        None => &seat.loading.bytes,
     };
     account.store(account.load(Relaxed).wrapping_sub(bytes as u64), Relaxed);
 }
@@ -369,12 +414,6 @@ pub(crate) fn is_charged() -> bool {
 }
 
 /// What is loaded while no process runs.
-static LOADING: Loading = Loading {
-    bytes: AtomicU64::new(0),
-    bytes_max: AtomicU64::new(u64::MAX),
-    refused: AtomicBool::new(false),
-};
-
 struct Loading {
     /// What was allocated, in two's complement.
     bytes: AtomicU64,
@@ -384,6 +423,14 @@ struct Loading {
 }
 
 impl Loading {
+    const fn new() -> Self {
+        Self {
+            bytes: AtomicU64::new(0),
+            bytes_max: AtomicU64::new(u64::MAX),
+            refused: AtomicBool::new(false),
+        }
+    }
+
     fn charge(&self, bytes: usize) -> bool {
         let total = self.bytes.load(Relaxed).cast_signed().saturating_add_unsigned(bytes as u64);
         let beyond = total.saturating_sub_unsigned(self.bytes_max.load(Relaxed));
@@ -398,18 +445,20 @@ impl Loading {
 
 /// How much may still be allocated in [`load`].
 pub fn load_room() -> u64 {
-    let used = LOADING.bytes.load(Relaxed).cast_signed().max(0).cast_unsigned();
-    LOADING.bytes_max.load(Relaxed).saturating_sub(used)
+    let loading = &seat().loading;
+    let used = loading.bytes.load(Relaxed).cast_signed().max(0).cast_unsigned();
+    loading.bytes_max.load(Relaxed).saturating_sub(used)
 }
 
 /// Does something for a program, for which so much may be allocated, while no process runs; and whether that was too little.
 pub fn load<T>(bytes_max: u64, operation: impl FnOnce() -> T) -> (T, bool) {
-    LOADING.bytes.store(0, Relaxed);
-    LOADING.refused.store(false, Relaxed);
-    LOADING.bytes_max.store(bytes_max, Relaxed);
+    let loading = &seat().loading;
+    loading.bytes.store(0, Relaxed);
+    loading.refused.store(false, Relaxed);
+    loading.bytes_max.store(bytes_max, Relaxed);
     let answer = operation();
-    LOADING.bytes_max.store(u64::MAX, Relaxed);
-    (answer, LOADING.refused.load(Relaxed))
+    loading.bytes_max.store(u64::MAX, Relaxed);
+    (answer, loading.refused.load(Relaxed))
 }
 
 /// The process that runs is coming to its end: see [`Control::is_over`].
@@ -431,7 +480,7 @@ pub fn look_at_time(system: &System) {
     }
 }
 
-/// How long the process that runs has had the virtual CPU, in nanoseconds.
+/// How long the process that runs has had a virtual CPU, in nanoseconds.
 pub fn cpu_ns(system: &System) -> u64 {
     get().map_or(0, |current| system.now_ns().saturating_sub(current.cpu_epoch_ns.load(Relaxed)))
 }

@@ -4,10 +4,13 @@
 //! They answer 0, or 1 where the kernel refused; the engine turns that into an error of the operation.
 
 use crate::slots::{self, Regions, SLOT_BYTES_MIN};
-use crate::{System, trap};
+use crate::{System, current, trap};
 use abi::{Backing, Commit, Error, PAGE_SIZE, Protection, Span};
 use alloc::boxed::Box;
-use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::{
+    AtomicUsize,
+    Ordering::{Acquire, Relaxed, Release},
+};
 
 /// A range of the boot module that can be mapped copy-on-write.
 pub struct Image {
@@ -84,7 +87,10 @@ extern "C" fn wasmtime_mmap_new(size: usize, flags: u32, address: &mut *mut u8) 
     with_system(|system| {
         let (size, protection) = (size as u64, protection(flags)?);
         let base = if size >= SLOT_BYTES_MIN && protection == Protection::None {
-            system.slots().lock().acquire(size, system)?
+            match current::next_memory() {
+                Some(owner) => system.slots().lock().acquire_for(owner, size, system)?,
+                None => system.slots().lock().acquire(size, system)?,
+            }
         } else {
             system.map_new(size, protection, Commit::OnTouch)?.base
         };
@@ -178,13 +184,75 @@ extern "C" fn wasmtime_init_traps(handler: TrapHandler) -> i32 {
 
 #[unsafe(no_mangle)]
 extern "C" fn wasmtime_tls_get(slot: usize) -> *mut u8 {
-    crate::current::engine_pointer(slot).load(Relaxed)
+    current::engine_pointer(slot).load(Relaxed)
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn wasmtime_tls_set(slot: usize, value: *mut u8) {
-    crate::current::engine_pointer(slot).store(value, Relaxed);
+    current::engine_pointer(slot).store(value, Relaxed);
 }
+
+/// The engine's locks: a word each, zero when it is made. Who waits for one spins: they are held for moments, and never across a suspension.
+///
+/// # Safety
+/// `lock` is a word of the engine's that is used as a lock alone, for as long as the answer is used.
+unsafe fn word<'a>(lock: *mut usize) -> &'a AtomicUsize {
+    // SAFETY: as the caller says.
+    unsafe { AtomicUsize::from_ptr(lock) }
+}
+
+/// A word that somebody holds alone; if a lock has readers, the word is their number.
+const HELD: usize = usize::MAX;
+
+#[unsafe(no_mangle)]
+extern "C" fn wasmtime_sync_lock_acquire(lock: *mut usize) {
+    wasmtime_sync_rwlock_write(lock);
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn wasmtime_sync_lock_release(lock: *mut usize) {
+    wasmtime_sync_rwlock_write_release(lock);
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn wasmtime_sync_lock_free(_lock: *mut usize) {}
+
+#[unsafe(no_mangle)]
+extern "C" fn wasmtime_sync_rwlock_read(lock: *mut usize) {
+    // SAFETY: the engine passes one of its locks, which lives as long as the call.
+    let lock = unsafe { word(lock) };
+    loop {
+        let readers = lock.load(Relaxed);
+        if readers != HELD && lock.compare_exchange_weak(readers, readers + 1, Acquire, Relaxed).is_ok() {
+            return;
+        }
+        core::hint::spin_loop();
+    }
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn wasmtime_sync_rwlock_read_release(lock: *mut usize) {
+    // SAFETY: the same.
+    unsafe { word(lock) }.fetch_sub(1, Release);
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn wasmtime_sync_rwlock_write(lock: *mut usize) {
+    // SAFETY: the same.
+    let lock = unsafe { word(lock) };
+    while lock.compare_exchange_weak(0, HELD, Acquire, Relaxed).is_err() {
+        core::hint::spin_loop();
+    }
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn wasmtime_sync_rwlock_write_release(lock: *mut usize) {
+    // SAFETY: the same.
+    unsafe { word(lock) }.store(0, Release);
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn wasmtime_sync_rwlock_free(_lock: *mut usize) {}
 
 #[cfg(test)]
 mod tests {

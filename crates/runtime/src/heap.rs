@@ -5,10 +5,10 @@
 //!
 //! An instance is some twenty small allocations that soon come back. So what is freed waits in a list of its size
 //! for the next that wants it, which costs a few instructions where the allocator below takes a hundred. The lists
-//! are short: what a program makes the library OS hoard is bounded. They are the virtual CPU's own, and so need no lock,
-//! which would cost more than all the rest.
+//! are short: what a program makes the library OS hoard is bounded. Each virtual CPU has its own, and so they need no lock,
+//! which would cost more than all the rest. A block may come back on another than it was taken on.
 
-use crate::{Stop, current};
+use crate::{Stop, Vcpu, current};
 use abi::{Backing, Commit, Handle, Kernel, PAGE_SIZE, Protection, Request, Span};
 use core::alloc::{GlobalAlloc, Layout};
 use core::cell::UnsafeCell;
@@ -45,12 +45,11 @@ const LIST_LENGTH_MAX: u32 = 32;
 
 /// The allocator; `images/runtime` makes it the global one. Until [`Heap::start`] every allocation fails.
 pub struct Heap {
-    lists: Lists,
     talc: Mutex<Talc<Extend>>,
 }
 
-/// The lists of the virtual CPU.
-struct Lists {
+/// The lists of a virtual CPU.
+pub(crate) struct Lists {
     /// An upcall that finds them in use does without.
     in_use: AtomicBool,
     lists: UnsafeCell<[List; LIST_COUNT]>,
@@ -68,8 +67,11 @@ struct Free {
     next: Option<NonNull<Free>>,
 }
 
-// SAFETY: there is one virtual CPU, and `in_use` keeps an upcall out that has interrupted it here.
+// SAFETY: only code that runs on their virtual CPU has them (`Vcpu::current`), it is not suspended while it does, and `in_use` keeps
+// an upcall out that has interrupted it here.
 unsafe impl Sync for Lists {}
+// SAFETY: what is in them is nobody else's.
+unsafe impl Send for Lists {}
 
 impl Default for Heap {
     fn default() -> Self {
@@ -80,10 +82,9 @@ impl Default for Heap {
 impl Heap {
     /// A heap with nothing in it.
     pub const fn new() -> Self {
-        let list = List { first: None, length: 0 };
-        let lists = Lists { in_use: AtomicBool::new(false), lists: UnsafeCell::new([list; _]) };
-        let talc = Talc::new(Extend { ground: None, heap: talc::Span::empty(), reserve: None });
-        Self { lists, talc: Mutex::new(talc) }
+        Self {
+            talc: Mutex::new(Talc::new(Extend { ground: None, heap: talc::Span::empty(), reserve: None })),
+        }
     }
 
     /// Lets the heap take `span` of the address space, as it needs.
@@ -101,10 +102,11 @@ impl Heap {
         }
     }
 
-    /// The bytes of all blocks that somebody has.
+    /// The bytes of all blocks that somebody has, or that wait in lists of other virtual CPUs.
     pub fn used_bytes(&self) -> usize {
+        let lists = &Vcpu::current().lists;
         let listed_bytes =
-            |index| self.lists.with(index, |list| list.length as usize * (index + 1) * LIST_STEP_BYTES);
+            |index| lists.with(index, |list| list.length as usize * (index + 1) * LIST_STEP_BYTES);
         let listed_bytes: usize = (0..LIST_COUNT).filter_map(listed_bytes).sum();
         self.talc.lock().get_counters().allocated_bytes - listed_bytes
     }
@@ -124,7 +126,7 @@ unsafe impl GlobalAlloc for Heap {
         }
         let block = match list_of(layout) {
             None => self.allocate(layout),
-            Some((index, listed)) => match self.lists.with(index, List::pop).flatten() {
+            Some((index, listed)) => match Vcpu::current().lists.with(index, List::pop).flatten() {
                 Some(block) => block.as_ptr().cast(),
                 None => self.allocate(listed),
             },
@@ -143,7 +145,7 @@ unsafe impl GlobalAlloc for Heap {
         if let Some((index, listed)) = list_of(layout) {
             // SAFETY: it has the size and the alignment of its list, and is nobody's any more.
             let push = |list: &mut List| unsafe { list.push(block.cast()) };
-            if self.lists.with(index, push) == Some(true) {
+            if Vcpu::current().lists.with(index, push) == Some(true) {
                 return;
             }
             layout = listed;
@@ -201,6 +203,11 @@ fn list_of(layout: Layout) -> Option<(usize, Layout)> {
 }
 
 impl Lists {
+    pub const fn new() -> Self {
+        let list = List { first: None, length: 0 };
+        Self { in_use: AtomicBool::new(false), lists: UnsafeCell::new([list; _]) }
+    }
+
     /// Lets `operation` have a list, if nobody has.
     fn with<T>(&self, index: usize, operation: impl FnOnce(&mut List) -> T) -> Option<T> {
         if self.in_use.load(Relaxed) {
@@ -343,6 +350,8 @@ mod tests {
     fn started(quota_bytes: u64) -> (Heap, &'static FakeKernel) {
         let kernel = FakeKernel::new(&[], quota_bytes);
         let boot = kernel.boot();
+        // What another heap left in this thread's lists is not this one's.
+        crate::vcpu::tests::renew();
         let heap = Heap::new();
         heap.start(kernel, boot.space, Span::new(boot.window.base, crate::system::HEAP_SPAN_BYTES));
         (heap, kernel)

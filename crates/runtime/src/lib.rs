@@ -9,7 +9,7 @@
 //! What it does not know: WASI (crate `wasi`), files, where its bytes come from, and whether a machine or a Linux process
 //! is below. `images/runtime` puts the parts together.
 //!
-//! `unsafe` is in `current`, `engine_hooks`, `heap`, `mem`, `preempt`, `stack`, `thread`, `trap` and `program`, where the engine and the CPU want it, and in `fake`, the
+//! `unsafe` is in `current`, `engine_hooks`, `heap`, `mem`, `preempt`, `stack`, `thread`, `trap`, `vcpu` and `program`, where the engine and the CPU want it, and in `fake`, the
 //! kernel of the unit tests.
 #![no_std]
 
@@ -42,9 +42,12 @@ pub mod system;
 pub mod thread;
 #[allow(unsafe_code)]
 pub mod trap;
+#[allow(unsafe_code)]
+pub mod vcpu;
 
 pub use current::Stop;
 pub use process::{Ending, Limits, Prepared};
 pub use program::{LoadError, Program};
 pub use scheduler::{Activity, Platform, ProcessId, Processes, Usage};
 pub use system::System;
+pub use vcpu::Vcpu;

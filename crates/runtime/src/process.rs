@@ -2,17 +2,18 @@
 
 use crate::current::{self, Control, Turn};
 use crate::program::CallFrame;
-use crate::stack::Stack;
+use crate::stack::{STACK_BYTES_MAX, Stack};
 use crate::thread::{GreenThread, Outcome};
 use crate::{ProcessId, Program, Stop, System, trap};
 use abi::{Commit, Request};
-use alloc::boxed::Box;
 use alloc::string::{String, ToString};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use wasmtime::{InstancePre, Linker, OutOfMemory, ResourceLimiter, Store, ThrownException, Trap};
 
 /// The stack of a process beyond what its WebAssembly code may use: for host functions and what they call.
-const HOST_STACK_BYTES: u64 = 512 << 10;
+const HOST_STACK_BYTES: u64 = 448 << 10;
+const _: () = assert!(engine::WASM_STACK_BYTES as u64 + HOST_STACK_BYTES <= STACK_BYTES_MAX);
 
 /// What a process may use.
 #[derive(Clone, Copy, Debug)]
@@ -181,8 +182,8 @@ type Thread = GreenThread<Ending, Suspension>;
 /// A process that has not ended.
 pub(crate) struct Process {
     thread: Thread,
-    /// Behind a pointer: upcalls look at it where it is.
-    control: Box<Control>,
+    /// Behind a pointer: upcalls look at it where it is, and so does whoever ends the process on another virtual CPU.
+    control: Arc<Control>,
 }
 
 /// A program that is linked: what is needed to start processes of it.
@@ -191,7 +192,7 @@ pub struct Prepared<T: 'static> {
     instance: InstancePre<Guest<T>>,
 }
 
-impl<T> Prepared<T> {
+impl<T: Send> Prepared<T> {
     /// Links `program` with the host functions of `linker`.
     ///
     /// # Errors
@@ -204,10 +205,10 @@ impl<T> Prepared<T> {
     pub fn start(&self, system: &'static System, data: T, limits: Limits) -> Result<ProcessId, abi::Error> {
         let instance = self.instance.clone();
         let program = self.program;
-        let main = move || run(system, program, &instance, data, limits);
+        let main = move || run(program, &instance, data, limits);
         system.processes().lock().make_room()?;
         let process = Process::new(system, Some(program), limits, main)?;
-        Ok(system.processes().lock().add(process))
+        Ok(system.processes().lock().add(system, process))
     }
 }
 
@@ -216,14 +217,14 @@ impl Process {
         system: &'static System,
         program: Option<&'static Program>,
         limits: Limits,
-        main: impl FnOnce() -> Ending + 'static,
+        main: impl FnOnce() -> Ending + Send + 'static,
     ) -> Result<Self, abi::Error> {
         let stack = Stack::new(system, limits.stack_bytes + HOST_STACK_BYTES, Commit::OnTouch)?;
-        let control = Box::new(Control::new(program, stack.usable(), limits, system.now_ns()));
+        let control = Arc::new(Control::new(program, stack.usable(), limits, system.now_ns()));
         Ok(Self { thread: GreenThread::new(stack, main), control })
     }
 
-    pub fn control(&self) -> &Control {
+    pub fn control(&self) -> &Arc<Control> {
         &self.control
     }
 
@@ -260,7 +261,6 @@ pub fn yield_turn() {
 }
 
 fn run<T: 'static>(
-    system: &'static System,
     program: &'static Program,
     prepared: &InstancePre<Guest<T>>,
     data: T,
@@ -281,7 +281,6 @@ fn run<T: 'static>(
         Err(_) => return Ending::NotStarted(String::from(NO_HOST_MEMORY)),
     };
     store.limiter(|guest| &mut guest.limiter);
-    system.slots().lock().begin(program.text().base);
     let instance = match prepared.instantiate(&mut store) {
         Ok(instance) => instance,
         Err(error) => {

@@ -1,19 +1,25 @@
-//! Which process has the virtual CPU.
+//! Which process has which virtual CPU.
 //!
-//! All runs on the first stack, in [`run`]: it takes the process that has had least, lets it run until it waits, ends or is preempted,
-//! and sleeps when there is none. A process that others wait behind has the virtual CPU for [`SLICE_NS`]; alone it has it until something happens, and
-//! there is no tick. Whoever waits costs nothing: it stands in a queue by its deadline, or in none, until [`Processes::wake`].
+//! Each virtual CPU has a loop of this on its first stack: it takes the process that has had least, lets it run until it waits, ends or is preempted,
+//! and sleeps when there is none. The queue is one for all, so any of them takes up what another has left. A process that others wait behind has its
+//! virtual CPU for [`SLICE_NS`]; one that nobody waits behind has it until something happens, and there is no tick. Whoever waits costs nothing: it
+//! stands in a queue by its deadline, or in none, until [`Processes::wake`].
+//!
+//! The first virtual CPU alone, in [`run`], hears of what happens outside and tells how processes ended; the others, in [`serve`], only run them.
+//! Whoever leaves a process ready that it does not take itself pokes a virtual CPU that sleeps, or else those that run theirs without an end.
 
-use crate::current::Turn;
+use crate::current::{Control, Turn};
 use crate::process::{Ending, Process, Suspension, Wait};
 use crate::queue::Queue;
 use crate::thread::Outcome;
-use crate::{Stop, System, current};
-use abi::Request;
+use crate::{Stop, System, Vcpu, current};
+use abi::{Request, VCPUS_MAX};
 use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-/// How long a process has the virtual CPU if others want it, in nanoseconds.
+/// How long a process has a virtual CPU if others want it, in nanoseconds.
 pub const SLICE_NS: u64 = 1_000_000;
 
 /// A process, living or not: its number comes again, but not with the same generation.
@@ -38,22 +44,24 @@ pub struct Usage {
     pub stack_bytes: u64,
     /// Time since it began, in nanoseconds.
     pub time_ns: u64,
-    /// Time on the virtual CPU, in nanoseconds.
+    /// Time on virtual CPUs, in nanoseconds.
     pub cpu_ns: u64,
-    /// How often it was given the virtual CPU.
+    /// How often it was given one.
     pub switches: u64,
+    /// How often that was another than the last time.
+    pub migrations: u64,
 }
 
 /// What a process does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Activity {
-    /// It runs, or would if it had the virtual CPU.
+    /// It runs, or would if it had a virtual CPU.
     Runs,
     /// It waits for something.
     Waits,
 }
 
-/// Whoever has processes on this virtual CPU: brings in what happens outside.
+/// Whoever has processes: brings in what happens outside. The first virtual CPU does all this.
 pub trait Platform {
     /// Something may have happened: wakes, stops and starts processes.
     fn look(&mut self);
@@ -68,7 +76,7 @@ pub trait Platform {
     fn is_over(&self) -> bool;
 }
 
-/// All processes of the virtual CPU.
+/// All processes.
 #[derive(Default)]
 pub struct Processes {
     slots: Vec<Slot>,
@@ -79,6 +87,24 @@ pub struct Processes {
     sleeping: Queue,
     /// What the process that ran last had had, or one before it that had had more.
     least_ns: u64,
+    /// What each virtual CPU does.
+    vcpus: [Occupation; VCPUS_MAX],
+    /// Those whose end the first virtual CPU has not told yet.
+    ended: VecDeque<Ended>,
+    /// The virtual CPUs but the first are to stop.
+    is_closed: bool,
+}
+
+/// What a virtual CPU does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Occupation {
+    /// It looks for something to run, or is not there.
+    #[default]
+    Looks,
+    /// It sleeps, until then at most.
+    Sleeps(u64),
+    /// It runs the process in that slot.
+    Runs(u32),
 }
 
 #[derive(Default)]
@@ -90,14 +116,18 @@ struct Slot {
 struct Life {
     /// Not here while it runs.
     process: Option<Box<Process>>,
+    control: Arc<Control>,
     /// What it waits for, if it does.
     wait: Option<Wait>,
     /// What its wait is answered with.
     answer: u64,
+    /// Somebody has woken it while it ran.
+    was_woken: bool,
     /// Of CPU time, with what it was given for having waited: its place in the queue.
     had_ns: u64,
-    cpu_ns: u64,
-    switches: u64,
+    usage: Usage,
+    /// The number of the virtual CPU that it ran on last.
+    vcpu: Option<usize>,
 }
 
 /// A process that is about to run.
@@ -121,7 +151,7 @@ impl Processes {
     }
 
     /// Adds a process, which can run.
-    pub(crate) fn add(&mut self, process: Process) -> ProcessId {
+    pub(crate) fn add(&mut self, system: &System, process: Process) -> ProcessId {
         let number = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot::default());
             (self.slots.len() - 1) as u32
@@ -130,15 +160,21 @@ impl Processes {
         self.sleeping.reserve(number);
         let slot = &mut self.slots[number as usize];
         slot.life = Some(Life {
+            control: Arc::clone(process.control()),
             process: Some(Box::new(process)),
             wait: None,
             answer: 0,
+            was_woken: false,
             had_ns: self.least_ns,
-            cpu_ns: 0,
-            switches: 0,
+            usage: Usage::default(),
+            vcpu: None,
         });
+        let id = ProcessId { slot: number, generation: slot.generation };
+        // So that to end one takes no memory.
+        self.ended.reserve(self.count());
         self.ready.put(number, self.least_ns);
-        ProcessId { slot: number, generation: slot.generation }
+        self.offer(system);
+        id
     }
 
     /// How many there are.
@@ -146,22 +182,25 @@ impl Processes {
         self.slots.len() - self.free.len()
     }
 
-    /// Ends the wait of a process, if it waits, with this answer.
+    /// Ends the wait of a process, if it waits, with this answer. If another virtual CPU runs it, it may just be about to wait for this: then
+    /// that is a short one.
     pub fn wake(&mut self, system: &System, id: ProcessId, answer: u64) {
-        if self.life(id).is_some_and(|life| life.wait.is_some()) {
+        let own = Occupation::Runs(id.slot) == self.vcpus[Vcpu::current().number()];
+        let Some(life) = self.life_mut(id) else { return };
+        if life.wait.is_some() {
             self.make_ready(id.slot, answer);
-            current::share_from(system, system.now_ns().saturating_add(SLICE_NS));
+            self.offer(system);
+        } else if life.process.is_none() && !own {
+            life.was_woken = true;
         }
     }
 
     /// Makes a process end; the first reason stays.
     pub fn stop(&mut self, system: &System, id: ProcessId, stop: Stop) {
         let Some(life) = self.life(id) else { return };
-        match &life.process {
-            Some(process) => process.control().want_stop(stop),
-            // It is the one that runs.
-            None => current::get().into_iter().for_each(|current| current.want_stop(stop)),
-        }
+        life.control.want_stop(stop);
+        let runs = |vcpu: &&Vcpu| self.vcpus[vcpu.number()] == Occupation::Runs(id.slot);
+        system.vcpus().filter(runs).for_each(|vcpu| vcpu.poke(system));
         self.wake(system, id, 0);
     }
 
@@ -173,14 +212,18 @@ impl Processes {
     /// What a process has used and what it does.
     pub fn look_at(&self, system: &System, id: ProcessId) -> Option<(Usage, Activity)> {
         let life = self.life(id)?;
-        let control = life.process.as_ref().map(|process| process.control()).or(current::get())?;
-        let usage = control.usage(system, life.cpu_ns, life.switches);
+        let usage = life.control.usage(system, life.usage);
         Some((usage, if life.wait.is_some() { Activity::Waits } else { Activity::Runs }))
     }
 
     fn life(&self, id: ProcessId) -> Option<&Life> {
         let slot = self.slots.get(id.slot as usize)?;
         slot.life.as_ref().filter(|_| slot.generation == id.generation)
+    }
+
+    fn life_mut(&mut self, id: ProcessId) -> Option<&mut Life> {
+        let slot = self.slots.get_mut(id.slot as usize)?;
+        slot.life.as_mut().filter(|_| slot.generation == id.generation)
     }
 
     fn make_ready(&mut self, number: u32, answer: u64) {
@@ -191,6 +234,33 @@ impl Processes {
         // Who has waited goes first, but does not save up what it has not had.
         life.had_ns = life.had_ns.max(self.least_ns.saturating_sub(SLICE_NS));
         self.ready.put(number, life.had_ns);
+    }
+
+    /// Sees to it that somebody takes what is ready: a virtual CPU that sleeps, or if none does all that run something, soon. One that looks for
+    /// something itself begins with the first, and comes here with the rest.
+    fn offer(&mut self, system: &System) {
+        let own = Vcpu::current().number();
+        if !matches!(self.vcpus[own], Occupation::Runs(_)) {
+            return;
+        }
+        let sleeps = |occupation: &Occupation| matches!(occupation, Occupation::Sleeps(_));
+        if let Some(number) = self.vcpus.iter().position(sleeps) {
+            self.vcpus[number] = Occupation::Looks;
+            system.vcpus().skip(number).take(1).for_each(|vcpu| vcpu.poke(system));
+            return;
+        }
+        let due_ns = system.now_ns().saturating_add(SLICE_NS);
+        for vcpu in system.vcpus() {
+            let runs = matches!(self.vcpus[vcpu.number()], Occupation::Runs(_));
+            if !runs || vcpu.seat.due_ns() <= due_ns {
+                continue;
+            }
+            vcpu.seat.set_due_ns(due_ns);
+            match vcpu.number() == own {
+                true => current::tick_by(system, due_ns),
+                false => vcpu.poke(system),
+            }
+        }
     }
 
     fn wake_sleepers(&mut self, now_ns: u64) {
@@ -205,29 +275,52 @@ impl Processes {
         self.sleeping.first().map_or(Request::NEVER, |(_, deadline_ns)| deadline_ns)
     }
 
-    fn next(&mut self, now_ns: u64) -> Option<Next> {
+    /// What this virtual CPU does next: it takes a process, or is noted as asleep.
+    fn choose(&mut self, system: &System) -> Choice {
+        let own = Vcpu::current();
+        let now_ns = system.now_ns();
+        self.vcpus[own.number()] = Occupation::Looks;
+        self.wake_sleepers(now_ns);
+        let next = self.next(own, now_ns);
+        let deadline_ns = self.first_deadline_ns();
+        let Some(next) = next else {
+            self.vcpus[own.number()] = Occupation::Sleeps(deadline_ns);
+            return Choice::Sleep(deadline_ns);
+        };
+        // Somebody wakes for that time anyway, or this one does.
+        let is_seen_to = |occupation: &Occupation| matches!(occupation, Occupation::Sleeps(until_ns) if *until_ns <= deadline_ns);
+        own.seat.set_due_ns(if self.vcpus.iter().any(is_seen_to) { Request::NEVER } else { deadline_ns });
+        self.vcpus[own.number()] = Occupation::Runs(next.id.slot);
+        if !self.ready.is_empty() {
+            self.offer(system);
+        }
+        Choice::Run(next)
+    }
+
+    fn next(&mut self, own: &Vcpu, now_ns: u64) -> Option<Next> {
         let (number, had_ns) = self.ready.take_first()?;
         self.least_ns = self.least_ns.max(had_ns);
-        let slice_end_ns = if self.ready.is_empty() { Request::NEVER } else { now_ns + SLICE_NS };
-        let due_ns = slice_end_ns.min(self.first_deadline_ns());
         let slot = &mut self.slots[number as usize];
         let life = slot.life.as_mut()?;
-        life.switches += 1;
+        life.usage.switches += 1;
+        let before = life.vcpu.replace(own.number());
+        life.usage.migrations += u64::from(before.is_some_and(|before| before != own.number()));
         Some(Next {
             id: ProcessId { slot: number, generation: slot.generation },
             process: life.process.take()?,
             answer: life.answer,
-            turn: Turn { began_ns: now_ns, cpu_ns: life.cpu_ns, due_ns },
+            turn: Turn { began_ns: now_ns, cpu_ns: life.usage.cpu_ns },
         })
     }
 
-    /// A process has had the virtual CPU for `had_ns` and has not ended.
+    /// A process has had this virtual CPU for `had_ns` and has not ended.
     fn put_back(&mut self, id: ProcessId, process: Box<Process>, had_ns: u64, why: Suspension) {
         let number = id.slot;
+        self.vcpus[Vcpu::current().number()] = Occupation::Looks;
         let Some(life) = &mut self.slots[number as usize].life else { return };
-        let must_end = process.control().stop_wanted().is_some();
+        let must_look = life.control.stop_wanted().is_some() | core::mem::take(&mut life.was_woken);
         life.process = Some(process);
-        life.cpu_ns += had_ns;
+        life.usage.cpu_ns += had_ns;
         life.had_ns += had_ns;
         life.answer = 0;
         match why {
@@ -236,8 +329,8 @@ impl Processes {
                 let first_ns = self.ready.first().map_or(0, |(_, had_ns)| had_ns);
                 self.ready.put(number, life.had_ns.max(first_ns));
             }
-            // Between its look and now somebody may have wanted it to end.
-            Suspension::Waits(_) if must_end => self.ready.put(number, life.had_ns),
+            // Between its look and now something may have come for it.
+            Suspension::Waits(_) if must_look => self.ready.put(number, life.had_ns),
             Suspension::Waits(wait) => {
                 life.wait = Some(wait);
                 if wait.deadline_ns != Request::NEVER {
@@ -247,56 +340,108 @@ impl Processes {
         }
     }
 
-    /// A process has ended: how often it had run.
-    fn remove(&mut self, id: ProcessId) -> u64 {
+    /// A process has ended, after it has had this virtual CPU for `had_ns`: what it had used.
+    fn remove(&mut self, system: &System, id: ProcessId, had_ns: u64) -> Usage {
+        self.vcpus[Vcpu::current().number()] = Occupation::Looks;
         let slot = &mut self.slots[id.slot as usize];
         let life = slot.life.take();
         slot.generation = slot.generation.wrapping_add(1);
         self.free.push(id.slot);
-        life.map_or(0, |life| life.switches)
+        life.map_or_else(Usage::default, |life| {
+            let cpu_ns = life.usage.cpu_ns + had_ns;
+            life.control.usage(system, Usage { cpu_ns, ..life.usage })
+        })
     }
 }
 
+/// What a virtual CPU does next.
+enum Choice {
+    Run(Next),
+    /// Nothing, until then at most.
+    Sleep(u64),
+}
+
+/// A process that has ended.
+type Ended = (ProcessId, Ending, Usage);
+
 impl Next {
-    fn run(self, system: &'static System, platform: &mut impl Platform) {
+    /// Runs it until it is suspended, or ends; then this is what is to be told.
+    fn run(self, system: &'static System) -> Option<Ended> {
         let Self { id, mut process, answer, turn } = self;
         let outcome = process.resume(system, turn, answer);
         let had_ns = system.now_ns().saturating_sub(turn.began_ns);
         match outcome {
-            Outcome::Suspended(why) => system.processes().lock().put_back(id, process, had_ns, why),
+            Outcome::Suspended(why) => {
+                system.processes().lock().put_back(id, process, had_ns, why);
+                None
+            }
             Outcome::Ended(ending) => {
-                let usage = process.control().usage(system, turn.cpu_ns + had_ns, 0);
                 drop(process);
                 system.renew_reserve();
-                let switches = system.processes().lock().remove(id);
-                platform.ended(id, ending, Usage { switches, ..usage });
+                Some((id, ending, system.processes().lock().remove(system, id, had_ns)))
             }
         }
     }
 }
 
-/// Runs processes until the platform says that it is over. Must be called on the first stack.
+/// Runs processes until the platform says that it is over. Must be called on the first stack of the first virtual CPU.
 pub fn run(system: &'static System, platform: &mut impl Platform) {
-    platform.look();
+    let mut may_have_happened = true;
     loop {
-        if current::take_event() {
+        if current::take_event() || may_have_happened {
             platform.look();
+            // After that: whoever puts one there raises an event then.
+            while let Some((id, ending, usage)) = take_ended(system) {
+                platform.ended(id, ending, usage);
+            }
         }
-        let (next, deadline_ns) = {
-            let mut processes = system.processes().lock();
-            let now_ns = system.now_ns();
-            processes.wake_sleepers(now_ns);
-            (processes.next(now_ns), processes.first_deadline_ns())
-        };
-        match next {
-            Some(next) => next.run(system, platform),
-            None if platform.is_over() => return,
-            None => {
+        let choice = system.processes().lock().choose(system);
+        may_have_happened = false;
+        match choice {
+            Choice::Run(next) => {
+                if let Some((id, ending, usage)) = next.run(system) {
+                    platform.ended(id, ending, usage);
+                }
+            }
+            Choice::Sleep(_) if platform.is_over() => return,
+            Choice::Sleep(deadline_ns) => {
                 platform.sleep(deadline_ns);
-                platform.look();
+                may_have_happened = true;
             }
         }
     }
+}
+
+fn take_ended(system: &System) -> Option<Ended> {
+    system.processes().lock().ended.pop_front()
+}
+
+/// Runs processes on another virtual CPU than the first, until [`close`].
+pub fn serve(system: &'static System) {
+    loop {
+        let choice = {
+            let mut processes = system.processes().lock();
+            if processes.is_closed {
+                return;
+            }
+            processes.choose(system)
+        };
+        match choice {
+            Choice::Run(next) => {
+                if let Some(ended) = next.run(system) {
+                    system.processes().lock().ended.push_back(ended);
+                    system.call_first();
+                }
+            }
+            Choice::Sleep(deadline_ns) => system.wait(deadline_ns),
+        }
+    }
+}
+
+/// Nothing runs any more, and all virtual CPUs but the first stop.
+pub fn close(system: &System) {
+    system.processes().lock().is_closed = true;
+    system.vcpus().skip(1).for_each(|vcpu| vcpu.poke(system));
 }
 
 #[cfg(test)]
@@ -305,17 +450,12 @@ mod tests {
     use crate::fake::FakeKernel;
     use crate::process::{self, Limits};
     use alloc::collections::VecDeque;
-    use alloc::rc::Rc;
     use alloc::string::String;
-    use core::cell::RefCell;
 
     const LIMITS: Limits = Limits::NONE;
 
-    /// One at a time: a virtual CPU is the whole library OS's.
-    static ALONE: spin::Mutex<()> = spin::Mutex::new(());
-
     /// What has happened, in order.
-    type Diary = Rc<RefCell<Vec<(&'static str, u64)>>>;
+    type Diary = Arc<spin::Mutex<Vec<(&'static str, u64)>>>;
 
     /// Nothing happens outside but what was planned: each sleep does the next step.
     struct Scripted {
@@ -333,13 +473,13 @@ mod tests {
             Self { kernel, system: kernel.system(), steps, ids, ended }
         }
 
-        fn start(&mut self, main: impl FnOnce() + 'static) {
+        fn start(&mut self, main: impl FnOnce() + Send + 'static) {
             let main = move || {
                 main();
                 Ending::NotStarted(String::new())
             };
             let process = Process::new(self.system, None, LIMITS, main).unwrap();
-            self.ids.push(self.system.processes().lock().add(process));
+            self.ids.push(self.system.processes().lock().add(self.system, process));
         }
 
         fn run(&mut self) {
@@ -376,28 +516,26 @@ mod tests {
 
     #[test]
     fn who_gives_way_waits_for_all_others() {
-        let _alone = ALONE.lock();
         let mut scripted = Scripted::new();
         let diary = Diary::default();
         for name in ["a", "b", "c"] {
             let diary = diary.clone();
             scripted.start(move || {
                 for turn in 0..3 {
-                    diary.borrow_mut().push((name, turn));
+                    diary.lock().push((name, turn));
                     process::give_way();
                 }
             });
         }
         scripted.run();
         let expected: Vec<_> = (0..3).flat_map(|turn| ["a", "b", "c"].map(|name| (name, turn))).collect();
-        assert_eq!(*diary.borrow(), expected);
+        assert_eq!(*diary.lock(), expected);
         assert_eq!(scripted.system.processes().lock().count(), 0);
         assert_eq!(scripted.kernel.committed_bytes(), 0);
     }
 
     #[test]
     fn sleepers_wake_in_the_order_of_their_deadlines() {
-        let _alone = ALONE.lock();
         let mut scripted = Scripted::new();
         let diary = Diary::default();
         let now_ns = scripted.system.now_ns();
@@ -406,25 +544,21 @@ mod tests {
             scripted.start(move || {
                 assert_eq!(wait_until(now_ns + after_ns), 0);
                 assert!(system.now_ns() >= now_ns + after_ns);
-                diary.borrow_mut().push((name, 0));
+                diary.lock().push((name, 0));
             });
         }
         scripted.run();
-        assert_eq!(
-            diary.borrow().iter().map(|(name, _)| *name).collect::<Vec<_>>(),
-            ["soon", "late", "later"]
-        );
+        assert_eq!(diary.lock().iter().map(|(name, _)| *name).collect::<Vec<_>>(), ["soon", "late", "later"]);
     }
 
     #[test]
     fn a_waiting_process_is_woken_once_with_the_answer() {
-        let _alone = ALONE.lock();
         let mut scripted = Scripted::new();
         let diary = Diary::default();
         let told = diary.clone();
         scripted.start(move || {
-            told.borrow_mut().push(("first", wait_until(Request::NEVER)));
-            told.borrow_mut().push(("second", wait_until(Request::NEVER)));
+            told.lock().push(("first", wait_until(Request::NEVER)));
+            told.lock().push(("second", wait_until(Request::NEVER)));
         });
         let wake: fn(&mut Scripted) = |scripted| {
             let id = scripted.ids[0];
@@ -436,12 +570,11 @@ mod tests {
         };
         scripted.steps.extend([wake, wake]);
         scripted.run();
-        assert_eq!(*diary.borrow(), [("first", 7), ("second", 7)]);
+        assert_eq!(*diary.lock(), [("first", 7), ("second", 7)]);
     }
 
     #[test]
     fn who_is_stopped_hears_it_wherever_it_waits_and_a_stale_name_stops_nobody() {
-        let _alone = ALONE.lock();
         let mut scripted = Scripted::new();
         let main = || {
             assert_eq!(wait_until(Request::NEVER), 0);
@@ -466,7 +599,6 @@ mod tests {
 
     #[test]
     fn who_has_waited_goes_before_who_has_had_its_time() {
-        let _alone = ALONE.lock();
         let mut scripted = Scripted::new();
         let diary = Diary::default();
         let (busy, waiting, kernel, system) =
@@ -474,17 +606,17 @@ mod tests {
         scripted.start(move || {
             for turn in 0..6 {
                 kernel.advance_to(system.now_ns() + SLICE_NS);
-                busy.borrow_mut().push(("busy", turn));
+                busy.lock().push(("busy", turn));
                 process::yield_turn();
             }
         });
         let start_ns = system.now_ns();
         scripted.start(move || {
             wait_until(start_ns + 3 * SLICE_NS);
-            waiting.borrow_mut().push(("waiting", 0));
+            waiting.lock().push(("waiting", 0));
         });
         scripted.run();
-        let place = diary.borrow().iter().position(|(name, _)| *name == "waiting").unwrap();
-        assert!((2..=4).contains(&place), "{:?}", diary.borrow());
+        let place = diary.lock().iter().position(|(name, _)| *name == "waiting").unwrap();
+        assert!((2..=4).contains(&place), "{:?}", diary.lock());
     }
 }

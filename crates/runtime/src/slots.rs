@@ -77,11 +77,13 @@ struct Slot {
     releases: u32,
 }
 
-/// A memory of a program: the program's number and how many slots came before in the same instantiation.
+/// A memory of a program.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Owner {
-    program: u64,
-    memory: u32,
+pub struct Owner {
+    /// The program's number.
+    pub program: u64,
+    /// How many slots the same instance has taken before.
+    pub memory: u32,
 }
 
 /// All slots: in use, by address, and spare, the last given up at the end.
@@ -89,20 +91,31 @@ struct Owner {
 pub struct Slots {
     used: BTreeMap<u64, Slot>,
     spare: Vec<Slot>,
+    /// Of instances that are no process's.
     next_owner: Owner,
 }
 
 impl Slots {
-    /// The slots that are acquired from now on are the memories of an instance of `program`, in order.
+    /// The slots that are acquired from now on, for nobody else, are the memories of an instance of `program`, in order.
     pub fn begin(&mut self, program: u64) {
         self.next_owner = Owner { program, memory: 0 };
     }
 
     /// A slot of `length` bytes that allows no access and is all zeros, or has the layout and the image that its owner
     /// is about to ask for.
-    pub fn acquire(&mut self, length: u64, mut regions: impl Regions) -> Result<u64, Error> {
+    pub fn acquire(&mut self, length: u64, regions: impl Regions) -> Result<u64, Error> {
         let owner = self.next_owner;
         self.next_owner.memory += 1;
+        self.acquire_for(owner, length, regions)
+    }
+
+    /// The same, for a process's instance.
+    pub fn acquire_for(
+        &mut self,
+        owner: Owner,
+        length: u64,
+        mut regions: impl Regions,
+    ) -> Result<u64, Error> {
         let fits = |slot: &Slot| slot.span.length == length;
         let spare = self
             .spare

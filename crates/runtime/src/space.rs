@@ -33,6 +33,22 @@ impl Space {
         Some(taken)
     }
 
+    /// The same, at a multiple of `alignment`, which is a power of two.
+    pub fn take_aligned(&mut self, length: u64, alignment: u64) -> Option<Span> {
+        let within = |span: &Span| {
+            let before = span.base.checked_next_multiple_of(alignment)? - span.base;
+            (span.length.checked_sub(before)? >= length).then_some(before)
+        };
+        let (index, before) =
+            self.free.iter().enumerate().find_map(|(index, span)| Some((index, within(span)?)))?;
+        let free = self.free[index];
+        let taken = Span::new(free.base + before, length);
+        let behind = Span::new(taken.base + length, free.length - before - length);
+        let left = [Span::new(free.base, before), behind].into_iter().filter(|span| span.length != 0);
+        self.free.splice(index..=index, left);
+        Some(taken)
+    }
+
     /// Gives back what [`Space::take`] gave, in whole or in part.
     pub fn give_back(&mut self, span: Span) {
         let index = self.free.partition_point(|free| free.base < span.base);
@@ -56,6 +72,22 @@ impl Space {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_aligned_leaves_both_sides_free() {
+        let mut space = Space::new(Span::new(0x1000, 0x10_0000));
+        let first = space.take_aligned(0x4000, 0x8000).unwrap();
+        assert_eq!(first, Span::new(0x8000, 0x4000));
+        assert_eq!(space.take(0x7000), Some(Span::new(0x1000, 0x7000)), "what was before it");
+        assert_eq!(space.take_aligned(0x8000, 0x8000), Some(Span::new(0x1_0000, 0x8000)));
+        assert_eq!(space.take_aligned(0x8000, 1 << 40), None);
+        space.give_back(first);
+        assert_eq!(
+            space.take_aligned(0x8000, 0x8000),
+            Some(Span::new(0x8000, 0x8000)),
+            "with what was behind it"
+        );
+    }
 
     #[test]
     fn what_is_given_back_is_one_span_again() {

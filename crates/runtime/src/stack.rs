@@ -1,25 +1,33 @@
 //! Stacks with a guard below, and the switch from one to another.
 
 use crate::System;
+use crate::vcpu::STACK_SPAN;
 use abi::{Backing, Commit, Error, PAGE_SIZE, Protection, Span};
 use core::arch::naked_asm;
 
 /// Unmapped space below a stack: more than any one frame of ours, so that running over the end faults.
 const GUARD_BYTES: u64 = 64 << 10;
 
-/// A stack, given back when dropped.
+/// The longest stack.
+pub const STACK_BYTES_MAX: u64 = STACK_SPAN - GUARD_BYTES;
+
+/// A stack, alone in its [`STACK_SPAN`] and at the end of it; given back when dropped.
 pub struct Stack {
     system: &'static System,
-    /// With the guard.
+    /// All of it is the stack's, and what is below `length` bytes its guard.
     span: Span,
+    length: u64,
 }
 
 impl Stack {
-    /// A stack of `length` bytes, whole pages. With [`Commit::Now`] no touch of it can fail.
+    /// A stack of `length` bytes, whole pages, at most [`STACK_BYTES_MAX`]. With [`Commit::Now`] no touch of it can fail.
     pub fn new(system: &'static System, length: u64, commit: Commit) -> Result<Self, Error> {
         debug_assert!(length.is_multiple_of(PAGE_SIZE));
-        let span = system.take_space(GUARD_BYTES + length).ok_or(Error::NoMemory)?;
-        let stack = Self { system, span };
+        if length > STACK_BYTES_MAX {
+            return Err(Error::BadRange);
+        }
+        let span = system.take_aligned_space(STACK_SPAN).ok_or(Error::NoMemory)?;
+        let stack = Self { system, span, length };
         // Nothing is mapped in the guard.
         system.map(stack.usable(), Backing::Zero, Protection::ReadWrite, commit)?;
         Ok(stack)
@@ -32,7 +40,7 @@ impl Stack {
 
     /// The addresses that can hold frames.
     pub fn usable(&self) -> Span {
-        Span::new(self.span.base + GUARD_BYTES, self.span.length - GUARD_BYTES)
+        Span::new(self.top() - self.length, self.length)
     }
 }
 
@@ -57,8 +65,8 @@ impl Suspended {
     /// # Safety
     /// Nothing else uses the stack until `entry` has switched away for good.
     pub unsafe fn start(stack: &Stack, entry: extern "C" fn(u64) -> !, argument: u64) -> Self {
-        // From the top: zeros that end frame walks and align the thunk's stack to 16 bytes, the thunk as return
-        // address, six registers.
+        // From the top: a place for [`crate::Vcpu::settle`] and zeros that align the thunk's stack to 16 bytes, the thunk as
+        // return address, six registers.
         let words = [0, 0, argument, entry as usize as u64, 0, 0, start_thunk as *const () as u64, 0, 0];
         let base = stack.top() - (words.len() * 8) as u64;
         // SAFETY: the words lie at the top of a mapped read-write stack that nobody uses.
@@ -120,7 +128,10 @@ mod tests {
             drop(stack);
             assert_eq!((kernel.mapped_bytes(), kernel.committed_bytes()), (0, 0));
         }
+        assert!(Stack::new(system, STACK_BYTES_MAX, Commit::Now).is_ok());
+        assert_eq!(kernel.mapped_bytes(), 0);
         assert!(Stack::new(system, 2 << 20, Commit::Now).is_err());
+        assert!(Stack::new(FakeKernel::new(&[], 1 << 16).system(), 1 << 17, Commit::Now).is_err());
         assert_eq!(kernel.mapped_bytes(), 0);
     }
 

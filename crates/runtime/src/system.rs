@@ -3,9 +3,16 @@
 use crate::scheduler::Processes;
 use crate::slots::Slots;
 use crate::space::Space;
+use crate::vcpu::{self, Vcpu};
 use abi::boot::ClockParameters;
-use abi::{Backing, BootInfo, Commit, Error, Handle, Kernel, PAGE_SIZE, Protection, Request, Span};
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use abi::{
+    Backing, BootInfo, Commit, Error, Handle, Kernel, PAGE_SIZE, Protection, Request, Span, VCPUS_MAX,
+};
+use alloc::boxed::Box;
+use core::sync::atomic::{
+    AtomicU8, AtomicU64,
+    Ordering::{Acquire, Relaxed, Release},
+};
 use spin::{Mutex, Once};
 
 /// Address space at the start of the window that the heap may grow into.
@@ -17,12 +24,13 @@ static SYSTEM: Once<System> = Once::new();
 pub struct System {
     kernel: &'static (dyn Kernel + Sync),
     space_handle: Handle,
-    vcpu: Handle,
     module: Span,
     clock: ClockParameters,
     space: Mutex<Space>,
     slots: Mutex<Slots>,
     processes: Mutex<Processes>,
+    /// The virtual CPUs, by their numbers.
+    vcpus: [Once<&'static Vcpu>; VCPUS_MAX],
     reserve: Reserve,
 }
 
@@ -31,12 +39,23 @@ pub struct System {
 struct Reserve {
     /// Where it is when it is held; 0 if it never was.
     base: AtomicU64,
-    held: AtomicBool,
+    /// [`Reserve::GONE`], [`Reserve::HELD`] or [`Reserve::CHANGES`].
+    state: AtomicU8,
 }
 
 impl Reserve {
+    const GONE: u8 = 0;
+    const HELD: u8 = 1;
+    /// Somebody is taking it or giving it up.
+    const CHANGES: u8 = 2;
+
     /// What a host function may touch on its way out: its stack, its answers in the program's memory.
     const BYTES: u64 = 64 << 10;
+
+    /// Whether it was in that state; then it is the caller's to say in which it is next.
+    fn change_from(&self, state: u8) -> bool {
+        self.state.compare_exchange(state, Self::CHANGES, Acquire, Relaxed).is_ok()
+    }
 }
 
 impl System {
@@ -48,10 +67,14 @@ impl System {
     pub(crate) fn new(kernel: &'static (dyn Kernel + Sync), boot: &BootInfo) -> System {
         let window =
             Span::new(boot.window.base + HEAP_SPAN_BYTES, boot.window.length.saturating_sub(HEAP_SPAN_BYTES));
+        let first = Vcpu::current();
+        first.set_handle(boot.vcpu);
+        let vcpus = [const { Once::new() }; VCPUS_MAX];
+        vcpus[0].call_once(|| first);
         System {
+            vcpus,
             kernel,
             space_handle: boot.space,
-            vcpu: boot.vcpu,
             module: boot.module,
             clock: boot.clock,
             space: Mutex::new(Space::new(window)),
@@ -71,9 +94,38 @@ impl System {
         self.kernel
     }
 
-    /// The virtual CPU.
+    /// The virtual CPUs, by their numbers.
+    pub(crate) fn vcpus(&self) -> impl Iterator<Item = &'static Vcpu> {
+        self.vcpus.iter().map_while(|vcpu| vcpu.get().copied())
+    }
+
+    /// Makes a virtual CPU, which does not run yet. For the first one to call.
+    ///
+    /// # Errors
+    /// If there are [`VCPUS_MAX`], or as many as the domain may have.
+    pub fn add_vcpu(&self) -> Result<&'static Vcpu, Error> {
+        let number = self.vcpus().count();
+        let place = self.vcpus.get(number).ok_or(Error::TableFull)?;
+        let vcpu = Box::leak(Box::new(Vcpu::new(number)));
+        let handle = self.kernel.call(Request::CreateVcpu { domain: self.space_handle })?;
+        vcpu.set_handle(Handle::from_raw(handle));
+        for vcpu in self.vcpus().take(1).filter(|_| number == 1).chain([&*vcpu]) {
+            let create = Request::CreateEvent { vcpu: vcpu.handle(), event: vcpu::WAKE_EVENT };
+            vcpu.set_event(Handle::from_raw(self.kernel.call(create)?));
+        }
+        Ok(place.call_once(|| vcpu))
+    }
+
+    /// Has the first virtual CPU look at what happened, if another runs this.
+    pub fn call_first(&self) {
+        if Vcpu::current().number() != 0 {
+            self.vcpus().take(1).for_each(|first| first.poke(self));
+        }
+    }
+
+    /// The virtual CPU that runs this.
     pub fn vcpu(&self) -> Handle {
-        self.vcpu
+        Vcpu::current().handle()
     }
 
     /// The boot module, whose pages can be mapped as images.
@@ -109,6 +161,11 @@ impl System {
         self.space.lock().take(length)
     }
 
+    /// The same, at a multiple of its length, a power of two.
+    pub(crate) fn take_aligned_space(&self, length: u64) -> Option<Span> {
+        self.space.lock().take_aligned(length, length)
+    }
+
     /// Ends a region of [`System::map_new`].
     pub fn unmap(&self, span: Span) -> Result<(), Error> {
         self.kernel.call(Request::Unmap { space: self.space_handle, span })?;
@@ -141,31 +198,41 @@ impl System {
     pub fn hold_reserve(&self) -> Result<(), Error> {
         let span = self.map_new(Reserve::BYTES, Protection::ReadWrite, Commit::Now)?;
         self.reserve.base.store(span.base, Relaxed);
-        self.reserve.held.store(true, Relaxed);
+        self.reserve.state.store(Reserve::HELD, Release);
         Ok(())
     }
 
     /// Takes the reserve again, if it was given up and there is memory again.
     pub(crate) fn renew_reserve(&self) {
         let span = Span::new(self.reserve.base.load(Relaxed), Reserve::BYTES);
-        if span.base != 0 && !self.reserve.held.load(Relaxed) {
+        if span.base != 0 && self.reserve.change_from(Reserve::GONE) {
             let renewed = self.map(span, Backing::Zero, Protection::ReadWrite, Commit::Now).is_ok();
-            self.reserve.held.store(renewed, Relaxed);
+            let state = if renewed { Reserve::HELD } else { Reserve::GONE };
+            self.reserve.state.store(state, Release);
         }
     }
 
     /// Gives the reserve up, in an upcall. Whether there was one.
     pub(crate) fn spend_reserve(&self) -> bool {
         let span = Span::new(self.reserve.base.load(Relaxed), Reserve::BYTES);
+        if !self.reserve.change_from(Reserve::HELD) {
+            return false;
+        }
         // The address space stays ours.
-        self.reserve.held.swap(false, Relaxed)
-            && self.kernel.call(Request::Unmap { space: self.space_handle, span }).is_ok()
+        let given_up = self.kernel.call(Request::Unmap { space: self.space_handle, span }).is_ok();
+        self.reserve.state.store(Reserve::GONE, Release);
+        given_up
+    }
+
+    /// Sleeps until an event comes, or until `deadline_ns`. Events are taken, and not told.
+    pub fn wait(&self, deadline_ns: u64) {
+        let _ = self.kernel.call(Request::Wait { vcpu: self.vcpu(), deadline_ns });
     }
 
     /// Asks for a tick upcall at `deadline_ns`.
     pub fn set_timer(&self, deadline_ns: u64) {
         // The only refusals are for handles, and ours is the kernel's own.
-        let _ = self.kernel.call(Request::SetTimer { vcpu: self.vcpu, deadline_ns });
+        let _ = self.kernel.call(Request::SetTimer { vcpu: self.vcpu(), deadline_ns });
     }
 
     /// The kernel's clock, in nanoseconds.
@@ -173,7 +240,7 @@ impl System {
         if self.clock.multiplier != 0 {
             return self.clock.nanoseconds(crate::thread::counter());
         }
-        self.kernel.call(Request::Now { vcpu: self.vcpu }).unwrap_or(0)
+        self.kernel.call(Request::Now { vcpu: self.vcpu() }).unwrap_or(0)
     }
 }
 

@@ -1,14 +1,15 @@
 //! Green threads: a function on a stack of its own, which can suspend itself in the middle of anything.
 
+use crate::Vcpu;
 use crate::stack::{Stack, Suspended, switch};
 use alloc::boxed::Box;
-use core::sync::atomic::{AtomicPtr, Ordering::Relaxed};
+use core::sync::atomic::Ordering::Relaxed;
 
 /// A thread that has not ended. `R` is what it ends with, `S` what it says when it suspends itself.
 pub struct GreenThread<R, S> {
     shared: Box<Shared<R, S>>,
     /// Lives as long as the thread.
-    _stack: Stack,
+    stack: Stack,
 }
 
 /// What [`GreenThread::resume`] comes back with.
@@ -27,18 +28,17 @@ struct Shared<R, S> {
     outcome: Option<Outcome<R, S>>,
     /// What the last `resume` brought.
     answer: u64,
-    main: Option<Box<dyn FnOnce() -> R>>,
+    main: Option<Box<dyn FnOnce() -> R + Send>>,
 }
 
-/// The thread that runs, as a `Shared<_, _>`; null on the first stack.
-static CURRENT: AtomicPtr<()> = AtomicPtr::new(core::ptr::null_mut());
-
-// SAFETY: all threads are resumed by the one virtual CPU there is; what is in them never meets another.
-unsafe impl<R, S> Send for GreenThread<R, S> {}
+// SAFETY: one virtual CPU at a time resumes a thread: `resume` takes it exclusively, and comes back when all registers are saved. What its
+// `main` took along may go anywhere; what is on its stack besides has nothing of the virtual CPU's: whoever suspends itself holds no
+// lock and no pointer to a `Vcpu`.
+unsafe impl<R: Send, S: Send> Send for GreenThread<R, S> {}
 
 impl<R: 'static, S: 'static> GreenThread<R, S> {
     /// A thread that will run `main` on `stack`.
-    pub fn new(stack: Stack, main: impl FnOnce() -> R + 'static) -> Self {
+    pub fn new(stack: Stack, main: impl FnOnce() -> R + Send + 'static) -> Self {
         let mut shared = Box::new(Shared {
             thread: Suspended::NONE,
             resumer: Suspended::NONE,
@@ -49,7 +49,7 @@ impl<R: 'static, S: 'static> GreenThread<R, S> {
         let argument = core::ptr::from_mut(&mut *shared) as u64;
         // SAFETY: nobody but this thread has the stack, and it stays with it.
         shared.thread = unsafe { Suspended::start(&stack, start::<R, S>, argument) };
-        Self { shared, _stack: stack }
+        Self { shared, stack }
     }
 
     /// Runs the thread until it suspends itself or ends. `answer` is what its `suspend` returns.
@@ -60,15 +60,18 @@ impl<R: 'static, S: 'static> GreenThread<R, S> {
         assert!(self.shared.thread != Suspended::NONE, "the thread has ended");
         self.shared.answer = answer;
         let shared = core::ptr::from_mut(&mut *self.shared);
-        let before = CURRENT.swap(shared.cast(), Relaxed);
+        let vcpu = Vcpu::current();
+        let before = vcpu.thread.swap(shared.cast(), Relaxed);
         assert!(before.is_null(), "a thread cannot resume another");
+        // SAFETY: the stack is a `Stack`, on which nobody runs now; its last words are free (`Suspended::start`).
+        unsafe { vcpu.settle(self.stack.top()) };
         // SAFETY: the thread was suspended by `new` or by `suspend`, and its stack lives in `self`. Until the switch
         // returns, `shared` is reached through this pointer alone, on either side.
         let outcome = unsafe {
             switch(&raw mut (*shared).resumer, (*shared).thread);
             (*shared).outcome.take()
         };
-        CURRENT.store(core::ptr::null_mut(), Relaxed);
+        vcpu.thread.store(core::ptr::null_mut(), Relaxed);
         let outcome = outcome.expect("whoever switches back says why");
         if matches!(outcome, Outcome::Ended(_)) {
             self.shared.thread = Suspended::NONE;
@@ -82,9 +85,9 @@ impl<R: 'static, S: 'static> GreenThread<R, S> {
     /// # Panics
     /// If no thread runs.
     pub fn suspend(why: S) -> u64 {
-        let shared = CURRENT.load(Relaxed).cast::<Shared<R, S>>();
+        let shared = Vcpu::current().thread.load(Relaxed).cast::<Shared<R, S>>();
         assert!(!shared.is_null(), "only a thread can suspend itself");
-        // SAFETY: `CURRENT` is the running thread's half, which lives as long as its `resume` has not returned; the
+        // SAFETY: `thread` is the running thread's half, which lives as long as its `resume` has not returned; the
         // library OS has threads of one type only. The resumer was suspended by `resume`.
         unsafe {
             (*shared).outcome = Some(Outcome::Suspended(why));

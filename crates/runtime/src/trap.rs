@@ -12,7 +12,7 @@
 
 use crate::current::{self, Control};
 use crate::preempt::{self, FLAG_TRAP};
-use crate::{Program, Stop, System};
+use crate::{Program, Stop, System, Vcpu};
 use abi::upcall::{Area, Kind};
 use abi::{Context, Request, Span};
 use alloc::vec::Vec;
@@ -24,9 +24,13 @@ use core::sync::atomic::{
 /// How long until what had to wait is tried again, in nanoseconds.
 pub(crate) const RETRY_NS: u64 = 1_000_000;
 
-/// How many instructions are stepped over before an end or a preemption waits for another tick: enough for the way out of the
-/// engine's own functions, and at most some milliseconds.
+/// How many instructions are stepped over before an end waits for another tick: enough for the way out of the engine's own functions, and
+/// at most some milliseconds.
 pub(crate) const STEPS_MAX: u64 = 2_000;
+/// The same before a preemption does, which is not worth as much: meanwhile nobody gets on.
+const STEPS_TO_SWITCH_MAX: u64 = 200;
+/// And how long they may take, in nanoseconds, where a step is slower still: in an emulator.
+const STEPS_NS_MAX: u64 = 2_000_000;
 
 /// The most frames that a backtrace keeps.
 pub const FRAMES_MAX: usize = 48;
@@ -45,11 +49,23 @@ pub enum Verdict {
     Fatal,
 }
 
-/// The frames of the trap that a process is about to end with: between the trap and [`take_frames`] no other runs.
-static FRAMES: [AtomicU64; FRAMES_MAX] = [const { AtomicU64::new(0) }; FRAMES_MAX];
-static FRAME_COUNT: AtomicU64 = AtomicU64::new(0);
-/// How many there were in all.
-static DEPTH: AtomicU64 = AtomicU64::new(0);
+/// The frames of the trap that a virtual CPU's process is about to end with: between the trap and [`take_frames`] no other runs there.
+pub(crate) struct Frames {
+    addresses: [AtomicU64; FRAMES_MAX],
+    count: AtomicU64,
+    /// How many there were in all.
+    depth: AtomicU64,
+}
+
+impl Frames {
+    pub const fn new() -> Self {
+        Self {
+            addresses: [const { AtomicU64::new(0) }; FRAMES_MAX],
+            count: AtomicU64::new(0),
+            depth: AtomicU64::new(0),
+        }
+    }
+}
 
 type EngineHandler = extern "C" fn(ip: usize, fp: usize, has_address: bool, address: usize);
 
@@ -69,9 +85,10 @@ pub fn set_helper(helper: &Program) {
 
 /// The code addresses of the last trap's frames, innermost first, and how many there were in all.
 pub(crate) fn take_frames() -> (Vec<u64>, u32) {
-    let count = FRAME_COUNT.swap(0, Relaxed) as usize;
-    let frames = FRAMES[..count].iter().map(|frame| frame.load(Relaxed)).collect();
-    (frames, u32::try_from(DEPTH.swap(0, Relaxed)).unwrap_or(u32::MAX))
+    let frames = &Vcpu::current().frames;
+    let count = frames.count.swap(0, Relaxed) as usize;
+    let addresses = frames.addresses[..count].iter().map(|address| address.load(Relaxed)).collect();
+    (addresses, u32::try_from(frames.depth.swap(0, Relaxed)).unwrap_or(u32::MAX))
 }
 
 /// The kernel's upcall. Edits `context`, which is what goes on afterwards.
@@ -96,7 +113,8 @@ pub const fn area(kind: Kind) -> Area {
 fn fault(context: &mut Context) -> Verdict {
     let helper = Span::new(HELPER_TEXT[0].load(Relaxed), HELPER_TEXT[1].load(Acquire));
     let at = Span::new(context.rip, 1);
-    if context.vector == VECTOR_DEBUG && context.rflags & FLAG_TRAP != 0 {
+    if context.vector == VECTOR_DEBUG {
+        // A step of ours: nothing else raises this exception. If it was over an instruction that loads the flags (`preempt`), the trap flag is gone.
         context.rflags &= !FLAG_TRAP;
         if let (Some(current), Some(system)) = (current::get(), System::get()) {
             act(current, system, context);
@@ -162,12 +180,34 @@ fn interrupt(kind: Kind, context: &mut Context) {
     if now_ns >= current::due_ns() {
         current::want_switch();
     }
-    current.steps.store(STEPS_MAX, Relaxed);
+    current.steps.store(steps_for(current), Relaxed);
+    current.steps_until_ns.store(now_ns + STEPS_NS_MAX, Relaxed);
     act(current, system, context);
 }
 
 /// How often a preemption waits for another tick before it steps: mostly that tick comes in a better place, and steps are slow.
 const RETRIES: u64 = 3;
+/// By how much the time between them grows in the end, as a power of two: where all is slow, the code in between has to get on as well.
+const RETRIES_SLOWER_MAX: u64 = 4;
+
+/// How many steps may be made now to get to a better place.
+fn steps_for(current: &Control) -> u64 {
+    if current.stop_wanted().is_some() {
+        return STEPS_MAX;
+    }
+    if !current::is_switch_wanted() {
+        return 0;
+    }
+    let retries = current.retries.load(Relaxed);
+    current.retries.store(retries + 1, Relaxed);
+    if retries < RETRIES { 0 } else { STEPS_TO_SWITCH_MAX }
+}
+
+/// How long until the next try.
+fn retry_ns(current: &Control) -> u64 {
+    let slower = current.retries.load(Relaxed).saturating_sub(RETRIES).min(RETRIES_SLOWER_MAX);
+    if current.stop_wanted().is_some() { RETRY_NS } else { RETRY_NS << slower }
+}
 
 /// Ends the process or leaves it, if either is wanted and can be here; or goes one instruction on.
 fn act(current: &Control, system: &System, context: &mut Context) {
@@ -192,17 +232,13 @@ fn act(current: &Control, system: &System, context: &mut Context) {
         return current::tick_by(system, current.end_ns());
     } else if in_program.is_some() || is_copy_into_memory(system, context) {
         return preempt::divert(current, context);
-    } else if current.retries.load(Relaxed) < RETRIES {
-        current.retries.store(current.retries.load(Relaxed) + 1, Relaxed);
-        return current::tick_by(system, system.now_ns() + RETRY_NS);
     }
-    match current.steps.load(Relaxed) {
-        0 => current::tick_by(system, system.now_ns() + RETRY_NS),
-        left => {
-            current.steps.store(left - 1, Relaxed);
-            context.rflags |= FLAG_TRAP;
-        }
+    let (left, now_ns) = (current.steps.load(Relaxed), system.now_ns());
+    if left == 0 || now_ns >= current.steps_until_ns.load(Relaxed) {
+        return current::tick_by(system, now_ns + retry_ns(current));
     }
+    current.steps.store(left - 1, Relaxed);
+    context.rflags |= FLAG_TRAP;
 }
 
 /// If the context is in a repeated copy or fill of a linear memory, this makes it the last repetition.
@@ -259,10 +295,11 @@ fn keep_frames(ip: u64, frame: u64) {
     let (base, top) = (current.stack.base, current.stack.base + current.stack.length);
     let text = current.program.map_or(Span::new(0, 0), Program::text);
     let (mut ip, mut frame) = (ip, frame);
+    let frames = &Vcpu::current().frames;
     let (mut depth, mut ends) = (0, [frame; 2]);
     loop {
         if text.contains(Span::new(ip, 1)) {
-            if let Some(place) = FRAMES.get(depth) {
+            if let Some(place) = frames.addresses.get(depth) {
                 place.store(ip, Relaxed);
             }
             depth += 1;
@@ -280,12 +317,28 @@ fn keep_frames(ip: u64, frame: u64) {
         (ip, frame) = (return_address, next);
     }
     current.set_stack_bytes(ends[1] - ends[0]);
-    FRAME_COUNT.store(depth.min(FRAMES_MAX) as u64, Relaxed);
-    DEPTH.store(depth as u64, Relaxed);
+    frames.count.store(depth.min(FRAMES_MAX) as u64, Relaxed);
+    frames.depth.store(depth as u64, Relaxed);
 }
 
-/// Registers the upcall with the kernel.
+/// Registers the upcall of this virtual CPU with the kernel.
 pub fn register(system: &System, page: u64, entry: u64, stack: u64) -> Result<(), abi::Error> {
     preempt::start();
     system.kernel().call(Request::SetUpcall { vcpu: system.vcpu(), page, entry, stack }).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_over_an_instruction_that_loads_the_flags_is_a_step() {
+        for rflags in [FLAG_TRAP | 2, 2] {
+            let mut context = Context { vector: VECTOR_DEBUG, rflags, rip: 0x1000, ..Context::default() };
+            assert_eq!(upcall(Kind::Fault, &mut context), Verdict::Resume);
+            assert_eq!((context.rflags, context.rip), (2, 0x1000));
+        }
+        let mut context = Context { vector: VECTOR_PAGE_FAULT, ..Context::default() };
+        assert_eq!(upcall(Kind::Fault, &mut context), Verdict::Fatal, "nobody runs");
+    }
 }

@@ -16,7 +16,7 @@ use wasi::provider::Host;
 /// What is outside of the domain. Where nothing else is said, the console leads there.
 pub trait Outside {
     /// What a process stands on.
-    type Host: Host + 'static;
+    type Host: Host + Send + 'static;
 
     /// What a process of this program is to stand on.
     fn host(&mut self, process: Process, program: &ProgramPlan) -> Result<Self::Host, String>;
@@ -99,7 +99,16 @@ struct Entry {
 pub fn run<O: Outside>(system: &'static System, bundle: Bundle<'static>, mut outside: O) -> u8 {
     let begin = bundle.plan.begin;
     let first = bundle.plan.programs[0].name.clone();
-    let programs = match Programs::new(system, bundle) {
+    let vcpus = bundle.plan.vcpus;
+    let programs = Programs::new(system, bundle).map_err(|error| format!("{error}"));
+    // One process alone has no use for more than one.
+    let started = programs.and_then(|programs| match begin {
+        Begin::AtOnce => Ok(programs),
+        Begin::WhenTold => entry::start_vcpus(system, vcpus)
+            .map(|()| programs)
+            .map_err(|error| format!("the domain cannot have {vcpus} virtual CPUs ({error:?})")),
+    });
+    let programs = match started {
         Ok(programs) => programs,
         Err(error) => {
             let report = Report::not_started(&first, error);
@@ -118,6 +127,7 @@ pub fn run<O: Outside>(system: &'static System, bundle: Bundle<'static>, mut out
         domain.phase = Phase::Ends;
     }
     scheduler::run(system, &mut domain);
+    scheduler::close(system);
     domain.status
 }
 

@@ -4,6 +4,7 @@ use abi::boot::Gate;
 use abi::{BootInfo, Error, Handle, Kernel, Registers, Request};
 use core::arch::asm;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use runtime::Vcpu;
 use spin::Once;
 
 enum Door {
@@ -13,14 +14,12 @@ enum Door {
 
 static DOOR: Once<Door> = Once::new();
 
-/// The virtual CPU's and the address space's handles, for the few places that cannot be handed them.
-static VCPU: AtomicU64 = AtomicU64::new(0);
+/// The address space's and the machine's handles, for the few places that cannot be handed them.
 static SPACE: AtomicU64 = AtomicU64::new(0);
 static MACHINE: AtomicU64 = AtomicU64::new(0);
 
 /// The way to the kernel that `boot` describes.
 pub fn open(boot: &'static BootInfo) -> &'static (dyn Kernel + Sync) {
-    VCPU.store(boot.vcpu.raw(), Relaxed);
     SPACE.store(boot.space.raw(), Relaxed);
     MACHINE.store(boot.machine.raw(), Relaxed);
     DOOR.call_once(|| match boot.gate {
@@ -30,9 +29,14 @@ pub fn open(boot: &'static BootInfo) -> &'static (dyn Kernel + Sync) {
     })
 }
 
-/// The virtual CPU.
+/// Whether the kernel is below, and not a process of Linux.
+pub fn is_bare() -> bool {
+    matches!(DOOR.get(), Some(Door::SystemCall))
+}
+
+/// The virtual CPU that runs this.
 pub fn vcpu() -> Handle {
-    Handle::from_raw(VCPU.load(Relaxed))
+    Vcpu::current().handle()
 }
 
 /// Last words, if the kernel can be reached.

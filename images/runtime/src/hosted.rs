@@ -17,6 +17,9 @@ use runtime::process::Wait;
 use runtime::{ProcessId, System};
 use wasi::provider::{Output, OutputStream, Providers, Stream, StreamSet, Streams, Wait as _};
 
+/// The launcher's event: somebody wants everything to end.
+const CANCEL: u64 = 1 << 0;
+
 /// Runs the plan, and says on standard error what there is to say.
 pub fn main(system: &'static System, boot: &'static BootInfo) -> u8 {
     let Some(services) = launcher::services(boot) else {
@@ -85,9 +88,9 @@ impl Outside for Alone {
         interest_in(self.launcher.wait(streams, Some(deadline_ns)).unwrap_or(StreamSet::NONE))
     }
 
-    /// Ctrl-C and the like are the only event that a hosted machine has.
+    /// Ctrl-C and the like are the only event from outside that a hosted machine has.
     fn look(&mut self, system: &System) {
-        self.cancelled |= gate::wait(system, 0) != 0;
+        self.cancelled |= gate::wait(system, 0) & CANCEL != 0;
     }
 
     fn command(&mut self) -> Option<Command> {
@@ -144,7 +147,7 @@ impl Outside for Rooted {
 
     fn look(&mut self, system: &System) {
         // Somebody may have told the process itself to end, by a signal.
-        if gate::wait(system, 0) != 0 {
+        if gate::wait(system, 0) & CANCEL != 0 {
             console::with(|console| console.add(Command::Shutdown));
         }
         console::with(console::Console::on_event);

@@ -35,7 +35,7 @@ pub struct Programs<H: 'static> {
     prepared: BTreeMap<(u32, u64), Prepared<State<H>>>,
 }
 
-impl<H: Host + 'static> Programs<H> {
+impl<H: Host + Send + 'static> Programs<H> {
     /// None is loaded yet, but for the trap helper.
     pub fn new(system: &'static System, bundle: Bundle<'static>) -> Result<Self, LoadError> {
         let engine = program::engine(system, cpu::has_feature)?;
@@ -104,7 +104,7 @@ fn load(engine: &wasmtime::Engine, artifact: &'static [u8]) -> Result<&'static P
     Ok(Box::leak(Box::new(Program::load(engine, artifact, cpu::has_feature)?)))
 }
 
-fn prepare<H: Host + 'static>(
+fn prepare<H: Host + Send + 'static>(
     engine: &wasmtime::Engine,
     artifact: &'static [u8],
 ) -> Result<Prepared<State<H>>, String> {

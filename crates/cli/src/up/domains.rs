@@ -68,7 +68,13 @@ fn domain(
     }
     Ok(Domain {
         runtime,
-        plan: Plan { programs, console: Console::Wire, begin: Begin::WhenTold, seed: None },
+        plan: Plan {
+            programs,
+            console: Console::Wire,
+            begin: Begin::WhenTold,
+            vcpus: wanted.cpus,
+            seed: None,
+        },
         trap_helper: duplicate(files[0], &compiled[files[0]].trap_helper)?,
         artifacts: files.iter().map(artifact).collect::<Result<_, _>>()?,
         grants,

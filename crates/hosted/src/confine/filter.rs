@@ -61,6 +61,8 @@ const CHECKED: &[(libc::c_long, &[Check], Otherwise)] = &[
         Otherwise::Kill,
     ),
     (libc::SYS_mprotect, &[Check::NotBoth(2, WRITE_EXECUTE)], Otherwise::Kill),
+    // How the virtual CPUs' threads wait for a lock of the launcher's, and for each other's end.
+    (libc::SYS_futex, &[Check::OneOf(1, &FUTEX)], Otherwise::Kill),
     (libc::SYS_madvise, &[Check::OneOf(2, &[libc::MADV_DONTNEED as u32])], Otherwise::Kill),
     // The C library goes without.
     (libc::SYS_mremap, &[Check::OneOf(0, &[])], Otherwise::Fail(libc::ENOSYS)),
@@ -83,6 +85,18 @@ const CHECKED: &[(libc::c_long, &[Check], Otherwise)] = &[
 
 const WRITE_EXECUTE: u32 = (libc::PROT_WRITE | libc::PROT_EXEC) as u32;
 const FCNTL: [u32; 3] = [libc::F_DUPFD_CLOEXEC as u32, libc::F_GETFL as u32, libc::F_GETFD as u32];
+/// As Rust's standard library and the C library call it (futex(2)); the last is how a thread's end is waited for.
+const FUTEX: [u32; 5] = {
+    const PRIVATE: i32 = libc::FUTEX_PRIVATE_FLAG;
+    const REAL_TIME: i32 = libc::FUTEX_CLOCK_REALTIME;
+    [
+        (libc::FUTEX_WAIT | PRIVATE) as u32,
+        (libc::FUTEX_WAKE | PRIVATE) as u32,
+        (libc::FUTEX_WAIT_BITSET | PRIVATE) as u32,
+        (libc::FUTEX_WAIT_BITSET | PRIVATE | REAL_TIME) as u32,
+        (libc::FUTEX_WAIT_BITSET | REAL_TIME) as u32,
+    ]
+};
 const TERMINAL: [u32; 2] = [libc::TCGETS as u32, libc::TIOCGWINSZ as u32];
 const CURRENT_DIRECTORY: u32 = libc::AT_FDCWD as u32;
 const BELOW: &[Check] = &[Check::Not(0, CURRENT_DIRECTORY)];
@@ -125,14 +139,17 @@ pub fn is_available() -> bool {
     unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_GET_ACTION_AVAIL, 0, &raw const action) == 0 }
 }
 
-/// Puts the filter over the calling thread, which must have given up gaining rights.
+/// Puts the filter over all threads of the process, which must have given up gaining rights.
 pub fn install() -> io::Result<()> {
     let mut program = program(std::process::id());
     let header = sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+    let (operation, flags) = (libc::SECCOMP_SET_MODE_FILTER, libc::SECCOMP_FILTER_FLAG_TSYNC);
     // SAFETY: Linux copies the program, which is alive; nothing is written.
-    let failed =
-        unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const header) != 0 };
-    if failed { Err(io::Error::last_os_error()) } else { Ok(()) }
+    match unsafe { libc::syscall(libc::SYS_seccomp, operation, flags, &raw const header) } {
+        0 => Ok(()),
+        ..0 => Err(io::Error::last_os_error()),
+        thread => Err(io::Error::other(format!("the thread {thread} cannot be confined"))),
+    }
 }
 
 /// Offsets in `struct seccomp_data`.

@@ -10,6 +10,7 @@
 mod filter;
 
 use crate::files::Grant;
+use crate::launch::LaunchError;
 use bundle::Access;
 use landlock::{
     ABI, Access as _, AccessFs, AccessNet, BitFlags, PathBeneath, Ruleset, RulesetAttr, RulesetCreated,
@@ -106,8 +107,19 @@ impl Cell {
         Ok(Self { files, capabilities })
     }
 
-    /// Confines the calling thread, and with it the process if it has no other. There is no way back.
-    pub fn close(self) -> Result<(), ConfineError> {
+    /// Confines the process, of which the calling thread must be the only one. There is no way back. `make_threads` makes others when that is
+    /// all that is left to do: they inherit what was given up, and afterwards nobody can make one.
+    pub fn close<T>(self, make_threads: impl FnOnce() -> Result<T, LaunchError>) -> Result<T, LaunchError> {
+        self.give_up_rights().map_err(LaunchError::Confine)?;
+        let threads = make_threads()?;
+        if filter::is_available() {
+            let failed = |error| LaunchError::Confine(ConfineError::Linux("give up system calls", error));
+            filter::install().map_err(failed)?;
+        }
+        Ok(threads)
+    }
+
+    fn give_up_rights(self) -> Result<(), ConfineError> {
         // `rustix` looks up where Linux's own clock code lies when it is first asked for the time; later it could not.
         let _ = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
         let failed = |what| move |error: rustix::io::Errno| ConfineError::Linux(what, error.into());
@@ -123,9 +135,6 @@ impl Cell {
         rustix::thread::set_capabilities(None, kept).map_err(failed("give up capabilities"))?;
         if let Some(files) = self.files {
             files.restrict_self().map_err(ConfineError::Landlock)?;
-        }
-        if filter::is_available() {
-            filter::install().map_err(|error| ConfineError::Linux("give up system calls", error))?;
         }
         Ok(())
     }

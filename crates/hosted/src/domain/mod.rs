@@ -39,7 +39,8 @@ pub struct Domain {
     pub confinement: Confinement,
 }
 
-/// What a domain may use of the machine. Its process has one thread, and cannot make another: so it is on one CPU at most.
+/// What a domain may use of the machine. Its process has a thread for each virtual CPU of its plan, and cannot make another: so it is on as many
+/// CPUs at most.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Quotas {
     /// Memory of its own, in bytes: all that the library OS may make writable, touched or not. Beyond it Linux refuses, and

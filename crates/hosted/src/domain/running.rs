@@ -92,10 +92,11 @@ impl Domain {
             }
         };
         let mut running = Running { child, wire: Some(wire), process, group, throttle: None, end: None };
-        let budget = self.quotas.cpu_budget_permille.filter(|budget| *budget < 1000);
+        let budget = self.quotas.cpu_budget_permille.filter(|budget| *budget < 1000 * self.plan.vcpus);
         if let (Some(budget_permille), None) = (budget, &running.group) {
             let process = Arc::clone(&running.process);
-            running.throttle = Some(Throttle::start(process, running.id(), budget_permille)?);
+            let throttle = Throttle::start(process, running.id(), budget_permille, self.plan.vcpus)?;
+            running.throttle = Some(throttle);
         }
         Ok(running)
     }

@@ -1,7 +1,7 @@
 //! A CPU budget, kept by the parent: a domain that has used what it may is stopped until it may go on.
 //!
 //! The allowance grows all the time and is never more than [`PERIOD_NS`] worth of it, so that what was not used is not saved
-//! up. While there is some left, the domain cannot use it up sooner than in as much time: it has one thread.
+//! up. While there is some left, the domain cannot use it up sooner than all its virtual CPUs together can.
 
 use super::running::cpu_ns;
 use crate::gate::now_ns;
@@ -24,10 +24,12 @@ const STACK_BYTES: usize = 64 << 10;
 pub struct Throttle(Option<JoinHandle<()>>);
 
 impl Throttle {
-    /// `process` and `number` name the same one, which is not waited for before this is dropped.
-    pub fn start(process: Arc<OwnedFd>, number: u32, budget_permille: u32) -> io::Result<Self> {
+    /// `process` and `number` name the same one, which runs on so many virtual CPUs and is not waited for before this is dropped.
+    pub fn start(process: Arc<OwnedFd>, number: u32, budget_permille: u32, vcpus: u32) -> io::Result<Self> {
         let builder = Builder::new().name(format!("budget-{number}")).stack_size(STACK_BYTES);
-        let thread = builder.spawn(move || hold(&process, number, i64::from(budget_permille.max(1))))?;
+        let thread = builder.spawn(move || {
+            hold(&process, number, i64::from(budget_permille.max(1)), i64::from(vcpus.max(1)));
+        })?;
         Ok(Self(Some(thread)))
     }
 }
@@ -39,14 +41,14 @@ impl Drop for Throttle {
     }
 }
 
-fn hold(process: &OwnedFd, number: u32, budget_permille: i64) {
+fn hold(process: &OwnedFd, number: u32, budget_permille: i64, vcpus: i64) {
     let full_ns = PERIOD_NS * budget_permille / 1000;
     let mut allowance = Allowance { left_ns: full_ns, looked_ns: now_ns(), used_ns: 0 };
     let mut wait_ns = LOOK_NS;
     while has_time_passed(process, wait_ns) {
         let Some(used_ns) = cpu_ns(number) else { return };
         allowance.look(now_ns(), used_ns, budget_permille);
-        wait_ns = allowance.left_ns.max(LOOK_NS);
+        wait_ns = (allowance.left_ns / vcpus).max(LOOK_NS);
         if allowance.left_ns <= 0 {
             // If these fail it has ended.
             let _ = pidfd_send_signal(process, Signal::STOP);

@@ -8,6 +8,7 @@ use crate::gate;
 use crate::report::Report;
 use crate::waiting;
 use crate::wire::{Lost, Wire};
+use abi::Request;
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec;
@@ -40,12 +41,12 @@ const COMMANDS_MAX: usize = 1024;
 /// Ctrl-C on a plain console: the byte that a terminal sends.
 const CONTROL_C: u8 = 3;
 
-/// The one console. It is free whenever a process can be preempted.
+/// The one console. Whoever has it does not suspend itself, and takes no other lock but that of the processes; no upcall looks at it.
 static CONSOLE: Mutex<Option<Console>> = Mutex::new(None);
 
 /// Does something with the console, if there is one. What it holds is bounded, and for all.
 pub fn with<T>(operation: impl FnOnce(&mut Console) -> T) -> Option<T> {
-    current::uncharged(|| CONSOLE.try_lock().and_then(|mut console| console.as_mut().map(operation)))
+    current::uncharged(|| CONSOLE.lock().as_mut().map(operation))
 }
 
 /// What the root wants.
@@ -345,7 +346,7 @@ impl Console {
     fn take_in(&mut self, mut bytes: &[u8]) {
         if self.talk == Talk::Plain {
             if bytes.contains(&CONTROL_C) {
-                self.commands.push_back(Command::Cancel(Process::FIRST));
+                self.want(Command::Cancel(Process::FIRST));
             }
             if let Some(streams) = self.processes.get_mut(&Process::FIRST) {
                 streams.keep(bytes.iter().copied().filter(|byte| *byte != CONTROL_C));
@@ -366,10 +367,10 @@ impl Console {
 
     fn hear(&mut self, process: Process, event: FromHost<'_>) -> Result<(), link::Error> {
         match event {
-            FromHost::Start { program } => self.commands.push_back(Command::Start(process, program)),
-            FromHost::Cancel => self.commands.push_back(Command::Cancel(process)),
-            FromHost::Measure => self.commands.push_back(Command::Measure),
-            FromHost::Shutdown => self.commands.push_back(Command::Shutdown),
+            FromHost::Start { program } => self.want(Command::Start(process, program)),
+            FromHost::Cancel => self.want(Command::Cancel(process)),
+            FromHost::Measure => self.want(Command::Measure),
+            FromHost::Shutdown => self.want(Command::Shutdown),
             stream => {
                 // It may have ended, and who speaks cannot know that yet.
                 let Some(streams) = self.processes.get_mut(&process) else { return Ok(()) };
@@ -378,6 +379,12 @@ impl Console {
             }
         }
         Ok(())
+    }
+
+    /// Takes note of what the root wants, for the first virtual CPU to do.
+    fn want(&mut self, command: Command) {
+        self.commands.push_back(command);
+        self.system.call_first();
     }
 
     /// If the process waits, it looks again.
@@ -414,6 +421,7 @@ impl Console {
         let in_body = taken.saturating_sub(parts[0].len());
         self.outbox.extend_from_slice(&parts[0][taken.min(parts[0].len())..]);
         self.outbox.extend_from_slice(&parts[1][in_body..]);
+        self.have_rest_sent();
     }
 
     /// Sends plain bytes, all of them: the wire's rest waits in the outbox.
@@ -423,6 +431,14 @@ impl Console {
         }
         let taken = if self.flush() { self.try_write(&[bytes]) } else { 0 };
         self.outbox.extend_from_slice(&bytes[taken..]);
+        self.have_rest_sent();
+    }
+
+    /// If something is left in the outbox, the first virtual CPU waits for the wire.
+    fn have_rest_sent(&self) {
+        if !self.outbox.is_empty() {
+            self.system.call_first();
+        }
     }
 
     /// Sends some plain bytes. What the wire has no room for waits in the outbox, as frames do: an empty outbox is

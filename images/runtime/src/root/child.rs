@@ -27,8 +27,6 @@ const STACK_END: u64 = 0x0900_0000;
 /// What a library OS needs of each table, with some to spare.
 const CAPABILITIES_MAX: u64 = 64;
 const REGIONS_MAX: u64 = 4096;
-/// A library OS runs on one for now.
-const VCPUS_MAX: u64 = 1;
 
 /// What is read of a child before others have their turn.
 const TURN_BYTES: usize = 64 << 10;
@@ -252,7 +250,7 @@ fn parameters(wanted: &Domain) -> DomainParameters {
         memory_bytes: wanted.memory_bytes,
         capabilities_max: CAPABILITIES_MAX,
         regions_max: REGIONS_MAX,
-        vcpus_max: VCPUS_MAX,
+        vcpus_max: wanted.vcpus.into(),
         objects_max: 0,
         domains_max: 0,
         share: wanted.share,
