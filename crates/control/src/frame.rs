@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// Of the protocol. Another version is another protocol: neither side tries to understand it.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// A request is names and numbers.
 pub const REQUEST_BYTES_MAX: usize = 4 << 10;

@@ -65,10 +65,8 @@ fn program() -> impl Strategy<Value = Program> {
         lines_dropped,
     });
     let times = any::<(Option<u64>, Option<u64>, u64)>();
-    let usage = any::<[u64; 4]>().prop_map(|[used_bytes, peak_bytes, cpu_ns, switches]| ProcessUsage {
-        memory: Memory { used_bytes, peak_bytes },
-        cpu_ns,
-        switches,
+    let usage = any::<[u64; 5]>().prop_map(|[used_bytes, peak_bytes, cpu_ns, switches, migrations]| {
+        ProcessUsage { memory: Memory { used_bytes, peak_bytes }, cpu_ns, switches, migrations }
     });
     (text(), state(), prop::option::of(end()), times, usage, log).prop_map(
         |(name, state, last_end, (started_ns, ended_ns, restarts), usage, log)| Program {
@@ -354,7 +352,7 @@ fn another_version_is_told_from_another_protocol() {
 /// A change here is a change of the protocol: count the version up.
 #[test]
 fn the_layout_is_the_documented_one() {
-    assert_eq!(GREETING, *b"\x08\0\0\0SLKC\x02\0\0\0");
+    assert_eq!(GREETING, *b"\x08\0\0\0SLKC\x03\0\0\0");
     let kill = Request::Kill { which: Selector::Named("a/b".into()), how: How::AtOnce };
     assert_eq!(encode(&kill), Ok(b"\x07\0\0\0\x02\x01\x03a/b\x01".to_vec()));
     let piece = LogPiece {

@@ -172,7 +172,7 @@ fn usage(head: PayloadHead) -> Result<Usage, Error> {
         2 => State::Stopping,
         code => return Err(Error::UnknownState(code)),
     };
-    Ok(Usage { memory_bytes: word(0), cpu_ns: word(1), switches: word(2), state })
+    Ok(Usage { memory_bytes: word(0), cpu_ns: word(1), switches: word(2), migrations: word(3), state })
 }
 
 /// The guest's end: decodes what a host says. What it says is for who keeps the processes to judge: whether there

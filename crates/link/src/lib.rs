@@ -33,7 +33,7 @@
 //! | 0x84 | [`StdinCredit`](Kind::StdinCredit) | guest | how many bytes more the host may send, u32, little-endian |
 //! | 0x85 | [`Exit`](Kind::Exit) | guest | status u8, [`Cause`] u8, then text in UTF-8; the process's last frame |
 //! | 0x86 | [`Log`](Kind::Log) | guest, nobody's | text in UTF-8 |
-//! | 0x87 | [`Usage`](Kind::Usage) | guest | memory in bytes, CPU time in nanoseconds, switches, each u64, little-endian; [`State`] u8 |
+//! | 0x87 | [`Usage`](Kind::Usage) | guest | memory in bytes, CPU time in nanoseconds, switches, migrations, each u64, little-endian; [`State`] u8 |
 //! | 0x88 | [`Started`](Kind::Started) | guest | nothing; the first frame of a process that was told to `Start`, unless it cannot |
 //!
 //! # Processes
@@ -77,7 +77,7 @@ pub use frame::{Cause, Kind};
 pub use process::{Process, State, Usage};
 
 /// Goes up with every change of the frames. Both ends must agree exactly.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// The most that a process may have sent of an output stream without its reader having taken it, in bytes.
 pub const OUTPUT_BYTES_MAX: u32 = 256 << 10;

@@ -28,8 +28,10 @@ pub struct Usage {
     pub memory_bytes: u64,
     /// How long it has run, in nanoseconds.
     pub cpu_ns: u64,
-    /// How often it was given the CPU.
+    /// How often it was given a CPU.
     pub switches: u64,
+    /// How often that was another than the last time.
+    pub migrations: u64,
     /// What it does now.
     pub state: State,
 }
@@ -47,11 +49,12 @@ pub enum State {
 }
 
 impl Usage {
-    pub(crate) const BYTES: usize = 25;
+    pub(crate) const BYTES: usize = 33;
 
     pub(crate) fn to_bytes(self) -> [u8; Self::BYTES] {
         let mut bytes = [0; Self::BYTES];
-        for (to, word) in bytes.chunks_exact_mut(8).zip([self.memory_bytes, self.cpu_ns, self.switches]) {
+        let words = [self.memory_bytes, self.cpu_ns, self.switches, self.migrations];
+        for (to, word) in bytes.chunks_exact_mut(8).zip(words) {
             to.copy_from_slice(&word.to_le_bytes());
         }
         bytes[Self::BYTES - 1] = self.state as u8;

@@ -192,8 +192,13 @@ fn cause() -> impl Strategy<Value = Cause> {
 
 fn usage() -> impl Strategy<Value = Usage> {
     let state = prop::sample::select(vec![State::Runnable, State::Waiting, State::Stopping]);
-    (any::<u64>(), any::<u64>(), any::<u64>(), state)
-        .prop_map(|(memory_bytes, cpu_ns, switches, state)| Usage { memory_bytes, cpu_ns, switches, state })
+    (any::<[u64; 4]>(), state).prop_map(|([memory_bytes, cpu_ns, switches, migrations], state)| Usage {
+        memory_bytes,
+        cpu_ns,
+        switches,
+        migrations,
+        state,
+    })
 }
 
 /// Few, so that some say several things, and the largest there is.
@@ -323,7 +328,7 @@ fn lost_streams_say_why() {
     assert_eq!(lost(&hello, b"\x85\x01\0\0\0\0\0\0"), wrong(Kind::Exit, 1));
     assert_eq!(lost(&hello, b"\x87\x18\0\0\0\0\0\0"), wrong(Kind::Usage, 24));
     assert_eq!(lost(&hello, b"\x85\x02\0\0\0\0\0\0\x09\x06"), Error::UnknownCause(6));
-    let usage = [&b"\x87\x19\0\0\0\0\0\0"[..], &[0; 24], &[3]].concat();
+    let usage = [&b"\x87\x21\0\0\0\0\0\0"[..], &[0; 24], &[3]].concat();
     assert_eq!(lost(&hello, &usage), Error::UnknownState(3));
     assert_eq!(lost(&hello, &hello), Error::OutOfOrder(Kind::Hello));
     assert_eq!(lost(&[], &encoded(&[(Process(0), Frame::Started)])), Error::OutOfOrder(Kind::Started));
@@ -346,7 +351,7 @@ fn a_frame_is_a_processs_or_nobodys_as_its_kind_says() {
     assert_eq!(Frame::Measure.head(Process(3)), Err(wrong(Kind::Measure, Process(3))));
     assert_eq!(Frame::Stdout(b"x").head(none), Err(wrong(Kind::Stdout, none)));
     let lost = |error| vec![(none, Heard::Lost(error))];
-    let hello = b"\x81\x08\0\0\0\0\0\0SELK\x03\0\0\0";
+    let hello = b"\x81\x08\0\0\0\0\0\0SELK\x04\0\0\0";
     assert_eq!(hear_guest(hello, &[]), lost(wrong(Kind::Hello, Process(0))));
     assert_eq!(hear_host(b"\x03\0\0\0\xff\xff\xff\xff", &[]), lost(wrong(Kind::Cancel, none)));
     assert_eq!(hear_host(b"\x09\0\0\0\x07\0\0\0", &[]), lost(wrong(Kind::Shutdown, Process(7))));
@@ -385,17 +390,17 @@ fn no_more_is_charged_than_there_is() {
 
 #[test]
 fn the_layout_is_the_documented_one() {
-    assert_eq!(encoded(&[(Process::NONE, Frame::Hello)]), b"\x81\x08\0\0\xff\xff\xff\xffSELK\x03\0\0\0");
-    assert_eq!(VERSION, 3);
+    assert_eq!(encoded(&[(Process::NONE, Frame::Hello)]), b"\x81\x08\0\0\xff\xff\xff\xffSELK\x04\0\0\0");
+    assert_eq!(VERSION, 4);
     let one = |frame| encoded(&[(Process(0x0a0b_0c0d), frame)]);
     let credit = Frame::StdinCredit { bytes: 0x0102_0304 };
     assert_eq!(one(credit), b"\x84\x04\0\0\x0d\x0c\x0b\x0a\x04\x03\x02\x01");
     assert_eq!(one(Frame::Start { program: 0x0201 }), b"\x08\x04\0\0\x0d\x0c\x0b\x0a\x01\x02\0\0");
     let exit = Frame::Exit { status: 137, cause: Cause::TimedOut, message: "late" };
     assert_eq!(one(exit), b"\x85\x06\0\0\x0d\x0c\x0b\x0a\x89\x02late");
-    let usage = Usage { memory_bytes: 0x0201, cpu_ns: 3, switches: 4, state: State::Stopping };
-    let words = b"\x01\x02\0\0\0\0\0\0\x03\0\0\0\0\0\0\0\x04\0\0\0\0\0\0\0\x02";
-    assert_eq!(one(Frame::Usage(usage)), [&b"\x87\x19\0\0\x0d\x0c\x0b\x0a"[..], words].concat());
+    let usage = Usage { memory_bytes: 0x0201, cpu_ns: 3, switches: 4, migrations: 5, state: State::Stopping };
+    let words = b"\x01\x02\0\0\0\0\0\0\x03\0\0\0\0\0\0\0\x04\0\0\0\0\0\0\0\x05\0\0\0\0\0\0\0\x02";
+    assert_eq!(one(Frame::Usage(usage)), [&b"\x87\x21\0\0\x0d\x0c\x0b\x0a"[..], words].concat());
     assert_eq!(one(Frame::Started), b"\x88\0\0\0\x0d\x0c\x0b\x0a");
     assert_eq!(encoded(&[(Process::NONE, Frame::Measure)]), b"\x0a\0\0\0\xff\xff\xff\xff");
     let longest = vec![7; PAYLOAD_BYTES_MAX];

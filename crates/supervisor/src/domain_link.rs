@@ -246,5 +246,6 @@ fn used(usage: link::Usage) -> ProcessUsage {
         memory: Memory { used_bytes: usage.memory_bytes, peak_bytes: usage.memory_bytes },
         cpu_ns: usage.cpu_ns,
         switches: usage.switches,
+        migrations: usage.migrations,
     }
 }

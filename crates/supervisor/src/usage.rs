@@ -72,5 +72,6 @@ impl Measure for ProcessUsage {
     fn add(&mut self, other: &Self) {
         self.cpu_ns = self.cpu_ns.saturating_add(other.cpu_ns);
         self.switches = self.switches.saturating_add(other.switches);
+        self.migrations = self.migrations.saturating_add(other.migrations);
     }
 }

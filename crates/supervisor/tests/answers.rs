@@ -318,6 +318,7 @@ fn accounts_add_up_over_runs() {
         memory: Memory { used_bytes, peak_bytes: 0 },
         cpu_ns,
         switches,
+        migrations: 0,
     };
     let domain = DomainId(0);
     supervisor.handle(Event::DomainMeasured(domain, usage(100, 5, Some(1))), 1);

@@ -93,7 +93,13 @@ impl Guest {
                     }
                 }
                 FromHost::Measure => {
-                    let usage = Usage { memory_bytes: 1, cpu_ns: 2, switches: 3, state: State::Waiting };
+                    let usage = Usage {
+                        memory_bytes: 1,
+                        cpu_ns: 2,
+                        switches: 3,
+                        migrations: 4,
+                        state: State::Waiting,
+                    };
                     for number in 0..PROCESSES as u32 {
                         if self.processes[number as usize].credit.is_some() {
                             self.say(Process(number), Frame::Usage(usage));
@@ -260,7 +266,7 @@ proptest! {
                 0 => Frame::Started,
                 1 => Frame::Exit { status: 1, cause: Cause::Trapped, message: "no" },
                 2 => Frame::StdinCredit { bytes: u32::MAX },
-                3 => Frame::Usage(Usage { memory_bytes: u64::MAX, cpu_ns: 0, switches: 0, state: State::Runnable }),
+                3 => Frame::Usage(Usage { memory_bytes: u64::MAX, cpu_ns: 0, switches: 0, migrations: 0, state: State::Runnable }),
                 4 => Frame::Stderr(&text[..length]),
                 _ => Frame::Stdout(&text[..length]),
             };

@@ -310,7 +310,7 @@ impl World {
                 let memory = Memory { used_bytes, peak_bytes: 0 };
                 let usage = Usage { memory, cpu_ns: used_bytes, ..Usage::default() };
                 self.tell(Event::DomainMeasured(DomainId(number % count), usage));
-                let usage = ProcessUsage { memory, cpu_ns: used_bytes, switches: 1 };
+                let usage = ProcessUsage { memory, cpu_ns: used_bytes, switches: 1, migrations: 1 };
                 self.tell(Event::Measured(self.id(number), usage));
             }
             Step::Kill(number, how) => {

@@ -46,6 +46,7 @@ struct Program<'a> {
     memory_peak_bytes: u64,
     cpu_ns: u64,
     switches: u64,
+    migrations: u64,
     log: control::LogSize,
 }
 
@@ -101,6 +102,7 @@ impl<'a> From<&'a control::Program> for Program<'a> {
             memory_peak_bytes: program.usage.memory.peak_bytes,
             cpu_ns: program.usage.cpu_ns,
             switches: program.usage.switches,
+            migrations: program.usage.migrations,
             log: program.log,
         }
     }
@@ -210,13 +212,13 @@ mod tests {
                                 "name": "clock", "state": "running", "restart_at_ns": null, "restarts": 0,
                                 "started_ns": 2_000_000_000u64, "ended_ns": null, "exit_status": null, "last_end": null,
                                 "memory_used_bytes": 524_288, "memory_peak_bytes": 1_048_576, "cpu_ns": 300_000_000,
-                                "switches": 5, "log": log.clone(),
+                                "switches": 5, "migrations": 1, "log": log.clone(),
                             },
                             {
                                 "name": "bob", "state": "ended", "restart_at_ns": null, "restarts": 0,
                                 "started_ns": 2_000_000_000u64, "ended_ns": 3_000_000_000u64, "exit_status": 0,
                                 "last_end": "exit status 0", "memory_used_bytes": 524_288, "memory_peak_bytes": 1_048_576,
-                                "cpu_ns": 300_000_000, "switches": 5, "log": log.clone(),
+                                "cpu_ns": 300_000_000, "switches": 5, "migrations": 1, "log": log.clone(),
                             },
                         ],
                     },
@@ -228,7 +230,7 @@ mod tests {
                                 "name": "primes", "state": "backoff", "restart_at_ns": 205_000_000_000u64, "restarts": 12,
                                 "started_ns": 2_000_000_000u64, "ended_ns": 200_000_000_000u64, "exit_status": null,
                                 "last_end": "broken: SIGKILL", "memory_used_bytes": 524_288, "memory_peak_bytes": 1_048_576,
-                                "cpu_ns": 300_000_000, "switches": 5, "log": log,
+                                "cpu_ns": 300_000_000, "switches": 5, "migrations": 1, "log": log,
                             },
                         ],
                     },
