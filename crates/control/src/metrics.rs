@@ -159,6 +159,12 @@ const PROGRAM: &[Family<Program>] = &[
         value: |program| Some(Value::Count(program.usage.switches)),
     },
     Family {
+        name: "selkis_program_migrations_total",
+        kind: Kind::Counter,
+        help: "How often it did so on another virtual CPU than the last time.",
+        value: |program| Some(Value::Count(program.usage.migrations)),
+    },
+    Family {
         name: "selkis_program_restarts_total",
         kind: Kind::Counter,
         help: "How often the program was started again.",

@@ -141,6 +141,8 @@ pub struct ProcessUsage {
     pub cpu_ns: u64,
     /// How often the library OS went over to it.
     pub switches: u64,
+    /// How often on another virtual CPU than the last time.
+    pub migrations: u64,
 }
 
 /// What a program is doing.

@@ -15,6 +15,7 @@ fn system() -> System {
             memory: Memory { used_bytes: 512, peak_bytes: 1024 },
             cpu_ns: 250_000_000,
             switches: 6,
+            migrations: 2,
         },
         log: LogSize { lines: 5, bytes: 60, lines_dropped: 1 },
     };
@@ -55,6 +56,7 @@ fn samples_are_labelled_and_in_base_units() {
         r#"selkis_program_host_memory_bytes{domain="a\"\\\nb",program="web/0"} 4096"#,
         r#"selkis_program_cpu_seconds_total{domain="a\"\\\nb",program="web/0"} 0.250000000"#,
         r#"selkis_program_switches_total{domain="a\"\\\nb",program="web/0"} 6"#,
+        r#"selkis_program_migrations_total{domain="a\"\\\nb",program="web/0"} 2"#,
         r#"selkis_program_restarts_total{domain="a\"\\\nb",program="web/0"} 4"#,
         r#"selkis_program_last_exit_status{domain="a\"\\\nb",program="web/0"} 3"#,
         r#"selkis_program_state{domain="a\"\\\nb",program="web/0",state="backoff"} 1"#,

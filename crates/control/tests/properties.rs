@@ -65,9 +65,16 @@ fn program() -> impl Strategy<Value = Program> {
         lines_dropped,
     });
     let times = any::<(Option<u64>, Option<u64>, u64)>();
-    let usage = any::<[u64; 5]>().prop_map(|[used_bytes, peak_bytes, host_bytes, cpu_ns, switches]| {
-        ProcessUsage { memory: Memory { used_bytes, peak_bytes }, host_bytes, cpu_ns, switches }
-    });
+    let usage =
+        any::<[u64; 6]>().prop_map(|[used_bytes, peak_bytes, host_bytes, cpu_ns, switches, migrations]| {
+            ProcessUsage {
+                memory: Memory { used_bytes, peak_bytes },
+                host_bytes,
+                cpu_ns,
+                switches,
+                migrations,
+            }
+        });
     (text(), state(), prop::option::of(end()), times, usage, log).prop_map(
         |(name, state, last_end, (started_ns, ended_ns, restarts), usage, log)| Program {
             name,

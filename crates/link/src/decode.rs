@@ -181,7 +181,8 @@ fn usage(head: PayloadHead) -> Result<Usage, Error> {
         2 => State::Stopping,
         code => return Err(Error::UnknownState(code)),
     };
-    Ok(Usage { memory_bytes: word(0), host_bytes: word(1), cpu_ns: word(2), switches: word(3), state })
+    let [memory_bytes, host_bytes, cpu_ns, switches, migrations] = [0, 1, 2, 3, 4].map(word);
+    Ok(Usage { memory_bytes, host_bytes, cpu_ns, switches, migrations, state })
 }
 
 /// The guest's end: decodes what a host says. What it says is for who keeps the processes to judge: whether there

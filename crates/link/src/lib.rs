@@ -33,7 +33,7 @@
 //! | 0x84 | [`StdinCredit`](Kind::StdinCredit) | guest | how many bytes more the host may send, u32, little-endian |
 //! | 0x85 | [`Exit`](Kind::Exit) | guest | status u8, [`Cause`] u8, then text in UTF-8; the process's last frame |
 //! | 0x86 | [`Log`](Kind::Log) | guest, nobody's | text in UTF-8 |
-//! | 0x87 | [`Usage`](Kind::Usage) | guest | memory in bytes, the library OS's for it, CPU time in nanoseconds, switches, each u64, little-endian; [`State`] u8 |
+//! | 0x87 | [`Usage`](Kind::Usage) | guest | memory in bytes, the library OS's for it, CPU time in nanoseconds, switches, migrations, each u64, little-endian; [`State`] u8 |
 //! | 0x88 | [`Started`](Kind::Started) | guest | nothing; the first frame of a process that was told to `Start`, unless it cannot |
 //! | 0x89 | [`Crash`](Kind::Crash) | guest | [`CrashHead`], then [`CrashBody`]; only before the `Exit` of a process that failed |
 //! | 0x8a | [`Throttled`](Kind::Throttled) | guest | nothing; the process has to wait, for it writes faster than it may. Once at most |

@@ -30,8 +30,10 @@ pub struct Usage {
     pub host_bytes: u64,
     /// How long it has run, in nanoseconds.
     pub cpu_ns: u64,
-    /// How often it was given the CPU.
+    /// How often it was given a CPU.
     pub switches: u64,
+    /// How often that was another than the last time.
+    pub migrations: u64,
     /// What it does now.
     pub state: State,
 }
@@ -49,11 +51,11 @@ pub enum State {
 }
 
 impl Usage {
-    pub(crate) const BYTES: usize = 33;
+    pub(crate) const BYTES: usize = 41;
 
     pub(crate) fn to_bytes(self) -> [u8; Self::BYTES] {
         let mut bytes = [0; Self::BYTES];
-        let words = [self.memory_bytes, self.host_bytes, self.cpu_ns, self.switches];
+        let words = [self.memory_bytes, self.host_bytes, self.cpu_ns, self.switches, self.migrations];
         for (to, word) in bytes.chunks_exact_mut(8).zip(words) {
             to.copy_from_slice(&word.to_le_bytes());
         }

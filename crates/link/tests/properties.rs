@@ -200,13 +200,16 @@ fn cause() -> impl Strategy<Value = Cause> {
 
 fn usage() -> impl Strategy<Value = Usage> {
     let state = prop::sample::select(vec![State::Runnable, State::Waiting, State::Stopping]);
-    (any::<[u64; 4]>(), state).prop_map(|([memory_bytes, host_bytes, cpu_ns, switches], state)| Usage {
-        memory_bytes,
-        host_bytes,
-        cpu_ns,
-        switches,
-        state,
-    })
+    (any::<[u64; 5]>(), state).prop_map(
+        |([memory_bytes, host_bytes, cpu_ns, switches, migrations], state)| Usage {
+            memory_bytes,
+            host_bytes,
+            cpu_ns,
+            switches,
+            migrations,
+            state,
+        },
+    )
 }
 
 /// A report as a library OS makes it.
@@ -366,7 +369,7 @@ fn lost_streams_say_why() {
     assert_eq!(lost(&hello, b"\x89\x83\0\0\0\0\0\0"), wrong(Kind::Crash, 131));
     assert_eq!(lost(&hello, b"\x89\0\xff\0\0\0\0\0"), wrong(Kind::Crash, 0xff00));
     assert_eq!(lost(&hello, b"\x85\x02\0\0\0\0\0\0\x09\x06"), Error::UnknownCause(6));
-    let usage = [&b"\x87\x21\0\0\0\0\0\0"[..], &[0; 32], &[3]].concat();
+    let usage = [&b"\x87\x29\0\0\0\0\0\0"[..], &[0; 40], &[3]].concat();
     assert_eq!(lost(&hello, &usage), Error::UnknownState(3));
     assert_eq!(lost(&hello, &hello), Error::OutOfOrder(Kind::Hello));
     assert_eq!(lost(&[], &encoded(&[(Process(0), Frame::Started)])), Error::OutOfOrder(Kind::Started));
@@ -436,9 +439,16 @@ fn the_layout_is_the_documented_one() {
     assert_eq!(one(Frame::Start { program: 0x0201 }), b"\x08\x04\0\0\x0d\x0c\x0b\x0a\x01\x02\0\0");
     let exit = Frame::Exit { status: 137, cause: Cause::TimedOut, message: "late" };
     assert_eq!(one(exit), b"\x85\x06\0\0\x0d\x0c\x0b\x0a\x89\x02late");
-    let usage = Usage { memory_bytes: 0x0201, host_bytes: 5, cpu_ns: 3, switches: 4, state: State::Stopping };
-    let words = b"\x01\x02\0\0\0\0\0\0\x05\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0\x04\0\0\0\0\0\0\0\x02";
-    assert_eq!(one(Frame::Usage(usage)), [&b"\x87\x21\0\0\x0d\x0c\x0b\x0a"[..], words].concat());
+    let usage = Usage {
+        memory_bytes: 0x0201,
+        host_bytes: 5,
+        cpu_ns: 3,
+        switches: 4,
+        migrations: 6,
+        state: State::Stopping,
+    };
+    let words: Vec<u8> = [0x0201u64, 5, 3, 4, 6].into_iter().flat_map(u64::to_le_bytes).chain([2]).collect();
+    assert_eq!(one(Frame::Usage(usage)), [&b"\x87\x29\0\0\x0d\x0c\x0b\x0a"[..], &words].concat());
     assert_eq!(one(Frame::Started), b"\x88\0\0\0\x0d\x0c\x0b\x0a");
     assert_eq!(encoded(&[(Process::NONE, Frame::Measure)]), b"\x0a\0\0\0\xff\xff\xff\xff");
     let longest = vec![7; PAYLOAD_BYTES_MAX];

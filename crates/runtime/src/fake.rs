@@ -3,6 +3,8 @@
 //! It is as strict as the real one about ranges, quota and what is mapped. It does not enforce protection; tests ask
 //! [`FakeKernel::protection`] instead.
 
+extern crate std;
+
 use crate::System;
 use abi::{
     Backing, BootInfo, Commit, Error, Handle, Kernel, PAGE_SIZE, Protection, Request, Span,
@@ -13,7 +15,9 @@ use alloc::vec::Vec;
 use spin::Mutex;
 
 const SPACE: Handle = Handle::new(1, 1);
+/// The first virtual CPU, before the others; an event of each is as far behind it.
 const VCPU: Handle = Handle::new(2, 1);
+const EVENTS: u32 = 100;
 
 /// The kernel of one domain, which lives for ever, as kernels do.
 pub struct FakeKernel {
@@ -31,6 +35,9 @@ struct State {
     changes: usize,
     deadline_ns: u64,
     now_ns: u64,
+    /// How many virtual CPUs there are besides the first, and which have an event pending, as bits.
+    others: u32,
+    pending: u64,
 }
 
 #[derive(Clone, Copy)]
@@ -114,6 +121,23 @@ impl FakeKernel {
         state.regions.iter().find(holds).map(|region| region.protection)
     }
 
+    /// Nothing ever happens but what virtual CPUs signal, so that the deadline comes at once.
+    fn wait(&self, own: u64, deadline_ns: u64) -> u64 {
+        loop {
+            let mut state = self.state.lock();
+            if state.pending & own != 0 {
+                state.pending &= !own;
+                return 1;
+            }
+            if deadline_ns != Request::NEVER || state.others == 0 {
+                state.now_ns = state.now_ns.max(deadline_ns);
+                return 0;
+            }
+            drop(state);
+            std::thread::yield_now();
+        }
+    }
+
     fn inside(&self, span: Span) -> Result<(), Error> {
         if span.is_pages() && self.window.contains(span) { Ok(()) } else { Err(Error::BadRange) }
     }
@@ -158,17 +182,22 @@ impl Kernel for FakeKernel {
                 self.state.lock().carve(span);
                 Ok(0)
             }
-            Request::SetTimer { vcpu: VCPU, deadline_ns } => {
+            Request::CreateVcpu { domain: SPACE } => {
+                let mut state = self.state.lock();
+                state.others += 1;
+                Ok(Handle::new(VCPU.index() + state.others, 1).raw())
+            }
+            Request::CreateEvent { vcpu, event: _ } => Ok(Handle::new(vcpu.index() + EVENTS, 1).raw()),
+            Request::Signal { target } => {
+                self.state.lock().pending |= 1 << (target.index() - EVENTS);
+                Ok(0)
+            }
+            Request::SetTimer { vcpu: _, deadline_ns } => {
                 self.state.lock().deadline_ns = deadline_ns;
                 Ok(0)
             }
-            // Nothing ever happens, so that the deadline comes.
-            Request::Wait { vcpu: VCPU, deadline_ns } => {
-                let mut state = self.state.lock();
-                state.now_ns = state.now_ns.max(deadline_ns);
-                Ok(0)
-            }
-            Request::Now { vcpu: VCPU } => {
+            Request::Wait { vcpu, deadline_ns } => Ok(self.wait(1 << vcpu.index(), deadline_ns)),
+            Request::Now { vcpu: _ } => {
                 let mut state = self.state.lock();
                 state.now_ns += 1;
                 Ok(state.now_ns)

@@ -446,11 +446,13 @@ pub fn close(system: &System) {
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
     use super::*;
     use crate::fake::FakeKernel;
     use crate::process::{self, Limits};
     use alloc::collections::VecDeque;
     use alloc::string::String;
+    use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
     const LIMITS: Limits = Limits::NONE;
 
@@ -494,8 +496,9 @@ mod tests {
             match self.steps.pop_front() {
                 Some(step) => step(self),
                 None => {
-                    assert_ne!(deadline_ns, Request::NEVER, "nobody would ever wake");
-                    self.kernel.advance_to(deadline_ns);
+                    let alone = self.system.vcpus().count() == 1;
+                    assert!(!alone || deadline_ns != Request::NEVER, "nobody would ever wake");
+                    self.system.wait(deadline_ns);
                 }
             }
         }
@@ -618,5 +621,117 @@ mod tests {
         scripted.run();
         let place = diary.lock().iter().position(|(name, _)| *name == "waiting").unwrap();
         assert!((2..=4).contains(&place), "{:?}", diary.lock());
+    }
+
+    /// A kernel's virtual CPUs, each a thread of the test, with the first one's platform.
+    #[test]
+    fn several_virtual_cpus_run_all_processes_and_no_end_is_lost() {
+        const VCPUS: usize = 3;
+        const PROCESSES: u64 = 60;
+        let mut scripted = Scripted::new();
+        let system = scripted.system;
+        let others: Vec<_> = (1..VCPUS).map(|_| system.add_vcpu().unwrap()).collect();
+        let ran_on = Arc::new([const { AtomicU64::new(0) }; VCPUS]);
+        let turns = Arc::new(AtomicU64::new(0));
+        for number in 0..PROCESSES {
+            let (ran_on, turns) = (Arc::clone(&ran_on), Arc::clone(&turns));
+            scripted.start(move || {
+                let all_ran = || ran_on.iter().all(|turns| turns.load(Relaxed) > 0);
+                for turn in (0..).take_while(|turn| *turn < 50 || !all_ran()) {
+                    ran_on[Vcpu::current().number()].fetch_add(1, Relaxed);
+                    turns.fetch_add(1, Relaxed);
+                    match (number + turn) % 4 {
+                        0 => _ = wait_until(system.now_ns() + 100),
+                        1 => process::give_way(),
+                        _ => process::yield_turn(),
+                    }
+                }
+            });
+        }
+        let threads: Vec<_> = others
+            .into_iter()
+            .map(|vcpu| {
+                std::thread::spawn(move || {
+                    crate::vcpu::tests::become_vcpu(vcpu);
+                    serve(system);
+                })
+            })
+            .collect();
+        scripted.run();
+        close(system);
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        scripted.ended.sort();
+        scripted.ids.sort();
+        assert_eq!(scripted.ended, scripted.ids);
+        assert!(turns.load(Relaxed) >= PROCESSES * 50);
+        assert_eq!((system.processes().lock().count(), scripted.kernel.committed_bytes()), (0, 0));
+    }
+
+    /// Whoever is woken between its look and its wait looks again: otherwise it would wait for ever.
+    #[test]
+    fn who_is_woken_by_another_virtual_cpu_while_it_runs_does_not_miss_it() {
+        const ROUNDS: u64 = 20_000;
+        let mut scripted = Scripted::new();
+        let system = scripted.system;
+        let other = system.add_vcpu().unwrap();
+        let given = Arc::new(AtomicU64::new(0));
+        let taken = Arc::new(AtomicU64::new(0));
+        let ids: Arc<spin::Mutex<Vec<ProcessId>>> = Arc::default();
+        // Each waits for the other: what it wants to see, what it then says, and whom it wakes.
+        let sides = [(Arc::clone(&given), Arc::clone(&taken), 1), (taken, given, 0)];
+        for (side, (sees, says, other)) in sides.into_iter().enumerate() {
+            let ids = Arc::clone(&ids);
+            scripted.start(move || {
+                for round in 1..=ROUNDS {
+                    while side == 0 && round > 1 && sees.load(Relaxed) < round - 1
+                        || side == 1 && sees.load(Relaxed) < round
+                    {
+                        wait_until(Request::NEVER);
+                    }
+                    says.store(round, Relaxed);
+                    let whom = ids.lock()[other];
+                    system.processes().lock().wake(system, whom, 0);
+                }
+            });
+        }
+        ids.lock().extend(&scripted.ids);
+        let thread = std::thread::spawn(move || {
+            crate::vcpu::tests::become_vcpu(other);
+            serve(system);
+        });
+        scripted.run();
+        close(system);
+        thread.join().unwrap();
+        assert_eq!(scripted.ended.len(), 2);
+    }
+
+    /// What is stopped while another virtual CPU runs it ends there.
+    #[test]
+    fn who_runs_on_another_virtual_cpu_is_stopped_there() {
+        let mut scripted = Scripted::new();
+        let system = scripted.system;
+        let other = system.add_vcpu().unwrap();
+        let runs_on = Arc::new(AtomicU64::new(u64::MAX));
+        let seen = Arc::clone(&runs_on);
+        scripted.start(move || {
+            seen.store(Vcpu::current().number() as u64, Relaxed);
+            while current::stop_wanted().is_none() {
+                core::hint::spin_loop();
+            }
+        });
+        let id = scripted.ids[0];
+        let thread = std::thread::spawn(move || {
+            crate::vcpu::tests::become_vcpu(other);
+            serve(system);
+        });
+        while runs_on.load(Relaxed) == u64::MAX {
+            std::thread::yield_now();
+        }
+        assert_eq!(system.processes().lock().look_at(id).unwrap().1, Activity::Runs);
+        system.processes().lock().stop(system, id, Stop::Cancelled);
+        scripted.run();
+        close(system);
+        thread.join().unwrap();
+        assert_eq!((scripted.ended, runs_on.load(Relaxed)), (alloc::vec![id], 1));
     }
 }

@@ -37,6 +37,8 @@ pub enum On {
     Both,
     /// The same, and in a machine with two CPUs as well.
     All,
+    /// Hosted and in a machine with two CPUs: it wants two.
+    Several,
     /// In machines: it is about something that Linux does not have.
     Machines,
     /// One: it is about something that the other does not have.
@@ -83,6 +85,7 @@ impl Selection {
         let runs_on = |scenario: &Scenario, platform| match scenario.on {
             On::Both => platform != Platform::Vm2,
             On::All => true,
+            On::Several => platform != Platform::Vm,
             On::Machines => platform != Platform::Hosted,
             On::Only(only) => only == platform,
         };

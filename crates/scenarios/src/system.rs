@@ -1,7 +1,7 @@
 //! A running system, its events, and its control socket.
 
 use crate::guests;
-use crate::selkis::{Context, Input, Output, Running};
+use crate::selkis::{Context, Input, Output, Run, Running};
 use crate::verdict::{Failed, Verdict, check};
 use control::{
     Decoder, Follow, From, GREETING, LogEnd, LogPiece, Program, Reply, Request, Selector, Stream, encode,
@@ -68,9 +68,14 @@ impl Up {
 
     /// Starts the system of this manifest, which has this name.
     pub fn start_manifest(context: &Context, manifest: PathBuf, name: &str) -> Verdict<Self> {
+        Self::start_command(context, context.up(manifest), name)
+    }
+
+    /// The same, by this command.
+    pub fn start_command(context: &Context, command: Run<'_>, name: &str) -> Verdict<Self> {
         let folder = runtime_folder(context)?;
-        let command = context.up(manifest).options(["--json"]);
-        let running = command.variable("XDG_RUNTIME_DIR", &folder).input(Input::Empty).start()?;
+        let running =
+            command.options(["--json"]).variable("XDG_RUNTIME_DIR", &folder).input(Input::Empty).start()?;
         Ok(Self { running, folder, name: name.into() })
     }
 

@@ -258,5 +258,6 @@ fn used(usage: link::Usage) -> ProcessUsage {
         host_bytes: usage.host_bytes,
         cpu_ns: usage.cpu_ns,
         switches: usage.switches,
+        migrations: usage.migrations,
     }
 }

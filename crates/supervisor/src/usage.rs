@@ -73,5 +73,6 @@ impl Measure for ProcessUsage {
         // What the library OS holds for it goes with it.
         self.cpu_ns = self.cpu_ns.saturating_add(other.cpu_ns);
         self.switches = self.switches.saturating_add(other.switches);
+        self.migrations = self.migrations.saturating_add(other.migrations);
     }
 }

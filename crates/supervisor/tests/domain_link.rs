@@ -98,6 +98,7 @@ impl Guest {
                         host_bytes: 4,
                         cpu_ns: 2,
                         switches: 3,
+                        migrations: 5,
                         state: State::Waiting,
                     };
                     for number in 0..PROCESSES as u32 {
@@ -266,7 +267,11 @@ proptest! {
                 0 => Frame::Started,
                 1 => Frame::Exit { status: 1, cause: Cause::Trapped, message: "no" },
                 2 => Frame::StdinCredit { bytes: u32::MAX },
-                3 => Frame::Usage(Usage { memory_bytes: u64::MAX, host_bytes: 0, cpu_ns: 0, switches: 0, state: State::Runnable }),
+                3 => {
+                    let (cpu_ns, switches, migrations) = (0, 0, 0);
+                    let (memory_bytes, host_bytes, state) = (u64::MAX, 0, State::Runnable);
+                    Frame::Usage(Usage { memory_bytes, host_bytes, cpu_ns, switches, migrations, state })
+                }
                 4 => Frame::Stderr(&text[..length]),
                 _ => Frame::Stdout(&text[..length]),
             };

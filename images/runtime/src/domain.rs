@@ -52,8 +52,8 @@ pub trait Outside {
 
     /// What a process uses, or has used.
     fn tell_usage(&self, process: Process, usage: Usage, state: link::State) {
-        let Usage { memory_bytes, host_bytes, cpu_ns, switches, .. } = usage;
-        let usage = link::Usage { memory_bytes, host_bytes, cpu_ns, switches, state };
+        let Usage { memory_bytes, host_bytes, cpu_ns, switches, migrations, .. } = usage;
+        let usage = link::Usage { memory_bytes, host_bytes, cpu_ns, switches, migrations, state };
         console::with(|console| console.tell_usage(process, usage));
     }
 

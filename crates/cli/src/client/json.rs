@@ -49,6 +49,7 @@ struct Program<'a> {
     host_memory_bytes: u64,
     cpu_ns: u64,
     switches: u64,
+    migrations: u64,
     log: control::LogSize,
 }
 
@@ -105,6 +106,7 @@ impl<'a> From<&'a control::Program> for Program<'a> {
             host_memory_bytes: program.usage.host_bytes,
             cpu_ns: program.usage.cpu_ns,
             switches: program.usage.switches,
+            migrations: program.usage.migrations,
             log: program.log,
         }
     }
@@ -294,13 +296,13 @@ mod tests {
                                 "started_ns": 2_000_000_000u64, "ended_ns": null, "exit_status": null, "last_end": null,
                                 "memory_used_bytes": 524_288, "memory_peak_bytes": 1_048_576,
                                 "host_memory_bytes": 4096, "cpu_ns": 300_000_000,
-                                "switches": 5, "log": log.clone(),
+                                "switches": 5, "migrations": 1, "log": log.clone(),
                             },
                             {
                                 "name": "bob", "state": "ended", "restart_at_ns": null, "restarts": 0,
                                 "started_ns": 2_000_000_000u64, "ended_ns": 3_000_000_000u64, "exit_status": 0,
                                 "last_end": "exit status 0", "memory_used_bytes": 524_288, "memory_peak_bytes": 1_048_576,
-                                "host_memory_bytes": 4096, "cpu_ns": 300_000_000, "switches": 5, "log": log.clone(),
+                                "host_memory_bytes": 4096, "cpu_ns": 300_000_000, "switches": 5, "migrations": 1, "log": log.clone(),
                             },
                         ],
                     },
@@ -312,7 +314,7 @@ mod tests {
                                 "name": "primes", "state": "backoff", "restart_at_ns": 205_000_000_000u64, "restarts": 12,
                                 "started_ns": 2_000_000_000u64, "ended_ns": 200_000_000_000u64, "exit_status": null,
                                 "last_end": "broken: SIGKILL", "memory_used_bytes": 524_288, "memory_peak_bytes": 1_048_576,
-                                "host_memory_bytes": 4096, "cpu_ns": 300_000_000, "switches": 5, "log": log,
+                                "host_memory_bytes": 4096, "cpu_ns": 300_000_000, "switches": 5, "migrations": 1, "log": log,
                             },
                         ],
                     },

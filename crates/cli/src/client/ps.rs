@@ -126,6 +126,7 @@ pub mod tests {
                 memory: Memory { used_bytes: 512 << 10, peak_bytes: 1 << 20 },
                 cpu_ns: 300_000_000,
                 switches: 5,
+                migrations: 1,
             },
             log: LogSize { lines: 3, bytes: 30, lines_dropped: 1 },
         }

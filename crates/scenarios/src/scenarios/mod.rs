@@ -4,6 +4,7 @@ mod basics;
 mod bounds;
 mod broken;
 mod clients;
+mod cpus;
 mod crowd;
 mod grants;
 mod huge;
@@ -33,6 +34,7 @@ pub fn all() -> Vec<Scenario> {
         systems::SCENARIOS,
         clients::SCENARIOS,
         crowd::SCENARIOS,
+        cpus::SCENARIOS,
         traces::SCENARIOS,
     ]
     .concat()
