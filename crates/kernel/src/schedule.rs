@@ -15,8 +15,8 @@ const SLICE_NS: u64 = 4_000_000;
 const LEAD_NS: u64 = 1_000_000;
 /// How far behind the others one may be that has slept: it does not get back what it did not use.
 const CREDIT_NS: u64 = SLICE_NS;
-/// Virtual time goes by this much for each nanosecond at weight 1.
-const SCALE: u64 = DomainParameters::SHARE_MAX;
+/// Virtual time goes by this much for each nanosecond at weight 1. The number that holds it lasts for five years of that.
+const SCALE: u64 = DomainParameters::SHARE_DEFAULT;
 /// The fewest entries that a queue has room for.
 const ROOM_MIN: usize = 32;
 
@@ -104,7 +104,7 @@ impl Entry {
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
     entries: Vec<Entry>,
-    /// The virtual time of the last one that was picked: never goes back.
+    /// How far the virtual time of one that ran has come: never goes back.
     virtual_ns: u64,
     /// Since when the one that runs has not been charged.
     since_ns: u64,
@@ -273,6 +273,7 @@ impl Queue {
         self.since_ns = now_ns;
         entry.run_ns += ran_ns;
         entry.virtual_ns += ran_ns.saturating_mul(SCALE) / entry.weight;
+        self.virtual_ns = self.virtual_ns.max(entry.virtual_ns);
         if let Some(budget) = &mut entry.budget {
             budget.left_ns = budget.left_ns.saturating_sub(ran_ns);
         }

@@ -1,5 +1,6 @@
 //! Several domains on several CPUs.
 
+mod limits;
 mod trace;
 
 use super::{BASE, CALL_AT, RESERVE, devices, module};

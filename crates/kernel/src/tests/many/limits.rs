@@ -1,0 +1,42 @@
+//! What a domain may have of the CPU, however long things go on; and how long it may keep the kernel busy.
+
+use super::{Request, World};
+use crate::kernel::{Interrupt, Next};
+use crate::machine::Machine;
+use abi::DomainParameters;
+
+/// What two that always want to run have of some time; each tells by its first argument which it is.
+fn halves(world: &mut World) -> [u64; 2] {
+    const STEP_NS: u64 = 500_000;
+    let mut ran_ns = [0u64; 2];
+    for _ in 0..8000 {
+        ran_ns[world.context(0).rdi as usize] += STEP_NS;
+        world.pass(STEP_NS);
+        assert_eq!(world.interrupt(0, Interrupt::Alarm), Next::Enter);
+    }
+    ran_ns
+}
+
+/// One that comes when another was alone for long, with no reason to look at the queue, does not get that time back. For years, even
+/// with the least share.
+#[test]
+fn who_slept_has_no_more_than_its_share() {
+    const DAY_NS: u64 = 86_400_000_000_000;
+    for days in [1, 400] {
+        let mut world = World::new(6000, 1);
+        let vcpu = world.info.vcpu;
+        let plan = DomainParameters { share: 1, vcpus_max: 1, ..world.parameters() };
+        let children = [world.spawn(0, &plan), world.spawn(0, &plan)];
+        world.start(0, &children[0], 0);
+        let deadline_ns = world.kernel.machine.now_ns() + days * DAY_NS;
+        assert_eq!(world.wait(0, vcpu, deadline_ns), Next::Enter);
+        for _ in 0..days {
+            world.pass(DAY_NS);
+            assert_eq!(world.interrupt(0, Interrupt::Alarm), Next::Enter);
+        }
+        world.start(0, &children[1], 1);
+        assert_eq!(world.wait(0, vcpu, Request::NEVER), Next::Enter);
+        let [first, second] = halves(&mut world);
+        assert!(first.abs_diff(second) < 1_000_000_000, "after {days} days: {first} ns and {second} ns");
+    }
+}
