@@ -157,9 +157,9 @@ impl<M: Machine> Kernel<M> {
                 domain.space.discharge(VCPU_FRAMES);
                 return Err(Error::TableFull.into());
             }
-            // Each has an equal part of what the domain has.
+            // Each has an equal part of what the domain has; of a budget never nothing, which would be no limit.
             let parts = max.vcpus.clamp(1, VCPUS_MAX as u64);
-            (number, (domain.share / parts).max(1), domain.budget_ns / parts, domain.cpus)
+            (number, (domain.share / parts).max(1), domain.budget_ns.div_ceil(parts), domain.cpus)
         };
         let made = self.make_vcpu(target, number, (share, budget_ns, cpus)).and_then(|id| {
             match self.insert_origin(here, Object::Vcpu(id)) {

@@ -40,3 +40,13 @@ fn who_slept_has_no_more_than_its_share() {
         assert!(first.abs_diff(second) < 1_000_000_000, "after {days} days: {first} ns and {second} ns");
     }
 }
+
+/// A part of a budget is one, however small.
+#[test]
+fn a_budget_is_divided_and_stays_one() {
+    let mut world = World::new(6000, 1);
+    let parameters = DomainParameters { budget_ns: 1, vcpus_max: 2, ..world.parameters() };
+    world.spawn(0, &parameters);
+    let queue = world.kernel.seats[0].queue.lock();
+    assert!(queue.entries()[1].budget.is_some(), "{:?}", queue.entries());
+}
