@@ -11,6 +11,7 @@ use crate::schedule::{Budget, Entry};
 use crate::start::WINDOW;
 use crate::table::{DomainId, VcpuId};
 use crate::trace::Event;
+use crate::tree::PIECE_CAPABILITIES;
 use crate::vcpu::{Upcall, VCPUS_MAX, Vcpu, fresh_context};
 use abi::trace::Kind;
 use abi::{DomainParameters, DomainRecord, DomainState, Error, Handle, Rights};
@@ -340,7 +341,9 @@ impl<M: Machine> Kernel<M> {
             }
         }
         let first = || self.domains.lock(id).and_then(|domain| domain.capabilities.first());
+        let mut left = PIECE_CAPABILITIES;
         while let Some(slot) = first() {
+            left = left.checked_sub(1).ok_or(Refusal::Again(None))?;
             let place = Place { domain: id, slot };
             if self.with(place, |held| held.parent.is_none()).unwrap_or(false) {
                 self.take_below(cpu, place)?;

@@ -1,9 +1,9 @@
 //! What a domain may have of the CPU, however long things go on; and how long it may keep the kernel busy.
 
-use super::{Request, World};
+use super::{CALL_AT, Request, World};
 use crate::kernel::{Interrupt, Next};
 use crate::machine::Machine;
-use abi::DomainParameters;
+use abi::{DomainParameters, Rights};
 
 /// What two that always want to run have of some time; each tells by its first argument which it is.
 fn halves(world: &mut World) -> [u64; 2] {
@@ -49,4 +49,24 @@ fn a_budget_is_divided_and_stays_one() {
     world.spawn(0, &parameters);
     let queue = world.kernel.seats[0].queue.lock();
     assert!(queue.entries()[1].budget.is_some(), "{:?}", queue.entries());
+}
+
+/// However many capabilities a domain has, its end leaves time for interrupts.
+#[test]
+fn an_end_is_done_in_pieces() {
+    let mut world = World::new(6000, 1);
+    let vcpu = world.info.vcpu;
+    let plan = DomainParameters { capabilities_max: 300, ..world.parameters() };
+    let child = world.spawn(0, &plan);
+    world.start(0, &child, 1);
+    let deadline_ns = world.kernel.machine.now_ns() + 1_000_000;
+    assert_eq!(world.wait(0, vcpu, deadline_ns), Next::Enter);
+    let derive = Request::Derive { capability: child.own, rights: Rights::NONE };
+    (0..280).for_each(|_| _ = world.must(0, derive));
+    world.pass(100_000_000);
+    assert_eq!(world.interrupt(0, Interrupt::Alarm), Next::Enter);
+    let end = Request::End { domain: child.domain, status: 0 };
+    assert_eq!(world.once(0, end), Next::Enter);
+    assert_eq!(world.context(0).rip, CALL_AT - 2, "not yet: asked to be made again");
+    world.must(0, end);
 }
