@@ -51,6 +51,28 @@ fn a_budget_is_divided_and_stays_one() {
     assert!(queue.entries()[1].budget.is_some(), "{:?}", queue.entries());
 }
 
+/// Where alarms come late, or the kernel is busy for it for long, a domain pays that back.
+#[test]
+fn a_budget_holds_when_alarms_are_late() {
+    const LATE_NS: u64 = 25_000_000;
+    let mut world = World::new(6000, 1);
+    let vcpu = world.info.vcpu;
+    let plan = |budget_ns| DomainParameters { budget_ns, vcpus_max: 1, ..world.parameters() };
+    let plans = [plan(10_000_000), plan(0)];
+    for (number, plan) in plans.iter().enumerate() {
+        let child = world.spawn(0, plan);
+        world.start(0, &child, number as u64);
+    }
+    assert_eq!(world.wait(0, vcpu, Request::NEVER), Next::Enter);
+    let mut turns = [0; 2];
+    for _ in 0..400 {
+        turns[world.context(0).rdi as usize] += 1;
+        world.pass(LATE_NS);
+        assert_eq!(world.interrupt(0, Interrupt::Alarm), Next::Enter);
+    }
+    assert!((35..=45).contains(&turns[0]), "a tenth of 400: {turns:?}");
+}
+
 /// However many capabilities a domain has, its end leaves time for interrupts.
 #[test]
 fn an_end_is_done_in_pieces() {
