@@ -104,7 +104,7 @@ pub enum Request {
     },
     /// Makes a source raise event `event` (0 to 63) of the virtual CPU, in [`Request::Wait`] and as an upcall. Sources are:
     /// a device's interrupt `index`, which is masked while pending, until [`Request::Acknowledge`]; a channel's end, when the other side
-    /// signals or is gone; a domain, when it has ended. Needs LISTEN on the source.
+    /// signals or is gone; a domain, when it has ended. Needs LISTEN on the source and on the virtual CPU.
     Listen {
         /// A device, one end of a channel, or a domain.
         source: Handle,

@@ -11,6 +11,7 @@ use crate::schedule::{Budget, Entry};
 use crate::start::WINDOW;
 use crate::table::{DomainId, VcpuId};
 use crate::trace::Event;
+use crate::tree::PIECE_CAPABILITIES;
 use crate::vcpu::{Upcall, VCPUS_MAX, Vcpu, fresh_context};
 use abi::trace::Kind;
 use abi::{DomainParameters, DomainRecord, DomainState, Error, Handle, Rights};
@@ -157,9 +158,9 @@ impl<M: Machine> Kernel<M> {
                 domain.space.discharge(VCPU_FRAMES);
                 return Err(Error::TableFull.into());
             }
-            // Each has an equal part of what the domain has.
+            // Each has an equal part of what the domain has; of a budget never nothing, which would be no limit.
             let parts = max.vcpus.clamp(1, VCPUS_MAX as u64);
-            (number, (domain.share / parts).max(1), domain.budget_ns / parts, domain.cpus)
+            (number, (domain.share / parts).max(1), domain.budget_ns.div_ceil(parts), domain.cpus)
         };
         let made = self.make_vcpu(target, number, (share, budget_ns, cpus)).and_then(|id| {
             match self.insert_origin(here, Object::Vcpu(id)) {
@@ -340,7 +341,9 @@ impl<M: Machine> Kernel<M> {
             }
         }
         let first = || self.domains.lock(id).and_then(|domain| domain.capabilities.first());
+        let mut left = PIECE_CAPABILITIES;
         while let Some(slot) = first() {
+            left = left.checked_sub(1).ok_or(Refusal::Again(None))?;
             let place = Place { domain: id, slot };
             if self.with(place, |held| held.parent.is_none()).unwrap_or(false) {
                 self.take_below(cpu, place)?;

@@ -15,8 +15,8 @@ const SLICE_NS: u64 = 4_000_000;
 const LEAD_NS: u64 = 1_000_000;
 /// How far behind the others one may be that has slept: it does not get back what it did not use.
 const CREDIT_NS: u64 = SLICE_NS;
-/// Virtual time goes by this much for each nanosecond at weight 1.
-const SCALE: u64 = DomainParameters::SHARE_MAX;
+/// Virtual time goes by this much for each nanosecond at weight 1. The number that holds it lasts for five years of that.
+const SCALE: u64 = DomainParameters::SHARE_DEFAULT;
 /// The fewest entries that a queue has room for.
 const ROOM_MIN: usize = 32;
 
@@ -53,13 +53,15 @@ pub(crate) enum Run {
 pub(crate) struct Budget {
     each_ns: u64,
     left_ns: u64,
+    /// What it ran beyond that, before the CPU looked: it goes off what comes.
+    owed_ns: u64,
     renewed_ns: u64,
 }
 
 impl Budget {
     /// A budget of `each_ns` in each period, whole at `now_ns`.
     pub const fn new(each_ns: u64, now_ns: u64) -> Self {
-        Self { each_ns, left_ns: each_ns, renewed_ns: now_ns }
+        Self { each_ns, left_ns: each_ns, owed_ns: 0, renewed_ns: now_ns }
     }
 
     fn next_ns(&self) -> u64 {
@@ -68,8 +70,17 @@ impl Budget {
 
     fn renew(&mut self, now_ns: u64) {
         if now_ns >= self.next_ns() {
-            *self = Self::new(self.each_ns, now_ns);
+            let periods = (now_ns - self.renewed_ns) / DomainParameters::PERIOD_NS;
+            let more_ns = self.each_ns.saturating_mul(periods);
+            self.left_ns = more_ns.saturating_sub(self.owed_ns).min(self.each_ns);
+            self.owed_ns = self.owed_ns.saturating_sub(more_ns);
+            self.renewed_ns = now_ns;
         }
+    }
+
+    fn spend(&mut self, ran_ns: u64) {
+        self.owed_ns += ran_ns.saturating_sub(self.left_ns);
+        self.left_ns = self.left_ns.saturating_sub(ran_ns);
     }
 }
 
@@ -104,7 +115,7 @@ impl Entry {
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
     entries: Vec<Entry>,
-    /// The virtual time of the last one that was picked: never goes back.
+    /// How far the virtual time of one that ran has come: never goes back.
     virtual_ns: u64,
     /// Since when the one that runs has not been charged.
     since_ns: u64,
@@ -273,8 +284,9 @@ impl Queue {
         self.since_ns = now_ns;
         entry.run_ns += ran_ns;
         entry.virtual_ns += ran_ns.saturating_mul(SCALE) / entry.weight;
+        self.virtual_ns = self.virtual_ns.max(entry.virtual_ns);
         if let Some(budget) = &mut entry.budget {
-            budget.left_ns = budget.left_ns.saturating_sub(ran_ns);
+            budget.spend(ran_ns);
         }
         self.counters.run_ns += ran_ns;
     }

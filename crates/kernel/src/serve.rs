@@ -326,7 +326,7 @@ impl<M: Machine> Kernel<M> {
         event: u32,
     ) -> Result<u64, Refusal> {
         let source = self.object(cpu, source, Rights::LISTEN)?;
-        let listener = self.listener(cpu, vcpu, Rights::NONE, event)?;
+        let listener = self.listener(cpu, vcpu, event)?;
         match source {
             Object::Device(device) => {
                 let mut devices = self.devices.lock();
@@ -415,14 +415,8 @@ impl<M: Machine> Kernel<M> {
     }
 
     /// A bit of a virtual CPU that the caller names.
-    pub(crate) fn listener(
-        &self,
-        cpu: &Cpu,
-        vcpu: Handle,
-        needed: Rights,
-        event: u32,
-    ) -> Result<Listener, Refusal> {
-        match self.object(cpu, vcpu, needed)? {
+    fn listener(&self, cpu: &Cpu, vcpu: Handle, event: u32) -> Result<Listener, Refusal> {
+        match self.object(cpu, vcpu, Rights::LISTEN)? {
             Object::Vcpu(_) if event > 63 => Err(Error::Malformed.into()),
             Object::Vcpu(vcpu) => Ok(Listener { vcpu, event }),
             _ => Err(Error::WrongKind.into()),

@@ -16,7 +16,7 @@ use abi::trace::Kind;
 use abi::{Error, Handle, Rights};
 
 /// The most capabilities that are taken before the kernel looks at interrupts again.
-const PIECE_CAPABILITIES: usize = 64;
+pub(crate) const PIECE_CAPABILITIES: usize = 64;
 
 /// Offset of the command register in a PCI function's configuration space, and its bits for the low half (PCI Local Bus 3.0, section 6.2.2).
 const PCI_COMMAND: u8 = 4;

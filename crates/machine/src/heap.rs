@@ -1,5 +1,6 @@
-//! The kernel's heap. What is large comes out of frames of its own, and they go back with it; what is small is made while
-//! the kernel starts and stays, so it is cut off one piece of memory and never given back.
+//! The kernel's heap. What is large comes out of frames of its own, and they go back with it. What is small is made while
+//! the kernel starts and stays, so it is cut off one piece of memory and never given back; when that is used up, by small tables of
+//! domains that came and went, it has frames of its own as well.
 
 use crate::memory;
 use crate::paging::DIRECT;
@@ -12,7 +13,7 @@ use kernel::Frame;
 
 /// Room for what is small: the lists of devices and CPUs.
 const SMALL_BYTES: usize = 16 << 10;
-/// From this size on an allocation has frames of its own.
+/// From this size on an allocation always has frames of its own.
 const LARGE: usize = PAGE_SIZE as usize / 2;
 
 /// The allocator.
@@ -43,6 +44,11 @@ impl Heap {
             Err(_) => null_mut(),
         }
     }
+
+    /// Whether an allocation is a piece of `small`.
+    fn is_small(&self, at: *const u8) -> bool {
+        (at as usize).wrapping_sub(self.small.0.get() as usize) < SMALL_BYTES
+    }
 }
 
 fn pages(layout: Layout) -> u64 {
@@ -57,15 +63,16 @@ unsafe impl GlobalAlloc for Heap {
         if layout.align() > PAGE_SIZE as usize {
             return null_mut();
         }
-        if layout.size() < LARGE {
-            return self.allocate_small(layout);
+        let small = if layout.size() < LARGE { self.allocate_small(layout) } else { null_mut() };
+        if !small.is_null() {
+            return small;
         }
         let frames = memory::allocate_run(pages(layout));
         frames.map_or(null_mut(), |first| (DIRECT + first.address()) as *mut u8)
     }
 
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        if layout.size() >= LARGE {
+        if !self.is_small(at) {
             memory::free_run(Frame::containing(at as u64 - DIRECT), pages(layout));
         }
     }

@@ -56,6 +56,8 @@ pub struct Accounts {
 pub fn run(probe: &Probe) {
     prepare(probe);
     let before = accounts(probe);
+    small_tables(probe);
+    balance(probe, before);
     ends(probe);
     balance(probe, before);
     exhaustion(probe);
@@ -65,6 +67,18 @@ pub fn run(probe: &Probe) {
     balance(probe, before);
     shares(probe);
     balance(probe, before);
+}
+
+/// Domains whose tables are smaller than a page come and go, too.
+fn small_tables(probe: &Probe) {
+    for _ in 0..100 {
+        let parameters = DomainParameters { capabilities_max: 1, regions_max: 1, ..parameters() };
+        // SAFETY: the page is mapped, and nobody else's.
+        unsafe { (WORDS as *mut [u64; DomainParameters::WORDS]).write_volatile(parameters.to_words()) }
+        let make = Request::CreateDomain { parent: probe.info.space, parameters: WORDS };
+        let domain = Handle::from_raw(probe.must(make));
+        probe.must(Request::End { domain, status: 0 });
+    }
 }
 
 /// Domains that do anything, killed at any moment, so many.

@@ -1,5 +1,6 @@
 //! Several domains on several CPUs.
 
+mod limits;
 mod trace;
 
 use super::{BASE, CALL_AT, RESERVE, devices, module};
@@ -409,6 +410,9 @@ fn channels_ring_and_tell_of_the_other_sides_end() {
     world.start(0, &child, 0);
     assert_eq!(world.wait(0, vcpu, Request::NEVER), Next::Enter);
     assert_eq!(world.call(0, Request::OtherEnd { channel: theirs }), Err(Error::NoRight));
+    let deaf = Request::Derive { capability: child.own_vcpu, rights: Rights::OBSERVE };
+    let deaf = Request::Listen { source: theirs, index: 0, vcpu: world.must(0, deaf), event: 9 };
+    assert_eq!(world.call(0, deaf), Err(Error::NoRight), "events are for who may have them raised");
     world.must(0, Request::Listen { source: theirs, index: 0, vcpu: child.own_vcpu, event: 9 });
     // The child rings: the first domain wakes when the child sleeps; it rings back.
     world.must(0, Request::Signal { target: theirs });

@@ -1,0 +1,94 @@
+//! What a domain may have of the CPU, however long things go on; and how long it may keep the kernel busy.
+
+use super::{CALL_AT, Request, World};
+use crate::kernel::{Interrupt, Next};
+use crate::machine::Machine;
+use abi::{DomainParameters, Rights};
+
+/// What two that always want to run have of some time; each tells by its first argument which it is.
+fn halves(world: &mut World) -> [u64; 2] {
+    const STEP_NS: u64 = 500_000;
+    let mut ran_ns = [0u64; 2];
+    for _ in 0..8000 {
+        ran_ns[world.context(0).rdi as usize] += STEP_NS;
+        world.pass(STEP_NS);
+        assert_eq!(world.interrupt(0, Interrupt::Alarm), Next::Enter);
+    }
+    ran_ns
+}
+
+/// One that comes when another was alone for long, with no reason to look at the queue, does not get that time back. For years, even
+/// with the least share.
+#[test]
+fn who_slept_has_no_more_than_its_share() {
+    const DAY_NS: u64 = 86_400_000_000_000;
+    for days in [1, 400] {
+        let mut world = World::new(6000, 1);
+        let vcpu = world.info.vcpu;
+        let plan = DomainParameters { share: 1, vcpus_max: 1, ..world.parameters() };
+        let children = [world.spawn(0, &plan), world.spawn(0, &plan)];
+        world.start(0, &children[0], 0);
+        let deadline_ns = world.kernel.machine.now_ns() + days * DAY_NS;
+        assert_eq!(world.wait(0, vcpu, deadline_ns), Next::Enter);
+        for _ in 0..days {
+            world.pass(DAY_NS);
+            assert_eq!(world.interrupt(0, Interrupt::Alarm), Next::Enter);
+        }
+        world.start(0, &children[1], 1);
+        assert_eq!(world.wait(0, vcpu, Request::NEVER), Next::Enter);
+        let [first, second] = halves(&mut world);
+        assert!(first.abs_diff(second) < 1_000_000_000, "after {days} days: {first} ns and {second} ns");
+    }
+}
+
+/// A part of a budget is one, however small.
+#[test]
+fn a_budget_is_divided_and_stays_one() {
+    let mut world = World::new(6000, 1);
+    let parameters = DomainParameters { budget_ns: 1, vcpus_max: 2, ..world.parameters() };
+    world.spawn(0, &parameters);
+    let queue = world.kernel.seats[0].queue.lock();
+    assert!(queue.entries()[1].budget.is_some(), "{:?}", queue.entries());
+}
+
+/// Where alarms come late, or the kernel is busy for it for long, a domain pays that back.
+#[test]
+fn a_budget_holds_when_alarms_are_late() {
+    const LATE_NS: u64 = 25_000_000;
+    let mut world = World::new(6000, 1);
+    let vcpu = world.info.vcpu;
+    let plan = |budget_ns| DomainParameters { budget_ns, vcpus_max: 1, ..world.parameters() };
+    let plans = [plan(10_000_000), plan(0)];
+    for (number, plan) in plans.iter().enumerate() {
+        let child = world.spawn(0, plan);
+        world.start(0, &child, number as u64);
+    }
+    assert_eq!(world.wait(0, vcpu, Request::NEVER), Next::Enter);
+    let mut turns = [0; 2];
+    for _ in 0..400 {
+        turns[world.context(0).rdi as usize] += 1;
+        world.pass(LATE_NS);
+        assert_eq!(world.interrupt(0, Interrupt::Alarm), Next::Enter);
+    }
+    assert!((35..=45).contains(&turns[0]), "a tenth of 400: {turns:?}");
+}
+
+/// However many capabilities a domain has, its end leaves time for interrupts.
+#[test]
+fn an_end_is_done_in_pieces() {
+    let mut world = World::new(6000, 1);
+    let vcpu = world.info.vcpu;
+    let plan = DomainParameters { capabilities_max: 300, ..world.parameters() };
+    let child = world.spawn(0, &plan);
+    world.start(0, &child, 1);
+    let deadline_ns = world.kernel.machine.now_ns() + 1_000_000;
+    assert_eq!(world.wait(0, vcpu, deadline_ns), Next::Enter);
+    let derive = Request::Derive { capability: child.own, rights: Rights::NONE };
+    (0..280).for_each(|_| _ = world.must(0, derive));
+    world.pass(100_000_000);
+    assert_eq!(world.interrupt(0, Interrupt::Alarm), Next::Enter);
+    let end = Request::End { domain: child.domain, status: 0 };
+    assert_eq!(world.once(0, end), Next::Enter);
+    assert_eq!(world.context(0).rip, CALL_AT - 2, "not yet: asked to be made again");
+    world.must(0, end);
+}
