@@ -124,7 +124,7 @@ pub struct Program {
     pub table_elements: Option<u32>,
     /// How many descriptors it may have open: never less than it begins with.
     pub descriptors: u32,
-    /// How much it may write to its output streams in a second.
+    /// How much it may write to its output streams in a second, if that has a limit.
     pub log_rate: Option<ByteCount>,
     /// What is done when an instance has ended.
     pub restart: Restart,

@@ -28,6 +28,8 @@ const CPU_SHARE: u32 = 100;
 const CPUS: u32 = 1;
 const PROCESSES: u32 = 16;
 const INSTANCES: u32 = 1;
+/// What a process may write in a second: the root takes it in, and its time is nobody's.
+const LOG_RATE: ByteCount = ByteCount(1 << 20);
 
 const SYSTEM_KEYS: &[&str] = &["name", "mitigations", "domains"];
 const DOMAIN_KEYS: &[&str] = &["memory", "cpu-share", "cpu-budget", "cpus", "processes", "programs"];
@@ -250,7 +252,7 @@ impl<'t> Reader<'t> {
             stack: stack?.unwrap_or(ByteCount(ProgramPlan::STACK_BYTES)),
             table_elements: table_elements?,
             descriptors: descriptors?,
-            log_rate: log_rate?,
+            log_rate: log_rate?.unwrap_or(Some(LOG_RATE)),
             restart: restart?.unwrap_or(Restart::Never),
             at: self.position(table.start),
         };
@@ -439,10 +441,13 @@ impl<'t> Reader<'t> {
         self.unit(value, read)
     }
 
-    /// A size for a second.
-    fn rate(&mut self, key: &str, value: &Value) -> Option<ByteCount> {
+    /// A size for a second, or none.
+    fn rate(&mut self, key: &str, value: &Value) -> Option<Option<ByteCount>> {
         let text = self.unit_text(key, value, UnitError::Rate)?;
-        self.unit(value, parse_rate(text))
+        if text == "unlimited" {
+            return Some(None);
+        }
+        self.unit(value, parse_rate(text)).map(Some)
     }
 
     fn stack(&mut self, key: &str, value: &Value) -> Option<ByteCount> {

@@ -27,7 +27,7 @@ pub enum UnitError {
     #[error("not a part of a CPU: write a number and %, as in 50%; two CPUs are 200%")]
     CpuBudget,
     /// A size without `/s`.
-    #[error("not a rate: write a size for a second, as in 1MiB/s")]
+    #[error("not a rate: write a size for a second, as in 1MiB/s, or \"unlimited\"")]
     Rate,
     /// A stack that is too small or too large, or no whole pages.
     #[error("not a stack: write a size of whole pages from 16KiB to 64MiB, as in 256KiB")]

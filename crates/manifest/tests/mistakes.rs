@@ -44,7 +44,7 @@ memory = 33554432
 
 [domains.alice]
 memory = "1MiB"
-programs = [{ file = "a.wasm" }]
+programs = [{ file = "a.wasm", log-rate = "unlimited" }]
 "#;
     let system = parse(text).unwrap();
     assert_eq!((system.name.as_str(), system.mitigations), ("tenants", Mitigations::Off));
@@ -70,7 +70,8 @@ programs = [{ file = "a.wasm" }]
     assert_eq!((web.stack, web.table_elements), (ByteCount(64 << 10), Some(10)));
     assert_eq!((web.descriptors, web.log_rate), (5, Some(ByteCount(1 << 20))));
     assert_eq!((rg.stack, rg.table_elements), (ByteCount(512 << 10), None));
-    assert_eq!((rg.descriptors, rg.log_rate), (1024, None));
+    assert_eq!((rg.descriptors, rg.log_rate), (1024, Some(ByteCount(1 << 20))));
+    assert_eq!(alice.programs[0].log_rate, None);
     assert_eq!((web.restart, rg.restart, rg.instances), (Restart::OnFailure, Restart::Never, 1));
     assert_eq!(
         (rg.name.as_str(), rg.memory, rg.timeout, rg.cpu_time),
@@ -271,8 +272,14 @@ fn mistakes_of_a_program_are_placed() {
         ("table-elements = 0", "6:18 `0` is not in the range of `table-elements`"),
         ("descriptors = 2", "6:15 `descriptors` is 2, and its streams and directories alone are 3"),
         ("descriptors = 70000", "6:15 `70000` is not in the range of `descriptors`"),
-        ("log-rate = '1MiB'", "6:12 `1MiB`: not a rate: write a size for a second, as in 1MiB/s"),
-        ("log-rate = 1000", "6:12 `1000`: not a rate: write a size for a second, as in 1MiB/s"),
+        (
+            "log-rate = '1MiB'",
+            "6:12 `1MiB`: not a rate: write a size for a second, as in 1MiB/s, or \"unlimited\"",
+        ),
+        (
+            "log-rate = 1000",
+            "6:12 `1000`: not a rate: write a size for a second, as in 1MiB/s, or \"unlimited\"",
+        ),
         ("log_rate = '1MiB/s'", "6:1 a program has no key `log_rate`; did you mean `log-rate`?"),
         (
             "restart = 'on_failure'",

@@ -356,7 +356,8 @@ fn log(context: &Context) -> Verdict {
 /// A program that writes without end, followed by one who does not read: nobody else notices, memory stays, and the follower
 /// hears how much it has missed.
 fn log_overflows(context: &Context) -> Verdict {
-    let mut up = Up::start(context, &[Guest::new("loud", "yes"), spinning("quiet")])?;
+    let loud = Guest::with("loud", "yes", "log-rate = \"unlimited\"");
+    let mut up = Up::start(context, &[loud, spinning("quiet")])?;
     up.until("quiet", "started")?;
     let mut follower = up.client()?;
     follower.ask(&Request::Log { which: named("loud"), from: From::Start, follow: Follow::Yes })?;
