@@ -12,7 +12,7 @@
 //! memory = "64MiB"                # all that it may use; needed
 //! cpu-share = 100                 # its weight when CPUs are short, 1 to 10000; default 100
 //! cpu-budget = "50%"              # of one CPU, at most; default: no limit
-//! cpus = 1                        # how many CPUs it may run on at a time; default 1
+//! cpus = 1                        # how many CPUs its processes may run on at a time, 1 to 16; default 1
 //! processes = 16                  # how many processes it may have; default 16
 //!
 //! [[domains.alice.programs]]

@@ -113,7 +113,23 @@ impl Heap {
 
     fn allocate(&self, layout: Layout) -> *mut u8 {
         // SAFETY: nobody asks the global allocator for no bytes.
-        unsafe { self.talc.lock().malloc(layout) }.map_or(null_mut(), NonNull::as_ptr)
+        let allocate = || unsafe { self.talc.lock().malloc(layout) };
+        let block = allocate().or_else(|()| {
+            self.empty_lists();
+            allocate()
+        });
+        block.map_or(null_mut(), NonNull::as_ptr)
+    }
+
+    /// Gives back what waits in this virtual CPU's lists: there is no other memory left.
+    fn empty_lists(&self) {
+        let lists = &Vcpu::current().lists;
+        for index in 0..LISTED_BYTES_MAX / LIST_STEP_BYTES {
+            while let Some(block) = lists.with(index, List::pop).flatten() {
+                // SAFETY: `allocate` made it with the layout of its list (`list_of`), and it is nobody's any more.
+                unsafe { self.talc.lock().free(block.cast(), listed(index)) };
+            }
+        }
     }
 }
 
@@ -198,8 +214,13 @@ fn list_of(layout: Layout) -> Option<(usize, Layout)> {
         return None;
     }
     let index = layout.size().saturating_sub(1) / LIST_STEP_BYTES;
-    let listed = Layout::from_size_align((index + 1) * LIST_STEP_BYTES, LIST_STEP_BYTES).ok()?;
-    Some((index, listed))
+    Some((index, listed(index)))
+}
+
+/// The layout of all that is in a list.
+const fn listed(index: usize) -> Layout {
+    // SAFETY: the alignment is a power of two, and the size far from overflowing.
+    unsafe { Layout::from_size_align_unchecked((index + 1) * LIST_STEP_BYTES, LIST_STEP_BYTES) }
 }
 
 impl Lists {
@@ -437,6 +458,22 @@ mod tests {
             assert!(kernel.committed_bytes() <= quota);
             taken.iter().for_each(|block| heap.dealloc(*block, layout));
             assert!(!heap.alloc(Layout::from_size_align(512 << 10, 8).unwrap()).is_null());
+        }
+    }
+
+    #[test]
+    fn what_waits_in_lists_is_there_for_others_when_nothing_else_is() {
+        let (heap, _) = started(1 << 20);
+        let small = Layout::from_size_align(LISTED_BYTES_MAX, 8).unwrap();
+        let large = Layout::from_size_align(16 << 10, 8).unwrap();
+        // SAFETY: nothing is used after it was given back.
+        unsafe {
+            let taken: Vec<*mut u8> =
+                core::iter::from_fn(|| Some(heap.alloc(small)).filter(|block| !block.is_null())).collect();
+            assert!(heap.alloc(large).is_null());
+            let listed = LIST_LENGTH_MAX as usize;
+            taken[..listed].iter().for_each(|block| heap.dealloc(*block, small));
+            assert!(!heap.alloc(large).is_null(), "{listed} neighbours are enough for it");
         }
     }
 

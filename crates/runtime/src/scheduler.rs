@@ -727,7 +727,7 @@ mod tests {
         while runs_on.load(Relaxed) == u64::MAX {
             std::thread::yield_now();
         }
-        assert_eq!(system.processes().lock().look_at(id).unwrap().1, Activity::Runs);
+        assert_eq!(system.processes().lock().look_at(system, id).unwrap().1, Activity::Runs);
         system.processes().lock().stop(system, id, Stop::Cancelled);
         scripted.run();
         close(system);

@@ -111,6 +111,7 @@ pub fn run<O: Outside>(system: &'static System, bundle: Bundle<'static>, mut out
     let programs = match started {
         Ok(programs) => programs,
         Err(error) => {
+            scheduler::close(system);
             let report = Report::not_started(&first, error);
             match begin {
                 Begin::AtOnce => outside.ended(Process::FIRST, &report),
