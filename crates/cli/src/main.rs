@@ -9,7 +9,6 @@ mod catalogue;
 mod client;
 mod compiled;
 mod environment;
-mod executable;
 mod exit;
 mod failure;
 mod grants;
