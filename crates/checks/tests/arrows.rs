@@ -111,6 +111,8 @@ const OUTSIDE: &[&str] = &[
     "coverage",
     "scenarios",
     "bench",
+    "counter",
+    "marker",
     "image-bench-runtime",
     "image-limine-check",
     "image-probe",

@@ -50,7 +50,8 @@ fn start(system: &'static System, boot: &'static BootInfo) -> Result<u8, Report>
     Ok(domain::run(system, bundle, machine))
 }
 
-fn prepare(system: &'static System, boot: &'static BootInfo, bundle: &Bundle<'_>) -> Result<(), String> {
+/// Makes ready what any process needs.
+pub fn prepare(system: &'static System, boot: &'static BootInfo, bundle: &Bundle<'_>) -> Result<(), String> {
     clock::start(boot, bundle.start.as_ref().map(|start| start.epoch_ns));
     let wire = wire(system, boot)?;
     let (talk, terminals) = match (bundle.plan.console, &wire) {
@@ -76,7 +77,7 @@ fn wire(system: &'static System, boot: &BootInfo) -> Result<Option<AnyWire>, Str
 }
 
 /// What processes get here.
-struct Machine {
+pub struct Machine {
     files: &'static [u8],
     files_bytes_max: u64,
     /// Makes the keys of the processes' generators.
@@ -85,7 +86,8 @@ struct Machine {
 }
 
 impl Machine {
-    fn new(boot: &'static BootInfo, bundle: &Bundle<'static>) -> Result<Self, String> {
+    /// Of what the bundle says.
+    pub fn new(boot: &'static BootInfo, bundle: &Bundle<'static>) -> Result<Self, String> {
         let samples = hardware_samples();
         let seed = bundle.start.as_ref().map(|start| &start.seed).or(bundle.plan.seed.as_ref());
         let entropy = Generator::new(seed.map(|seed| &seed.0), &samples).map_err(|_| {
@@ -104,7 +106,8 @@ impl Machine {
     }
 }
 
-type MachineHost<W> = Providers<ProcessClock<MachineClock>, Generator, console::Standard, Tree<'static>, W>;
+pub type MachineHost<W> =
+    Providers<ProcessClock<MachineClock>, Generator, console::Standard, Tree<'static>, W>;
 
 impl Outside for Machine {
     type Host = MachineHost<Suspend<console::Ready>>;
@@ -144,7 +147,7 @@ pub fn hardware_samples() -> Vec<u64> {
 }
 
 /// The kernel's clock, and the date.
-struct MachineClock;
+pub struct MachineClock;
 
 impl Clock for MachineClock {
     fn monotonic_ns(&mut self) -> wasi::Result<u64> {
