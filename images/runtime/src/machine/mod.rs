@@ -20,7 +20,7 @@ use ring::Side;
 use runtime::System;
 use runtime::process::Wait;
 use wasi::entropy::Generator;
-use wasi::provider::{Clock, ClockKind, Entropy, Providers};
+use wasi::provider::{Clock, ClockKind, Providers};
 use wasi::tree::{Grant, Surroundings, Tree};
 
 /// How many samples of the CPU's random number generator go into a seed.
@@ -80,29 +80,19 @@ fn wire(system: &'static System, boot: &BootInfo) -> Result<Option<AnyWire>, Str
 pub struct Machine {
     files: &'static [u8],
     files_bytes_max: u64,
-    /// Makes the keys of the processes' generators.
+    /// Of which the processes' generators are split off.
     entropy: Generator,
-    samples: Vec<u64>,
 }
 
 impl Machine {
     /// Of what the bundle says.
     pub fn new(boot: &'static BootInfo, bundle: &Bundle<'static>) -> Result<Self, String> {
-        let samples = hardware_samples();
         let seed = bundle.start.as_ref().map(|start| &start.seed).or(bundle.plan.seed.as_ref());
-        let entropy = Generator::new(seed.map(|seed| &seed.0), &samples).map_err(|_| {
+        let entropy = Generator::new(seed.map(|seed| &seed.0), &hardware_samples()).map_err(|_| {
             "there is no source of random numbers: the CPU has no RDRAND and nobody gave a seed".to_owned()
         })?;
         let files_bytes_max = boot.quota_bytes / FILES_SHARE;
-        Ok(Self { files: bundle.files, files_bytes_max, entropy, samples })
-    }
-
-    /// A generator that nobody else has.
-    fn generator(&mut self) -> Result<Generator, String> {
-        let mut seed = [0; 32];
-        let filled = self.entropy.fill(&mut seed);
-        filled.map_err(|_| "no random numbers".to_owned())?;
-        Generator::new(Some(&seed), &self.samples).map_err(|error| format!("{error}"))
+        Ok(Self { files: bundle.files, files_bytes_max, entropy })
     }
 }
 
@@ -128,7 +118,7 @@ impl Outside for Machine {
             .map_err(|error| format!("the copied files are damaged ({error:?})"))?;
         Ok(Providers {
             clock: ProcessClock(MachineClock),
-            entropy: self.generator()?,
+            entropy: self.entropy.split(),
             streams: console::Standard(process),
             files,
             wait: Suspend(console::Ready(process)),
