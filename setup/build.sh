@@ -59,6 +59,10 @@ describe_part() {
 		TITLE='the benchmarks' NAME=selkis-bench MADE=host/release/selkis-bench
 		CARGO_ARGS=(-p bench --target-dir "$TARGET/host")
 		;;
+	counter)
+		TITLE='what counts instructions in QEMU' NAME=selkis-counter.so MADE=host/release/libcounter.so
+		CARGO_ARGS=(-p counter --target-dir "$TARGET/host")
+		;;
 	bench-runtime)
 		TITLE='the library OS that measures' NAME=selkis-bench-runtime
 		MADE=runtime/x86_64-unknown-none/release/selkis-bench-runtime

@@ -1,40 +1,21 @@
 //! Guest instructions until a program speaks, on the emulated machine: Selkis against Debian's cloud kernel with the peer
-//! as its init. Both get the same QEMU command line but for `-kernel`, `-initrd` and `-append`.
+//! as its init.
 
 use crate::Failure;
 use crate::artifacts::{Artifacts, Cpu, Workshop};
 use crate::figures::{Figure, Goal, Sample};
+use crate::hosted_side::Effort;
 use crate::initramfs::{self, Node};
+use crate::machine::Machine;
 use crate::places::Places;
 use crate::replay::Record;
-use crate::{firmware, machine_bundle, operations, progress};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use crate::{boot, firmware, instances, machine_bundle, operations, progress};
+use std::path::Path;
+use std::process::Command;
 
-/// How long a machine may take, in seconds of this machine; Linux with CPython takes about half a minute.
-const SECONDS_MAX: &str = "900";
 /// What the goals ask of the first byte of output, in times.
 const HELLO_TIMES: f64 = 1_000.0;
 const PYTHON_TIMES: f64 = 30.0;
-/// Where Linux's real-mode code is entered: QEMU's `linuxboot_dma` loads it to 0x10000 and jumps 0x200 behind
-/// (Linux, Documentation/arch/x86/boot.rst, "Running the kernel").
-const LINUX_ENTRY: u64 = 0x1_0200;
-/// Memory of the machine, in MiB: CPython's initramfs is unpacked beside itself.
-const MEMORY_MIB: &str = "512";
-
-/// A machine to boot.
-pub struct Machine {
-    /// `-cpu`
-    pub cpu: &'static str,
-    /// `-kernel`
-    pub kernel: PathBuf,
-    /// `-initrd`
-    pub initrd: PathBuf,
-    /// `-append`
-    pub append: &'static str,
-    /// The address of the kernel's first instruction.
-    pub entry: u64,
-}
 
 /// Instructions from the kernel's first, and the whole output.
 pub struct Counts {
@@ -59,7 +40,7 @@ struct Subject<'a> {
 ///
 /// # Errors
 /// If something cannot be built, or a machine does not say what it should.
-pub fn measure(places: &Places, workshop: &Workshop<'_>) -> Result<Vec<Figure>, Failure> {
+pub fn measure(places: &Places, workshop: &Workshop<'_>, effort: Effort) -> Result<Vec<Figure>, Failure> {
     let hello = Subject {
         title: "hello",
         name: "hello",
@@ -76,6 +57,8 @@ pub fn measure(places: &Places, workshop: &Workshop<'_>) -> Result<Vec<Figure>, 
     };
     let helper = workshop.trap_helper(Cpu::Emulated)?;
     let mut figures = operations::measure(places, workshop)?;
+    figures.extend(boot::measure(places, workshop)?);
+    figures.extend(instances::measure(places, workshop, effort)?);
     let artifacts = workshop.compile_text("hello", include_str!("../guests/hello.wat"), Cpu::Emulated)?;
     figures.extend(compare(places, workshop, &hello, &artifacts, &helper)?);
     let artifacts = workshop.compile("python", &places.python, Cpu::Emulated)?;
@@ -117,17 +100,7 @@ fn selkis(
     let runtime = places.parts.join("selkis-runtime");
     let initrd = workshop.path(&format!("{}.bundle", subject.name));
     std::fs::write(&initrd, machine_bundle::bundle(subject.arguments, artifact, helper, &runtime)?)?;
-    selkis_machine(places, initrd)
-}
-
-/// Selkis' kernel with this boot module.
-///
-/// # Errors
-/// If the kernel cannot be read.
-pub fn selkis_machine(places: &Places, initrd: PathBuf) -> Result<Machine, Failure> {
-    let kernel = places.parts.join("selkis-kernel");
-    let entry = firmware::pvh_entry(&kernel)?;
-    Ok(Machine { cpu: "max", kernel, initrd, append: "exit=isa-debug", entry })
+    Machine::selkis(places, initrd)
 }
 
 fn linux(
@@ -136,47 +109,34 @@ fn linux(
     subject: &Subject<'_>,
     artifact: &Path,
 ) -> Result<Machine, Failure> {
-    let plan = format!("/program\n{}\n", subject.arguments.join("\n"));
-    let init = std::fs::read(places.peer.join("selkis-peer"))?;
-    let archive = initramfs::archive(&[
+    let plan = ["run", "/program"].iter().chain(subject.arguments).copied().collect::<Vec<_>>();
+    let archive = peer_archive(places, &plan, artifact)?;
+    let initrd = workshop.path(&format!("{}.initramfs", subject.name));
+    std::fs::write(&initrd, archive)?;
+    Ok(Machine::linux(places, initrd))
+}
+
+/// An initramfs with the peer, the words that it reads at first, and an artifact, `/program`.
+///
+/// # Errors
+/// If one cannot be read.
+pub fn peer_archive(places: &Places, plan: &[&str], artifact: &Path) -> Result<Vec<u8>, Failure> {
+    Ok(initramfs::archive(&[
         ("dev", Node::Directory),
         ("dev/console", Node::Device(5, 1)),
         // What the peer's random generator asks for.
         ("dev/random", Node::Device(1, 8)),
         ("dev/urandom", Node::Device(1, 9)),
-        ("plan", Node::File(plan.as_bytes())),
+        ("plan", Node::File(plan.join("\n").as_bytes())),
         ("program", Node::File(&std::fs::read(artifact)?)),
-        ("init", Node::File(&init)),
-    ]);
-    let initrd = workshop.path(&format!("{}.initramfs", subject.name));
-    std::fs::write(&initrd, archive)?;
-    Ok(linux_machine(places, initrd))
-}
-
-/// Debian's cloud kernel with this initramfs.
-pub fn linux_machine(places: &Places, initrd: PathBuf) -> Machine {
-    // If init fails, the machine ends by a triple fault, as nothing else ends this one.
-    let append = "console=ttyS0 quiet panic=-1 reboot=t";
-    Machine { cpu: "max", kernel: places.linux.clone(), initrd, append, entry: LINUX_ENTRY }
+        ("init", Node::File(&std::fs::read(places.peer.join("selkis-peer"))?)),
+    ]))
 }
 
 /// QEMU with the machine, recording to `record`; its serial port goes to `output`.
-///
-/// It ends with the thread that starts it and with the command's own process, even if they are killed: `setpriv` asks Linux
-/// for that, for `timeout` and for QEMU below it.
-pub fn qemu(machine: &Machine, record: &Path, output: &Path) -> Command {
-    let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL", "timeout", SECONDS_MAX]);
-    command.args(["setpriv", "--pdeathsig", "KILL", "qemu-system-x86_64"]);
-    command.args(["-M", "microvm,acpi=off,rtc=on", "-cpu", machine.cpu, "-m", MEMORY_MIB]);
-    command.args(["-display", "none", "-nodefaults", "-no-user-config", "-no-reboot"]);
-    // RDRAND and the real-time clock say the same in each run, so that Linux takes the same way.
-    command.args(["-seed", "1", "-rtc", "base=2026-01-01T00:00:00,clock=vm"]);
-    command.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=4", "-serial", "chardev:serial"]);
-    command.arg("-chardev").arg(format!("file,id=serial,path={}", output.display()));
+pub fn recording(machine: &Machine, record: &Path, output: &Path) -> Command {
+    let mut command = machine.qemu(output);
     command.arg("-icount").arg(format!("shift=0,sleep=off,rr=record,rrfile={}", record.display()));
-    command.arg("-kernel").arg(&machine.kernel).arg("-initrd").arg(&machine.initrd);
-    command.args(["-append", machine.append]).stdin(Stdio::null());
     command
 }
 
@@ -187,7 +147,7 @@ pub fn qemu(machine: &Machine, record: &Path, output: &Path) -> Command {
 pub fn count(workshop: &Workshop<'_>, machine: &Machine, expected: &str) -> Result<Counts, Failure> {
     let (record, output) = (workshop.path("record"), workshop.path("output"));
     // The device makes an odd status of whatever the guest hands over, so the record and the output tell how it went.
-    let run = qemu(machine, &record, &output).output()?;
+    let run = recording(machine, &record, &output).output()?;
     let output = std::fs::read(&output).unwrap_or_default();
     let at = output.windows(expected.len()).position(|window| window == expected.as_bytes());
     let at = at.ok_or_else(|| {

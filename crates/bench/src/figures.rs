@@ -167,7 +167,7 @@ fn quantity(value: f64, unit: &str) -> String {
 }
 
 fn ratio(of_peer: f64) -> String {
-    if of_peer < 0.1 { format!("1/{:.0}", 1.0 / of_peer) } else { format!("{of_peer:.2}") }
+    if of_peer > 0.0 && of_peer < 0.1 { format!("1/{:.0}", 1.0 / of_peer) } else { format!("{of_peer:.2}") }
 }
 
 fn goal_text(goal: Goal, unit: &str) -> String {

@@ -3,7 +3,8 @@
 
 use crate::Failure;
 use crate::artifacts::Workshop;
-use crate::emulated::{self, Machine};
+use crate::emulated;
+use crate::machine::Machine;
 use object::Endianness;
 use object::elf::{FileHeader64, PT_NOTE};
 use object::read::elf::{FileHeader, ProgramHeader};
@@ -47,7 +48,7 @@ pub fn pvh_entry(kernel: &Path) -> Result<u64, Failure> {
 pub fn instructions(workshop: &Workshop<'_>, machine: &Machine) -> Result<u64, Failure> {
     let (ours, theirs) = UnixStream::pair()?;
     ours.set_read_timeout(Some(PATIENCE))?;
-    let mut command = emulated::qemu(machine, &workshop.path("record"), &workshop.path("output"));
+    let mut command = emulated::recording(machine, &workshop.path("record"), &workshop.path("output"));
     command.args(["-S", "-gdb", "chardev:debugger", "-chardev", "socket,id=debugger,fd=0"]);
     // Its standard input, so that the descriptor passes.
     command.stdin(OwnedFd::from(theirs));

@@ -12,9 +12,9 @@ use std::path::PathBuf;
 use std::process::Command;
 
 /// Who it is measured against.
-const PEER: &str = "wasmtime with pooling";
+pub const PEER: &str = "wasmtime with pooling";
 /// The peer's ways to recycle memory; the fastest counts.
-const POOLS: [&str; 3] = ["default", "resident", "scan"];
+pub const POOLS: [&str; 3] = ["default", "resident", "scan"];
 /// Compute: the goal, as a part of the peer's time.
 const COMPUTE_OF_PEER: f64 = 1.02;
 /// Instances that are alive at once when their memory is measured.

@@ -1,24 +1,29 @@
 //! `selkis-bench`: the figures of Selkis beside its peers'. `setup/bench` builds both sides and starts this.
 //!
-//! - `emulated`: guest instructions in QEMU, against Debian's cloud kernel: of the kernel's operations; until a program speaks, with
-//!   wasmtime as the peer's init.
+//! - `emulated`: guest instructions in QEMU, against Debian's cloud kernel: of the kernel's operations; of boots, and of fresh instances, with several CPUs;
+//!   until a program speaks, with wasmtime as the peer's init.
 //! - `hosted`: fresh instances, compute, memory, as Linux processes, against wasmtime with its pooling allocator.
 //! - `size`: of the kernel.
 //!
 //! Both sides of a figure are measured in the same run, in turns. Nothing here fails because a figure is bad.
 
 mod artifacts;
+mod boot;
+mod counted;
 mod emulated;
 mod figures;
 mod firmware;
 mod hosted_side;
 mod initramfs;
+mod instances;
+mod machine;
 mod machine_bundle;
 mod operations;
 mod places;
 mod replay;
 mod serve;
 mod size;
+mod system_bundle;
 
 use artifacts::Workshop;
 use clap::{Parser, Subcommand, ValueEnum};
@@ -49,7 +54,7 @@ struct Arguments {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Group {
-    /// Guest instructions of the kernel's operations and until a program speaks, in QEMU
+    /// Guest instructions in QEMU: of the kernel's operations, of boots and fresh instances with several CPUs, until a program speaks
     Emulated,
     /// Fresh instances, compute and memory, as Linux processes
     Hosted,
@@ -92,7 +97,7 @@ fn report(arguments: &Arguments) -> Result<(), Failure> {
     let mut all: Vec<Figure> = Vec::new();
     for group in groups {
         let figures = match group {
-            Group::Emulated => emulated::measure(&places, &workshop)?,
+            Group::Emulated => emulated::measure(&places, &workshop, effort)?,
             Group::Hosted => hosted_side::measure(&places, &workshop, effort)?,
             Group::Size => size::measure(&places)?,
         };
@@ -120,11 +125,18 @@ pub fn progress(what: &str) {
 fn notes() -> Vec<String> {
     [
         "Less is better everywhere. The ratio is Selkis' figure as a part of the peer's. ± is half of the distance between the extremes.",
-        "Guest instructions are exact (QEMU -icount), counted from the kernel's first; the peer is Debian's cloud kernel, quiet, \
-         with a statically linked wasmtime as init and its program compiled ahead of time.",
-        "The kernel's operations are counted in ring 3, on one CPU without ERMS, so that both clear pages by words; each step of that \
-         counts as an instruction. A domain is made afresh from the executable, a process is forked.",
-        "On 2 CPUs the peer runs two threads in one process, Selkis two processes: it has one virtual CPU in each so far.",
+        "Guest instructions are exact (QEMU -icount), counted from the kernel's first; each step of a repeated string instruction counts, and the \
+         CPUs have no ERMS, so that both sides clear pages by words. The peer is Debian's cloud kernel, quiet, with a statically linked \
+         wasmtime as init and its program compiled ahead of time.",
+        "The kernel's operations are counted in ring 3, on one CPU. A domain is made afresh from the executable, a process is forked.",
+        "Mitigations: what the round trip takes with them less what it takes without. QEMU's emulated CPUs offer no IBPB, MD_CLEAR or L1D_FLUSH, so it \
+         is not what these cost on a CPU that has them; Linux's are those that need nothing of the CPU.",
+        "Boots with several CPUs, and instances in QEMU: a plugin of QEMU's counts what all CPUs execute together. Selkis' boots, and Linux' with one CPU, \
+         have a clock of instructions (-icount) and are exact; Linux with several does not come up so, and has real time.",
+        "Fresh instances in QEMU: for each CPU a domain of Selkis, or a thread in the peer's one process, makes so many and ends them, all at once in \
+         real time, each CPU a thread. What all CPUs execute meanwhile is divided by all instances: interrupts and waiting for one another are in \
+         it; a CPU that halts executes nothing.",
+        "Hosted, on 2 CPUs the peer runs two threads in one process, Selkis two processes: it has one virtual CPU in each so far.",
         "The peer's pool is the fastest of three settings for the program, chosen anew in each run.",
     ]
     .map(String::from)

@@ -3,9 +3,10 @@
 
 use crate::Failure;
 use crate::artifacts::Workshop;
-use crate::emulated::{self, Counts, Machine};
+use crate::emulated::{self, Counts};
 use crate::figures::{Figure, Sample};
 use crate::initramfs::{self, Node};
+use crate::machine::Machine;
 use crate::places::Places;
 use crate::progress;
 use abi::boot::ModuleHeader;
@@ -14,12 +15,12 @@ use std::path::Path;
 
 /// The probe's scenario (`images/probe/src/probe.rs`).
 const SCENARIO: u64 = 12;
+/// The one that only tells how many CPUs there are.
+pub const COUNT_CPUS: u64 = 10;
 /// What both say first in ring 3.
 const FIRST_WORDS: &str = "in ring 3";
-const PEER: &str = "Linux";
-/// Without ERMS, which Linux answers by clearing pages byte by byte: QEMU counts each step of a repeated string instruction, and
-/// that would be 4096 where clearing by words, as Selkis does always, is 512.
-const CPU: &str = "max,-erms";
+/// Who it is measured against.
+pub const PEER: &str = "Linux";
 
 /// An operation: what both call it, what it is for people, and in what it is measured.
 struct Operation {
@@ -51,7 +52,7 @@ const OPERATIONS: [Operation; 6] = [
 /// If a machine does not say what it should.
 pub fn measure(places: &Places, workshop: &Workshop<'_>) -> Result<Vec<Figure>, Failure> {
     progress("the kernel's operations in QEMU, Selkis");
-    let ours = emulated::count(workshop, &selkis(places, workshop)?, FIRST_WORDS)?;
+    let ours = emulated::count(workshop, &selkis(places, workshop, SCENARIO)?, FIRST_WORDS)?;
     progress("the kernel's operations in QEMU, Linux");
     let peer = emulated::count(workshop, &linux(places, workshop)?, FIRST_WORDS)?;
     let mut figures = vec![Figure {
@@ -71,7 +72,35 @@ pub fn measure(places: &Places, workshop: &Workshop<'_>) -> Result<Vec<Figure>, 
             goal: None,
         });
     }
+    figures.push(mitigations(places, workshop, [&ours, &peer])?);
     Ok(figures)
+}
+
+/// What is done on a round trip so that one domain finds nothing out about the other: what the round trip takes more than with nothing done.
+fn mitigations(places: &Places, workshop: &Workshop<'_>, with: [&Counts; 2]) -> Result<Figure, Failure> {
+    let key = "round-trip";
+    let without = |mut machine: Machine| {
+        machine.append += " mitigations=off";
+        emulated::count(workshop, &machine, FIRST_WORDS)
+    };
+    progress("mitigations in QEMU");
+    let without = [without(selkis(places, workshop, SCENARIO)?)?, without(linux(places, workshop)?)?];
+    let cost = |side: usize| {
+        Ok::<_, Failure>(Sample::exact(value(&with[side].output, key)? - value(&without[side].output, key)?))
+    };
+    let mut machine = selkis(places, workshop, COUNT_CPUS)?;
+    machine.append += " log=info";
+    let said = emulated::count(workshop, &machine, FIRST_WORDS)?.output;
+    let offered =
+        said.lines().find_map(|line| line.split_once("between domains: ")).map(|(_, what)| what.trim_end());
+    let offered = offered.ok_or("the kernel does not say what it does between domains")?;
+    Ok(Figure {
+        name: format!("mitigations to another domain and back (here: {offered})"),
+        unit: "instructions",
+        ours: cost(0)?,
+        peer: Some((PEER, cost(1)?)),
+        goal: None,
+    })
 }
 
 /// What a line `figure KEY VALUE` says.
@@ -84,14 +113,18 @@ fn value(output: &str, key: &str) -> Result<f64, Failure> {
     found.ok_or_else(|| format!("there is no figure {key} in:\n{output}").into())
 }
 
-fn selkis(places: &Places, workshop: &Workshop<'_>) -> Result<Machine, Failure> {
-    let initrd = workshop.path("operations.module");
-    std::fs::write(&initrd, module(&places.probe)?)?;
-    Ok(Machine { cpu: CPU, ..emulated::selkis_machine(places, initrd)? })
+/// A machine in which the probe plays this scenario.
+///
+/// # Errors
+/// If a part of it cannot be read.
+pub fn selkis(places: &Places, workshop: &Workshop<'_>, scenario: u64) -> Result<Machine, Failure> {
+    let initrd = workshop.path("probe.module");
+    std::fs::write(&initrd, module(&places.probe, scenario)?)?;
+    Machine::selkis(places, initrd)
 }
 
 /// A boot module with the probe in it, and what it shall do.
-fn module(probe: &Path) -> Result<Vec<u8>, Failure> {
+fn module(probe: &Path, scenario: u64) -> Result<Vec<u8>, Failure> {
     let image = std::fs::read(probe).map_err(|error| format!("{}: {error}", probe.display()))?;
     let page = PAGE_SIZE as usize;
     let length = (page + image.len()).next_multiple_of(page);
@@ -101,14 +134,18 @@ fn module(probe: &Path) -> Result<Vec<u8>, Failure> {
         image: Span::new(PAGE_SIZE, image.len() as u64),
     };
     let mut module = header.to_bytes().to_vec();
-    module.extend(SCENARIO.to_le_bytes());
+    module.extend(scenario.to_le_bytes());
     module.resize(page, 0);
     module.extend(image);
     module.resize(length, 0);
     Ok(module)
 }
 
-fn linux(places: &Places, workshop: &Workshop<'_>) -> Result<Machine, Failure> {
+/// A machine with what measures Linux.
+///
+/// # Errors
+/// If a part of it cannot be read.
+pub fn linux(places: &Places, workshop: &Workshop<'_>) -> Result<Machine, Failure> {
     let init = std::fs::read(places.peer.join("selkis-peer-figures"))?;
     let archive = initramfs::archive(&[
         ("dev", Node::Directory),
@@ -117,7 +154,7 @@ fn linux(places: &Places, workshop: &Workshop<'_>) -> Result<Machine, Failure> {
     ]);
     let initrd = workshop.path("operations.initramfs");
     std::fs::write(&initrd, archive)?;
-    Ok(Machine { cpu: CPU, ..emulated::linux_machine(places, initrd) })
+    Ok(Machine::linux(places, initrd))
 }
 
 #[cfg(test)]

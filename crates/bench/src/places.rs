@@ -7,6 +7,8 @@ use std::path::PathBuf;
 pub struct Places {
     /// The folder with Selkis' executables.
     pub parts: PathBuf,
+    /// What counts instructions in QEMU.
+    pub counter: PathBuf,
     /// The program that measures the kernel from ring 3.
     pub probe: PathBuf,
     /// The folder with the peer's executables.
@@ -33,6 +35,7 @@ impl Places {
         };
         Ok(Self {
             parts: variable("SELKIS_LIB")?,
+            counter: variable("SELKIS_BENCH_COUNTER")?,
             probe: variable("SELKIS_BENCH_PROBE")?,
             peer: variable("SELKIS_BENCH_PEER")?,
             guests: variable("SELKIS_BENCH_GUESTS")?,

@@ -92,7 +92,7 @@ const RULES: &[Rule] = &[
         why: "the loader starts whatever speaks its protocol",
     },
     Rule {
-        who: &["diskimage", "store"],
+        who: &["diskimage", "executable", "store"],
         target: LINUX,
         never: &["kernel", "machine", "runtime", "wasi", "wasmtime", "hosted", "cli"],
         why: "they keep and lay out bytes, whatever the bytes are",
@@ -111,6 +111,8 @@ const OUTSIDE: &[&str] = &[
     "coverage",
     "scenarios",
     "bench",
+    "counter",
+    "marker",
     "image-bench-runtime",
     "image-limine-check",
     "image-probe",

@@ -3,7 +3,6 @@
 use crate::arguments::ProgramArguments;
 use crate::bundle_file::{BundleFile, BundleWriter};
 use crate::compiled::Compiled;
-use crate::executable;
 use crate::failure::Failure;
 use crate::grants;
 use crate::parts::{self, Part};

@@ -10,7 +10,6 @@ mod client;
 mod compiled;
 mod crash;
 mod environment;
-mod executable;
 mod exit;
 mod failure;
 mod grants;

@@ -3,7 +3,6 @@
 use crate::arguments::Cpu;
 use crate::bundle_file::{BundleFile, PageWriter};
 use crate::compiled::{self, Compiled};
-use crate::executable;
 use crate::failure::Failure;
 use crate::parts::{self, Part as Executable};
 use crate::plan::fresh_seed;

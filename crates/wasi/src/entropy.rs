@@ -52,6 +52,14 @@ impl Generator {
         }
         Ok(Self { stream: ChaCha20Rng::from_seed(key.finalize().into()) })
     }
+
+    /// A generator of its own for somebody else: its key is what this one says next, and nobody else hears that.
+    #[must_use]
+    pub fn split(&mut self) -> Self {
+        let mut key = [0; 32];
+        self.stream.fill_bytes(&mut key);
+        Self { stream: ChaCha20Rng::from_seed(key) }
+    }
 }
 
 impl Entropy for Generator {
@@ -96,6 +104,22 @@ mod tests {
             assert!(outputs[..index].iter().all(|other| other != one), "{index}");
         }
         assert_eq!(output(Some(&seed), &samples), outputs[2], "the same sources give the same output");
+    }
+
+    #[test]
+    fn nobody_shares_what_was_split_off() {
+        let mut generator = Generator::new(Some(&[3; 32]), &[]).unwrap();
+        let mut others = [generator.split(), generator.split(), generator];
+        let bytes = others.each_mut().map(|other| {
+            let mut bytes = [0; 40];
+            other.fill(&mut bytes).unwrap();
+            bytes
+        });
+        assert!(bytes[0] != bytes[1] && bytes[1] != bytes[2] && bytes[0] != bytes[2]);
+        let mut again = Generator::new(Some(&[3; 32]), &[]).unwrap();
+        let mut whole = [0; 104];
+        again.fill(&mut whole).unwrap();
+        assert!(!bytes[..2].iter().any(|bytes| whole.windows(32).any(|window| window == &bytes[..32])));
     }
 
     #[test]

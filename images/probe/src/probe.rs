@@ -59,7 +59,7 @@ extern "C" fn main(info: &'static BootInfo) -> ! {
         7 => domains::run(&probe),
         8 => domains::kill(&probe, argument, seed),
         9 => domains::hostile(&probe, argument, seed),
-        10 => probe.stop(cpus::count(&probe) as u8),
+        10 => cpus::tell(&probe),
         11 => cpus::changes_hold_everywhere(&probe),
         12 => figures::run(&probe),
         13 => trace::run(&probe),

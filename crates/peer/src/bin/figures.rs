@@ -1,11 +1,12 @@
 //! `selkis-peer-figures`: what Linux's operations cost, as its init on the emulated machine: the peer of `images/probe/src/figures.rs`.
 //!
-//! Prints `in ring 3`, then lines `figure NAME VALUE`, in counts of the time-stamp counter: guest instructions, as long as no CPU
-//! halts. It calls Linux as directly as can be: no library is measured that need not be used.
+//! Prints `in ring 3`, how many CPUs there are, and makes a mark (`marker`); then, unless it is started with the word `boot`, lines
+//! `figure NAME VALUE`, in counts of the time-stamp counter: guest instructions, as long as no CPU halts. It calls Linux as directly as can be: no library is measured that need not be used.
 #![allow(unsafe_code)]
 
 use libc::{c_int, c_long, c_void};
 use std::io::{Error, Write};
+use std::num::NonZero;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 type Result<T> = std::result::Result<T, Error>;
@@ -20,8 +21,10 @@ const PROCESSES: u64 = 256;
 static SIGNALS: AtomicU64 = AtomicU64::new(0);
 
 fn main() {
-    println!("in ring 3");
-    let status = match figures() {
+    println!("in ring 3, CPUs: {}", std::thread::available_parallelism().map_or(0, NonZero::get));
+    marker::end();
+    let result = if std::env::args().any(|word| word == "boot") { Ok(()) } else { figures() };
+    let status = match result {
         Ok(()) => 0,
         Err(error) => {
             println!("selkis-peer-figures: {error}");

@@ -3,16 +3,18 @@
 //! ```text
 //! selkis-peer run ARTIFACT ARGUMENT…                     once, with this process's standard streams
 //! selkis-peer instances POOL ARTIFACT THREADS MILLISECONDS   fresh instance, `_start`, end, over and over
+//! selkis-peer count POOL ARTIFACT THREADS COUNT    so many fresh instances in each thread, between two marks (`marker`)
 //! selkis-peer time POOL ARTIFACT COUNT ARGUMENT…         how long each of so many runs takes
 //! selkis-peer idle POOL ARTIFACT COUNT                   memory of instances whose `_start` has returned
 //! ```
-//! As process 1 it reads its arguments from `/plan`, one on each line, runs and switches the machine off.
+//! As process 1 it reads these words from `/plan`, one on each line, does what they say and switches the machine off.
 //! Measurements print lines of a name and a number; `crates/bench` reads them.
 #![allow(unsafe_code)]
 
 use std::error::Error;
 use std::fs::File;
 use std::process::ExitCode;
+use std::sync::Barrier;
 use std::time::{Duration, Instant};
 use wasmtime::{
     Enabled, Engine, Instance, InstanceAllocationStrategy, InstancePre, Linker, Module,
@@ -27,6 +29,8 @@ type Failure = Box<dyn Error>;
 const POOL_INSTANCES: u32 = 4096;
 /// The largest memory in the pool: QuickJS wants less.
 const POOL_MEMORY_BYTES: usize = 256 << 20;
+/// Instances of each thread before those that are counted.
+const WARM_UP: usize = 64;
 /// How many instances are made between two looks at the clock.
 const BATCH: u32 = 64;
 
@@ -53,6 +57,10 @@ fn dispatch(arguments: &[String]) -> Result<u8, Failure> {
             let time = Duration::from_millis(ms.parse()?);
             measure(Pool::parse(pool)?, artifact, &Instances { threads: threads.parse()?, time })
         }
+        ["count", pool, artifact, threads, count] => {
+            let (threads, count) = (threads.parse()?, count.parse()?);
+            measure(Pool::parse(pool)?, artifact, &Count { threads, count })
+        }
         ["time", pool, artifact, count, ..] => {
             measure(Pool::parse(pool)?, artifact, &Runs { count: count.parse()?, arguments: &arguments[4..] })
         }
@@ -63,11 +71,11 @@ fn dispatch(arguments: &[String]) -> Result<u8, Failure> {
     }
 }
 
-/// Runs the plan, then switches the machine off.
+/// Does what the plan says, then switches the machine off.
 fn as_init() -> Result<u8, Failure> {
     let plan = std::fs::read_to_string("/plan")?;
     let arguments: Vec<String> = plan.lines().map(str::to_owned).collect();
-    let status = run(arguments.first().ok_or("/plan is empty")?, &arguments[1..]).unwrap_or_else(|error| {
+    let status = dispatch(&arguments).unwrap_or_else(|error| {
         eprintln!("selkis-peer: {error}");
         125
     });
@@ -222,6 +230,36 @@ fn instances_for<T>(ready: &Ready<T>, time: Duration) -> Result<f64, Failure> {
         count += u64::from(BATCH);
     }
     Ok(count as f64 / start.elapsed().as_secs_f64())
+}
+
+struct Count {
+    threads: usize,
+    count: usize,
+}
+
+impl Measurement for Count {
+    fn of<T: Send>(&self, ready: &Ready<T>) -> Result<(), Failure> {
+        let (ready_to_go, go) = (Barrier::new(self.threads + 1), Barrier::new(self.threads + 1));
+        let instances = |count: usize| (0..count).try_for_each(|_| ready.start(&[]).map(drop));
+        let work = || {
+            // Touches what stays, in all slots that the thread will have.
+            let warm_up = instances(WARM_UP);
+            ready_to_go.wait();
+            go.wait();
+            warm_up.and_then(|()| instances(self.count)).map_err(|error| error.to_string())
+        };
+        let results: Vec<Result<(), String>> = std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..self.threads).map(|_| scope.spawn(work)).collect();
+            ready_to_go.wait();
+            marker::begin();
+            go.wait();
+            let results = workers.into_iter().map(|worker| worker.join().expect("a panic aborts")).collect();
+            marker::end();
+            results
+        });
+        results.into_iter().collect::<Result<(), String>>()?;
+        Ok(())
+    }
 }
 
 struct Runs<'a> {

@@ -20,7 +20,7 @@ use ring::Side;
 use runtime::System;
 use runtime::process::Wait;
 use wasi::entropy::Generator;
-use wasi::provider::{Clock, ClockKind, Entropy, Providers};
+use wasi::provider::{Clock, ClockKind, Providers};
 use wasi::tree::{Grant, Surroundings, Tree};
 
 /// How many samples of the CPU's random number generator go into a seed.
@@ -52,7 +52,8 @@ fn start(system: &'static System, boot: &'static BootInfo) -> Result<u8, Report>
     Ok(domain::run(system, bundle, machine))
 }
 
-fn prepare(system: &'static System, boot: &'static BootInfo, bundle: &Bundle<'_>) -> Result<(), String> {
+/// Makes ready what any process needs.
+pub fn prepare(system: &'static System, boot: &'static BootInfo, bundle: &Bundle<'_>) -> Result<(), String> {
     clock::start(boot, bundle.start.as_ref().map(|start| start.epoch_ns));
     let wire = wire(system, boot)?;
     if boot.parent != Handle::NONE {
@@ -82,35 +83,27 @@ fn wire(system: &'static System, boot: &BootInfo) -> Result<Option<AnyWire>, Str
 }
 
 /// What processes get here.
-struct Machine {
+pub struct Machine {
     files: &'static [u8],
     files_bytes_max: u64,
-    /// Makes the keys of the processes' generators.
+    /// Of which the processes' generators are split off.
     entropy: Generator,
-    samples: Vec<u64>,
 }
 
 impl Machine {
-    fn new(boot: &'static BootInfo, bundle: &Bundle<'static>) -> Result<Self, String> {
-        let samples = hardware_samples();
+    /// Of what the bundle says.
+    pub fn new(boot: &'static BootInfo, bundle: &Bundle<'static>) -> Result<Self, String> {
         let seed = bundle.start.as_ref().map(|start| &start.seed).or(bundle.plan.seed.as_ref());
-        let entropy = Generator::new(seed.map(|seed| &seed.0), &samples).map_err(|_| {
+        let entropy = Generator::new(seed.map(|seed| &seed.0), &hardware_samples()).map_err(|_| {
             "there is no source of random numbers: the CPU has no RDRAND and nobody gave a seed".to_owned()
         })?;
         let files_bytes_max = boot.quota_bytes / FILES_SHARE;
-        Ok(Self { files: bundle.files, files_bytes_max, entropy, samples })
-    }
-
-    /// A generator that nobody else has.
-    fn generator(&mut self) -> Result<Generator, String> {
-        let mut seed = [0; 32];
-        let filled = self.entropy.fill(&mut seed);
-        filled.map_err(|_| "no random numbers".to_owned())?;
-        Generator::new(Some(&seed), &self.samples).map_err(|error| format!("{error}"))
+        Ok(Self { files: bundle.files, files_bytes_max, entropy })
     }
 }
 
-type MachineHost<W> = Providers<ProcessClock<MachineClock>, Generator, console::Standard, Tree<'static>, W>;
+pub type MachineHost<W> =
+    Providers<ProcessClock<MachineClock>, Generator, console::Standard, Tree<'static>, W>;
 
 impl Outside for Machine {
     type Host = MachineHost<Suspend<console::Ready>>;
@@ -132,7 +125,7 @@ impl Outside for Machine {
             .map_err(|error| format!("the copied files are damaged ({error:?})"))?;
         Ok(Providers {
             clock: ProcessClock(MachineClock),
-            entropy: self.generator()?,
+            entropy: self.entropy.split(),
             streams: console::Standard(process),
             files,
             wait: Suspend(console::Ready(process)),
@@ -159,7 +152,7 @@ pub fn hardware_samples() -> Vec<u64> {
 }
 
 /// The kernel's clock, and the date.
-struct MachineClock;
+pub struct MachineClock;
 
 impl Clock for MachineClock {
     fn monotonic_ns(&mut self) -> wasi::Result<u64> {

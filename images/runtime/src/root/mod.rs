@@ -2,7 +2,7 @@
 //! the system's domains and the processes in them, hears what they write and how they end, and talks with the process on the host
 //! that has the clients. What is done when is the `supervisor`'s to say, as on Linux.
 
-mod child;
+pub mod child;
 mod host;
 mod memory;
 mod trace;

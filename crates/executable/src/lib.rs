@@ -1,5 +1,5 @@
 //! What a machine needs of an executable: what is loaded of it, without symbols and debug information, which are
-//! twenty times as large; and where that goes.
+//! twenty times as large; and where that goes. For whoever packs a boot module.
 
 use abi::{PAGE_SIZE, Span};
 use bundle::system::{Contents, Image, ImageAccess, Region};
