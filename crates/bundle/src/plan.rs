@@ -21,7 +21,7 @@ impl ProgramPlan {
     /// Of stack, if nobody says otherwise, in bytes: the engine's ordinary size.
     pub const STACK_BYTES: u64 = 512 << 10;
     /// The least and the most stack that it can be given: whole pages of these.
-    pub const STACK_RANGE_BYTES: core::ops::RangeInclusive<u64> = 16 << 10..=64 << 20;
+    pub const STACK_RANGE_BYTES: core::ops::RangeInclusive<u64> = 16 << 10..=Self::STACK_BYTES;
     /// Open descriptors, if nobody says otherwise.
     pub const DESCRIPTORS: u32 = 1024;
     /// The most that they can be.

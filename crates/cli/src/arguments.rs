@@ -128,7 +128,7 @@ pub struct ProgramArguments {
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub cpu_time: Option<Duration>,
 
-    /// How much stack the program's calls may use, from 16KiB to 64MiB
+    /// How much stack the program's calls may use, from 16KiB to 512KiB
     #[arg(long, value_name = "SIZE", value_parser = parse_stack, default_value = "512KiB")]
     pub stack: ByteCount,
 

@@ -25,7 +25,7 @@
 //! memory = "32MiB"                # of each instance; default for a domain's only process: the domain's
 //! timeout = "10s"                 # default: none
 //! cpu-time = "2s"                 # ended when it has used so much; default: no limit
-//! stack = "512KiB"                # for its own calls, 16KiB to 64MiB; default 512KiB
+//! stack = "512KiB"                # for its own calls, 16KiB to 512KiB; default 512KiB
 //! table-elements = 100000         # in all its tables; default: what fits into its memory
 //! descriptors = 64                # open at a time, streams and directories too; default 1024
 //! log-rate = "1MiB/s"             # written in a second; who writes faster waits. Default: no limit

@@ -30,7 +30,7 @@ pub enum UnitError {
     #[error("not a rate: write a size for a second, as in 1MiB/s, or \"unlimited\"")]
     Rate,
     /// A stack that is too small or too large, or no whole pages.
-    #[error("not a stack: write a size of whole pages from 16KiB to 64MiB, as in 256KiB")]
+    #[error("not a stack: write a size of whole pages from 16KiB to 512KiB, as in 256KiB")]
     Stack,
     /// Zero, where nothing could happen.
     #[error("zero is no limit that anything could keep")]

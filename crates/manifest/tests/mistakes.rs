@@ -263,11 +263,11 @@ fn mistakes_of_a_program_are_placed() {
         ),
         (
             "stack = '1KiB'",
-            "6:9 `1KiB`: not a stack: write a size of whole pages from 16KiB to 64MiB, as in 256KiB",
+            "6:9 `1KiB`: not a stack: write a size of whole pages from 16KiB to 512KiB, as in 256KiB",
         ),
         (
             "stack = 1000000",
-            "6:9 `1000000`: not a stack: write a size of whole pages from 16KiB to 64MiB, as in 256KiB",
+            "6:9 `1000000`: not a stack: write a size of whole pages from 16KiB to 512KiB, as in 256KiB",
         ),
         ("table-elements = 0", "6:18 `0` is not in the range of `table-elements`"),
         ("descriptors = 2", "6:15 `descriptors` is 2, and its streams and directories alone are 3"),

@@ -108,7 +108,9 @@ impl Heap {
         let listed_bytes =
             |index| lists.with(index, |list| list.length as usize * (index + 1) * LIST_STEP_BYTES);
         let listed_bytes: usize = (0..LIST_COUNT).filter_map(listed_bytes).sum();
-        self.talc.lock().get_counters().allocated_bytes - listed_bytes
+        let talc = self.talc.lock();
+        let reserve_bytes = talc.oom_handler.reserve.as_ref().map_or(0, |_| RESERVE_LAYOUT.size());
+        talc.get_counters().allocated_bytes - listed_bytes - reserve_bytes
     }
 
     fn allocate(&self, layout: Layout) -> *mut u8 {

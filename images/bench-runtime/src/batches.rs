@@ -18,7 +18,7 @@ use alloc::vec::Vec;
 use bundle::{Bundle, Plan, Seed, Start};
 use control::End;
 use core::cell::RefCell;
-use link::{Cause, Process};
+use link::Process;
 use runtime::System;
 use supervisor::{DomainId, DomainLink, Event, ProcessId};
 use wasi::provider::{Input, Output, OutputStream, Providers, Stream, Streams, Terminal};
@@ -120,7 +120,7 @@ impl Measurement for Batches<'_> {
             while let Some(command) = console::with(console::Console::command).flatten() {
                 let Command::Start(process, program) = command else { return Ok(()) };
                 let report = match self.instances(ready, program) {
-                    Ok(()) => Report { status: 0, cause: Cause::Exited, message: String::new() },
+                    Ok(()) => Report::exited("a batch", 0),
                     Err(why) => Report::not_started("a batch", why),
                 };
                 console::ended(process, &report);
@@ -128,7 +128,7 @@ impl Measurement for Batches<'_> {
             if console::with(|console| console.is_broken()) != Some(false) {
                 return Err(String::from("the root is gone"));
             }
-            console::sleep_for_event(ready.system);
+            console::sleep(ready.system, Request::NEVER);
         }
     }
 }
