@@ -139,7 +139,8 @@ fn last_words(context: &Context) -> Verdict {
     let how = "its domain ended with status 125";
     check_eq("how it ended", report.end, End::Broken { how: how.into() })?;
     let words = &report.domain_words;
-    check(words.starts_with("selkis: the library OS failed: signal 11"), || format!("{words:?}"))?;
+    // In a program's code it is first taken for a trap of the program.
+    check(words.starts_with("selkis: the library OS failed: "), || format!("{words:?}"))?;
     up.end(Signal::INT)?.exits(130)?;
     Ok(())
 }
