@@ -10,8 +10,10 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 const PAGE: usize = PAGE_SIZE as usize;
-/// Far more than any scenario takes, on a machine that is busy with others.
-const TIME_LIMIT: Duration = Duration::from_secs(240);
+/// Far more than any scenario takes, on a machine that is busy with others; a soak does thirty times as much.
+fn time_limit() -> Duration {
+    Duration::from_secs(if soaks() { 7200 } else { 240 })
+}
 
 /// What a scenario that passes stops with, if it has no status of its own (`src/probe.rs`). Not 0: QEMU's debug exit makes
 /// 1 of that, which is also how QEMU ends when it fails itself.
@@ -146,7 +148,7 @@ fn run(mut command: Command) -> (i32, String) {
     let exit = loop {
         match child.try_wait().expect("a child can be waited for") {
             Some(exit) => break Some(exit),
-            None if begin.elapsed() > TIME_LIMIT => break None,
+            None if begin.elapsed() > time_limit() => break None,
             None => std::thread::sleep(Duration::from_millis(10)),
         }
     };

@@ -78,6 +78,7 @@ fn to_the_end(context: &Context) -> Verdict {
     check_eq("the end of the real one", real.last_end, Some(End::Exited { status: 0 }))?;
     check_eq("its state", real.state, State::Ended)?;
     check_eq("what it wrote", up.output("real")?, "42\n")?;
+    up.until_written("late")?;
     check_eq("the late one's state", up.program("late")?.state, State::Running)?;
     up.ask(&Request::Kill { which: named("late"), how: How::Gracefully })?;
     let socket = up.socket();
