@@ -40,7 +40,7 @@ pub fn bundle(contents: &Contents<'_>) -> Result<Vec<u8>, Failure> {
     let image = image.ok_or_else(|| format!("{} is no executable", contents.runtime.display()))?;
     let batches = contents.batches.iter().map(|count| batch(*count)).collect();
     let console = Console::Framed(Terminals::all(Terminal::No));
-    let plan = Plan { programs: batches, console, begin: Begin::WhenTold, seed: None };
+    let plan = Plan { programs: batches, console, begin: Begin::WhenTold, vcpus: 1, seed: None };
     let placed = [
         (Kind::Plan, pages.add(&Layout::encode_plan(&plan))),
         (Kind::TrapHelper, pages.add(&std::fs::read(contents.helper)?)),
@@ -66,13 +66,9 @@ pub fn bundle(contents: &Contents<'_>) -> Result<Vec<u8>, Failure> {
 fn batch(count: u64) -> ProgramPlan {
     ProgramPlan {
         name: String::from("measured"),
-        artifact: 0,
         arguments: vec![b"measured".to_vec(), count.to_string().into_bytes()],
-        environment: Vec::new(),
         memory_bytes_max: MEMORY_BYTES_MAX,
-        timeout_ns: None,
-        cpu_ns_max: None,
-        directories: Vec::new(),
+        ..ProgramPlan::default()
     }
 }
 
@@ -96,6 +92,7 @@ fn domain(pages: &mut Pages, plan: &Plan, placed: &[(Kind, Span)]) -> Domain {
         memory_bytes: DOMAIN_BYTES,
         share: 1,
         budget_ns: 0,
+        vcpus: plan.vcpus,
         programs: plan.programs.iter().map(program).collect(),
         parts: [(0, header)].into_iter().chain(places).map(part).collect(),
         start_at: layout.spans.last().map_or(0, |span| span.base),
