@@ -326,9 +326,9 @@ fn lost_streams_say_why() {
     assert_eq!(lost(&hello, b"\x84\x03\0\0\0\0\0\0"), wrong(Kind::StdinCredit, 3));
     assert_eq!(lost(&hello, b"\x84\x05\0\0\0\0\0\0"), wrong(Kind::StdinCredit, 5));
     assert_eq!(lost(&hello, b"\x85\x01\0\0\0\0\0\0"), wrong(Kind::Exit, 1));
-    assert_eq!(lost(&hello, b"\x87\x18\0\0\0\0\0\0"), wrong(Kind::Usage, 24));
+    assert_eq!(lost(&hello, b"\x87\x20\0\0\0\0\0\0"), wrong(Kind::Usage, 32));
     assert_eq!(lost(&hello, b"\x85\x02\0\0\0\0\0\0\x09\x06"), Error::UnknownCause(6));
-    let usage = [&b"\x87\x21\0\0\0\0\0\0"[..], &[0; 24], &[3]].concat();
+    let usage = [&b"\x87\x21\0\0\0\0\0\0"[..], &[0; 32], &[3]].concat();
     assert_eq!(lost(&hello, &usage), Error::UnknownState(3));
     assert_eq!(lost(&hello, &hello), Error::OutOfOrder(Kind::Hello));
     assert_eq!(lost(&[], &encoded(&[(Process(0), Frame::Started)])), Error::OutOfOrder(Kind::Started));
