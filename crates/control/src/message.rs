@@ -3,6 +3,7 @@
 use crate::crash::CrashReport;
 use crate::status::System;
 use crate::trace::TracePiece;
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
@@ -100,7 +101,7 @@ pub enum Reply {
     /// To [`Request::Trace`]: every program has ended for good.
     TraceEnd,
     /// To [`Request::Crashes`]: a program that has failed. More may follow.
-    Crash(CrashReport),
+    Crash(Box<CrashReport>),
     /// To [`Request::Crashes`]: there are no more.
     CrashEnd,
     /// To any: it cannot be done.

@@ -223,7 +223,7 @@ fn reply() -> impl Strategy<Value = Reply> {
         select(vec![LogEnd::Newest, LogEnd::Ended]).prop_map(Reply::LogEnd),
         names().prop_map(Reply::Killed),
         select(vec![Reply::ShutDown, Reply::TraceEnd, Reply::CrashEnd]),
-        crash_report().prop_map(Reply::Crash),
+        crash_report().prop_map(|report| Reply::Crash(report.into())),
         trace_piece().prop_map(Reply::Trace),
         refusal().prop_map(Reply::Refused),
     ]

@@ -128,7 +128,7 @@ impl Supervisor {
             Stage::Crashes(mut ids) => match self.next_crash(&mut ids) {
                 Some(report) => {
                     *stage = Stage::Crashes(ids);
-                    Reply::Crash(report)
+                    Reply::Crash(report.into())
                 }
                 None => Reply::CrashEnd,
             },

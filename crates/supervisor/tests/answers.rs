@@ -366,7 +366,7 @@ fn crashes(supervisor: &mut Supervisor, which: Selector) -> Vec<CrashReport> {
     let (mut replies, end) = replies(supervisor, Request::Crashes { which });
     assert_eq!((replies.pop(), end), (Some(Reply::CrashEnd), Progress::Done));
     let report = |reply| match reply {
-        Reply::Crash(report) => report,
+        Reply::Crash(report) => *report,
         other => panic!("{other:?}"),
     };
     replies.into_iter().map(report).collect()

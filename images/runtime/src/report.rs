@@ -30,7 +30,7 @@ pub struct Report {
     /// For the person who started it; empty if there is nothing to say.
     reason: String,
     /// If a process failed that had begun: more about that.
-    pub crash: Option<Crash>,
+    pub crash: Option<Box<Crash>>,
 }
 
 /// What there is to say of a process that failed, beside the message.
@@ -80,7 +80,7 @@ impl Report {
                     limits: limits(plan, usage, host_bytes_max, log_bytes),
                     depth: backtrace.depth,
                 };
-                Self { crash: Some(Crash::new(head, &reason, &backtrace)), ..report }
+                Self { crash: Some(Box::new(Crash::new(head, &reason, &backtrace))), ..report }
             }
         }
     }

@@ -17,7 +17,7 @@ pub fn crash(arguments: &CrashArguments) -> Result<(), Failure> {
     let mut reports = Vec::new();
     loop {
         match connection.reply(Wait::Patience)? {
-            Reply::Crash(report) => reports.push(report),
+            Reply::Crash(report) => reports.push(*report),
             Reply::CrashEnd => break,
             other => return Err(connection.unexpected(other).into()),
         }

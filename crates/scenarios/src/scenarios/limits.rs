@@ -279,7 +279,9 @@ fn crash_reports(context: &Context) -> Verdict {
     check_eq("the late one's status", &late["exit_status"], &Value::from(124))?;
     check_eq("what it wrote", &late["last_lines"][0]["text"], &Value::from("ready"))?;
     check(late["limits"]["time_ns"]["used"].as_u64() >= Some(200_000_000), || format!("{late}"))?;
-    check(late["backtrace"][0]["function"].is_u64(), || format!("{late}"))?;
+    // If it was in a function of WASI then, that has ended it, and there is no backtrace.
+    let place = &late["backtrace"][0]["function"];
+    check(place.is_u64() || late["depth"] == 0, || format!("{late}"))?;
     let output = context.command().options(["crash", "traps"]);
     let output = output.variable("XDG_RUNTIME_DIR", runtime_folder(context)?).run()?;
     let text = String::from_utf8_lossy(&output.exits(0)?.stdout).into_owned();
