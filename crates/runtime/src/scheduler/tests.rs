@@ -8,8 +8,7 @@ use alloc::collections::VecDeque;
 use alloc::string::String;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-const LIMITS: Limits =
-    Limits { memory_bytes_max: 0, deadline_ns: Request::NEVER, cpu_ns_max: Request::NEVER };
+const LIMITS: Limits = Limits::NONE;
 
 /// What has happened, in order.
 type Diary = Arc<spin::Mutex<Vec<(&'static str, u64)>>>;
@@ -121,10 +120,10 @@ fn a_waiting_process_is_woken_once_with_the_answer() {
     let wake: fn(&mut Scripted) = |scripted| {
         let id = scripted.ids[0];
         let mut processes = scripted.system.processes().lock();
-        assert_eq!(processes.look_at(system, id).unwrap().1, Activity::Waits);
+        assert_eq!(processes.look_at(scripted.system, id).unwrap().1, Activity::Waits);
         processes.wake(scripted.system, id, 7);
         processes.wake(scripted.system, id, 8);
-        assert_eq!(processes.look_at(system, id).unwrap().1, Activity::Runs);
+        assert_eq!(processes.look_at(scripted.system, id).unwrap().1, Activity::Runs);
     };
     scripted.steps.extend([wake, wake]);
     scripted.run();
@@ -150,7 +149,7 @@ fn who_is_stopped_hears_it_wherever_it_waits_and_a_stale_name_stops_nobody() {
     let [first, second] = scripted.ids[..] else { panic!("two were started") };
     assert_eq!(first.slot, second.slot);
     scripted.system.processes().lock().stop(scripted.system, first, Stop::Cancelled);
-    assert!(scripted.system.processes().lock().look_at(first).is_none());
+    assert!(scripted.system.processes().lock().look_at(scripted.system, first).is_none());
     scripted.run();
     assert_eq!(scripted.ended, scripted.ids);
 }
