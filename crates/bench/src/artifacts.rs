@@ -31,6 +31,24 @@ impl Cpu {
     }
 }
 
+/// Whether the peer's code can be interrupted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Epochs {
+    /// It looks at the epoch at each function and loop.
+    Checked,
+    /// Nothing is in it for that.
+    Ignored,
+}
+
+impl Epochs {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Checked => "epochs",
+            Self::Ignored => "plain",
+        }
+    }
+}
+
 /// Compiles into a folder that is gone afterwards.
 pub struct Workshop<'a> {
     places: &'a Places,
@@ -78,12 +96,26 @@ impl<'a> Workshop<'a> {
     /// If a compiler fails.
     pub fn compile(&self, name: &str, module: &Path, cpu: Cpu) -> Result<Artifacts, Failure> {
         let ours = self.path(&format!("{name}.{}.artifact", cpu.name()));
-        let peer = self.path(&format!("{name}.{}.cwasm", cpu.name()));
         let mut command = Command::new(self.places.parts.join("selkis-compile"));
         finish(command.args(["--cpu", cpu.name(), "--json", "--output"]).arg(&ours).arg(module))?;
+        Ok(Artifacts { ours, peer: self.compile_peer(name, module, cpu, Epochs::Ignored)? })
+    }
+
+    /// Compiles `module` for the peer alone.
+    ///
+    /// # Errors
+    /// If its compiler fails.
+    pub fn compile_peer(
+        &self,
+        name: &str,
+        module: &Path,
+        cpu: Cpu,
+        epochs: Epochs,
+    ) -> Result<PathBuf, Failure> {
+        let artifact = self.path(&format!("{name}.{}.{}.cwasm", cpu.name(), epochs.name()));
         let mut command = Command::new(self.places.peer.join("selkis-peer-compile"));
-        finish(command.arg(cpu.name()).arg(module).arg(&peer))?;
-        Ok(Artifacts { ours, peer })
+        finish(command.args([cpu.name(), epochs.name()]).arg(module).arg(&artifact))?;
+        Ok(artifact)
     }
 }
 

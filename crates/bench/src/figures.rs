@@ -150,6 +150,9 @@ fn cell(sample: &Sample, unit: &str) -> String {
     if sample.count == 1 {
         return value;
     }
+    if unit == "%" {
+        return format!("{value} ±{:.2}", (sample.high - sample.low) / 2.0);
+    }
     let spread = (sample.high - sample.low) / sample.median * 100.0;
     format!("{value} ±{:.0}%", spread / 2.0)
 }
@@ -158,6 +161,7 @@ fn quantity(value: f64, unit: &str) -> String {
     match unit {
         "ns" if value >= 1e6 => format!("{:.1} ms", value / 1e6),
         "ns" if value >= 1e3 => format!("{:.2} µs", value / 1e3),
+        "%" => format!("{value:.2} %"),
         "bytes" => format!("{:.1} KiB", value / 1024.0),
         "instructions" if value < 1e5 => format!("{value:.0}"),
         "instructions" if value >= 1e8 => format!("{:.1} M", value / 1e6),

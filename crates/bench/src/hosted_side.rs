@@ -1,4 +1,4 @@
-//! Selkis and the peer as processes on this Linux: fresh instances, compute, memory.
+//! Selkis and the peer as processes on this Linux: fresh instances, compute, memory; and what [`processes`](crate::processes) measures.
 //!
 //! Every measurement is a process of its own, and the two sides take turns, so that what disturbs this machine disturbs
 //! both.
@@ -7,7 +7,7 @@ use crate::Failure;
 use crate::artifacts::{Artifacts, Cpu, Workshop, finish};
 use crate::figures::{Figure, Goal, Sample};
 use crate::places::Places;
-use crate::progress;
+use crate::{processes, progress};
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -36,7 +36,8 @@ pub enum Effort {
 }
 
 impl Effort {
-    fn rounds(self) -> usize {
+    /// How many processes of each side are measured.
+    pub fn rounds(self) -> usize {
         match self {
             Self::Quick => 3,
             Self::Full => 9,
@@ -53,9 +54,11 @@ impl Effort {
 
 /// Both sides of this machine.
 pub struct Sides<'a> {
-    places: &'a Places,
+    /// Where the parts lie.
+    pub places: &'a Places,
     helper: PathBuf,
-    effort: Effort,
+    /// How thoroughly it is measured.
+    pub effort: Effort,
 }
 
 /// Measures everything hosted.
@@ -78,6 +81,7 @@ pub fn measure(places: &Places, workshop: &Workshop<'_>, effort: Effort) -> Resu
     }
     let quickjs = workshop.compile("quickjs", &places.quickjs, Cpu::Native)?;
     figures.push(sides.compute("QuickJS", &quickjs, &["quickjs", "-e", SCRIPT])?);
+    figures.extend(processes::measure(&sides, workshop)?);
     Ok(figures)
 }
 
@@ -116,7 +120,7 @@ impl Sides<'_> {
     }
 
     /// The pool that makes the most instances of the program in a short time.
-    fn fastest_pool(&self, artifacts: &Artifacts) -> Result<&'static str, Failure> {
+    pub fn fastest_pool(&self, artifacts: &Artifacts) -> Result<&'static str, Failure> {
         let mut best = (POOLS[0], 0.0);
         for pool in POOLS {
             let command = self.peer(["instances", pool], artifacts, &["1", self.effort.milliseconds()]);
@@ -166,22 +170,34 @@ impl Sides<'_> {
         })
     }
 
-    fn ours(&self, artifacts: &Artifacts, words: &[&str]) -> Command {
+    /// Selkis, with these words to say what is measured.
+    pub fn ours(&self, artifacts: &Artifacts, words: &[&str]) -> Command {
         let mut command = Command::new(std::env::current_exe().unwrap_or_default());
         command.arg("serve").arg(self.places.parts.join("selkis-bench-runtime"));
         command.arg(&artifacts.ours).arg(&self.helper).args(["--", "measured"]).args(words);
         command
     }
 
-    fn peer(&self, what: [&str; 2], artifacts: &Artifacts, words: &[&str]) -> Command {
+    /// The peer, with the program between these words.
+    pub fn peer(&self, what: [&str; 2], artifacts: &Artifacts, words: &[&str]) -> Command {
+        let mut command = self.peer_command(&what);
+        command.arg(&artifacts.peer).args(words);
+        command
+    }
+
+    /// The peer, with these words.
+    pub fn peer_command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(self.places.peer.join("selkis-peer"));
-        command.args(what).arg(&artifacts.peer).args(words);
+        command.args(words);
         command
     }
 }
 
 /// Runs the commands at the same time; the numbers that they print, of all of them.
-fn together(commands: Vec<Command>) -> Result<Vec<f64>, Failure> {
+///
+/// # Errors
+/// If one fails or prints none.
+pub fn together(commands: Vec<Command>) -> Result<Vec<f64>, Failure> {
     let outputs: Vec<Result<String, String>> = std::thread::scope(|scope| {
         let run = |mut command: Command| finish(&mut command).map_err(|error| error.to_string());
         let threads: Vec<_> = commands.into_iter().map(|command| scope.spawn(move || run(command))).collect();
@@ -201,6 +217,7 @@ fn nanoseconds_each(rate: f64) -> f64 {
     1e9 / rate
 }
 
-fn fastest(values: &[f64]) -> f64 {
+/// The least of them.
+pub fn fastest(values: &[f64]) -> f64 {
     values.iter().copied().fold(f64::INFINITY, f64::min)
 }

@@ -2,7 +2,7 @@
 //!
 //! - `emulated`: guest instructions in QEMU, against Debian's cloud kernel: of the kernel's operations; of boots, and of fresh instances, with several CPUs;
 //!   until a program speaks, with wasmtime as the peer's init.
-//! - `hosted`: fresh instances, compute, memory, as Linux processes, against wasmtime with its pooling allocator.
+//! - `hosted`: fresh instances, compute, memory, processes under the scheduler, as Linux processes, against wasmtime with its pooling allocator or epochs, and Linux's threads.
 //! - `size`: of the kernel.
 //!
 //! Both sides of a figure are measured in the same run, in turns. Nothing here fails because a figure is bad.
@@ -20,6 +20,7 @@ mod machine;
 mod machine_bundle;
 mod operations;
 mod places;
+mod processes;
 mod replay;
 mod serve;
 mod size;
@@ -56,7 +57,7 @@ struct Arguments {
 enum Group {
     /// Guest instructions in QEMU: of the kernel's operations, of boots and fresh instances with several CPUs, until a program speaks
     Emulated,
-    /// Fresh instances, compute and memory, as Linux processes
+    /// Fresh instances, compute, memory, and processes under the scheduler, as Linux processes
     Hosted,
     /// Of the kernel
     Size,
@@ -137,6 +138,14 @@ fn notes() -> Vec<String> {
          real time, each CPU a thread. What all CPUs execute meanwhile is divided by all instances: interrupts and waiting for one another are in \
          it; a CPU that halts executes nothing.",
         "Hosted, on 2 CPUs the peer runs two threads in one process, Selkis two processes: it has one virtual CPU in each so far.",
+        "Preemption: twice SHA-256, by two processes at once on one virtual CPU, in slices of 1 ms, against one after the other; the peer checks epochs, \
+         which a thread raises each millisecond, against itself compiled without. CPU time of the whole process, so what else this machine does counts little.",
+        "A switch: two processes call sched_yield over and over, which is in it; all time by how often a virtual CPU was given. The peer's two threads \
+         are bound to one CPU, and each wakes the other and waits.",
+        "The end of a runaway: it has touched 1 MiB and loops; from its deadline, which a timer of the kernel interface's watches, until it has ended and \
+         all it had is given back. The peer: from increment_epoch by another thread until its store is dropped, with pooling, in a thread that stays.",
+        "A process: WASI state, stack, turn of the scheduler, instance, _start, end, one after the other. The peer: a thread of Linux for each, in it what a \
+         fresh instance is.",
         "The peer's pool is the fastest of three settings for the program, chosen anew in each run.",
     ]
     .map(String::from)

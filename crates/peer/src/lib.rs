@@ -3,6 +3,11 @@
 //! Everything is upstream's default, except what the comparison needs to be the same on both sides.
 #![allow(unsafe_code)]
 
+#[cfg(feature = "run")]
+pub mod epochs;
+#[cfg(feature = "run")]
+pub mod handover;
+
 use wasmtime::Config;
 
 /// For which CPU code is compiled.
@@ -25,9 +30,31 @@ impl Cpu {
     }
 }
 
+/// Whether code looks at the engine's epoch, by which it can be interrupted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Epochs {
+    /// At each function and in each loop.
+    Checked,
+    /// Never: upstream's default.
+    Ignored,
+}
+
+impl Epochs {
+    /// Reads a word of `selkis-peer-compile`.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "epochs" => Some(Self::Checked),
+            "plain" => Some(Self::Ignored),
+            _ => None,
+        }
+    }
+}
+
 /// The settings that are in every artifact.
-pub fn config() -> Config {
-    Config::new()
+pub fn config(epochs: Epochs) -> Config {
+    let mut config = Config::new();
+    config.epoch_interruption(epochs == Epochs::Checked);
+    config
 }
 
 /// The port of QEMU's `isa-debug-exit`, which ends the machine with what is written there.
@@ -54,8 +81,8 @@ pub fn switch_off(status: u8) -> std::io::Error {
 /// # Errors
 /// If the engine does not know the target.
 #[cfg(feature = "compile")]
-pub fn compiler_config(cpu: Cpu) -> wasmtime::Result<Config> {
-    let mut config = config();
+pub fn compiler_config(cpu: Cpu, epochs: Epochs) -> wasmtime::Result<Config> {
+    let mut config = config(epochs);
     if cpu == Cpu::X86_64V2 {
         // With a target named, no feature of this CPU is assumed.
         config.target("x86_64-unknown-linux-gnu")?;

@@ -2,10 +2,13 @@
 
 use crate::launcher::{self, Launcher, LauncherHost};
 use crate::measure::{Measurement, Ready, Subject, Unscheduled};
+use crate::{entry, processes};
 use abi::BootInfo;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
+use bundle::Bundle;
+use runtime::System;
 use wasi::provider::{OutputStream, Providers, Streams};
 
 /// How many instances are made between two looks at the clock.
@@ -13,10 +16,8 @@ const BATCH: u64 = 64;
 
 /// Does what `arguments` say; see the crate's first lines.
 pub fn run(boot: &'static BootInfo, subject: &Subject<'_>, arguments: &[Vec<u8>]) -> Result<(), String> {
-    let services = launcher::services(boot).ok_or("the launcher is of another version")?;
-    let launcher = launcher::open(services);
-    let words: Option<Vec<&str>> = arguments.iter().map(|word| core::str::from_utf8(word).ok()).collect();
-    let words = words.ok_or("the plan's arguments are no text")?;
+    let launcher = open(boot)?;
+    let words = words(arguments)?;
     let what = match words.as_slice() {
         [_, "instances", milliseconds] => What::Instances { nanoseconds: number(milliseconds)? * 1_000_000 },
         [_, "time", count, ..] => What::Time { count: number(count)?, arguments: &arguments[3..] },
@@ -25,6 +26,39 @@ pub fn run(boot: &'static BootInfo, subject: &Subject<'_>, arguments: &[Vec<u8>]
     };
     let host = || Ok(host(launcher));
     subject.measure(host, Told { launcher, what })
+}
+
+/// What is to be measured of processes, if anything.
+pub fn processes(arguments: &[Vec<u8>]) -> Result<Option<processes::What>, String> {
+    let words = words(arguments)?;
+    let [_, what, count] = words.as_slice() else { return Ok(None) };
+    Ok(Some(match *what {
+        "shared" => processes::What::Shared { count: number(count)? },
+        "switches" => processes::What::Switches { count: number(count)? },
+        "runaways" => processes::What::Runaways { count: number(count)? },
+        "processes" => processes::What::Processes { count: number(count)? },
+        _ => return Ok(None),
+    }))
+}
+
+/// Measures that, in the first program of the bundle.
+pub fn run_processes(
+    system: &'static System,
+    boot: &'static BootInfo,
+    bundle: Bundle<'static>,
+    what: processes::What,
+) -> Result<(), String> {
+    entry::register_upcalls(system, boot).map_err(|error| format!("no upcalls: {error:?}"))?;
+    processes::run(system, open(boot)?, bundle, what)
+}
+
+fn open(boot: &'static BootInfo) -> Result<Launcher, String> {
+    Ok(launcher::open(launcher::services(boot).ok_or("the launcher is of another version")?))
+}
+
+fn words(arguments: &[Vec<u8>]) -> Result<Vec<&str>, String> {
+    let words: Option<Vec<&str>> = arguments.iter().map(|word| core::str::from_utf8(word).ok()).collect();
+    words.ok_or_else(|| String::from("the plan's arguments are no text"))
 }
 
 fn number(word: &str) -> Result<u64, String> {

@@ -7,7 +7,12 @@
 //! NAME instances MILLISECONDS        fresh instance, `_start`, end, over and over
 //! NAME time COUNT ARGUMENT…          how long each of so many runs takes
 //! NAME idle COUNT                    memory of instances whose `_start` has returned
+//! NAME shared COUNT                  CPU time of two processes at once, and of one after the other
+//! NAME switches COUNT                from one of two processes that give way to the other
+//! NAME runaways COUNT                from when a process's time is over until nothing of it is left
+//! NAME processes COUNT               so many processes, one after the other
 //! ```
+//! The last four are processes of the scheduler ([`processes`]); the others are instances on the first stack.
 //! Answers are lines on standard error. What the program writes to standard output the launcher throws away.
 //!
 //! In a machine it is a system's root and each of its domains ([`batches`]), and QEMU counts.
@@ -40,6 +45,7 @@ mod launcher;
 #[path = "../../runtime/src/machine/mod.rs"]
 mod machine;
 mod measure;
+mod processes;
 #[allow(dead_code)]
 #[path = "../../runtime/src/programs.rs"]
 mod programs;
@@ -80,6 +86,11 @@ fn run(system: &'static System, boot: &'static BootInfo) -> Result<(), String> {
         Module::System(description) => return batches::run_root(system, boot, &description),
         Module::Programs(bundle) => bundle,
     };
+    if boot.services != 0
+        && let Some(what) = hosted::processes(&bundle.plan.programs[0].arguments)?
+    {
+        return hosted::run_processes(system, boot, bundle, what);
+    }
     let engine = program::engine(system, cpu::has_feature).map_err(|error| error.to_string())?;
     // A plan has a program, and every other is the same with other arguments.
     let plan = &bundle.plan.programs[0];

@@ -6,11 +6,16 @@
 //! selkis-peer count POOL ARTIFACT THREADS COUNT    so many fresh instances in each thread, between two marks (`marker`)
 //! selkis-peer time POOL ARTIFACT COUNT ARGUMENT…         how long each of so many runs takes
 //! selkis-peer idle POOL ARTIFACT COUNT                   memory of instances whose `_start` has returned
+//! selkis-peer threads POOL ARTIFACT COUNT                so many fresh instances, each in a thread of its own
+//! selkis-peer cpu|epochs ARTIFACT COUNT                  CPU time of so many runs, without epochs and with them
+//! selkis-peer runaways ARTIFACT COUNT                    how long it takes to end programs that do not end, by the epoch
+//! selkis-peer handover COUNT                             how long it takes from one thread to another on the same CPU
 //! ```
 //! As process 1 it reads these words from `/plan`, one on each line, does what they say and switches the machine off.
 //! Measurements print lines of a name and a number; `crates/bench` reads them.
 #![allow(unsafe_code)]
 
+use peer::{Epochs, epochs, handover};
 use std::error::Error;
 use std::fs::File;
 use std::process::ExitCode;
@@ -67,6 +72,18 @@ fn dispatch(arguments: &[String]) -> Result<u8, Failure> {
         ["idle", pool, artifact, count] => {
             measure(Pool::parse(pool)?, artifact, &Idle { count: count.parse()? })
         }
+        ["threads", pool, artifact, count] => {
+            measure(Pool::parse(pool)?, artifact, &Threads { count: count.parse()? })
+        }
+        ["cpu", artifact, count] => epochs::cpu(artifact, Epochs::Ignored, count.parse()?).map(|()| 0),
+        ["epochs", artifact, count] => epochs::cpu(artifact, Epochs::Checked, count.parse()?).map(|()| 0),
+        ["runaways", artifact, count] => epochs::runaways(artifact, count.parse()?).map(|()| 0),
+        ["handover", count] => {
+            for _ in 0..count.parse::<u32>()? {
+                println!("nanoseconds {}", handover::nanoseconds()?);
+            }
+            Ok(0)
+        }
         _ => Err("the first lines of its source say how it is used".into()),
     }
 }
@@ -83,7 +100,7 @@ fn as_init() -> Result<u8, Failure> {
 }
 
 fn run(artifact: &str, arguments: &[String]) -> Result<u8, Failure> {
-    let engine = Engine::new(&peer::config())?;
+    let engine = Engine::new(&peer::config(Epochs::Ignored))?;
     let module = load(&engine, artifact)?;
     let mut linker = Linker::new(&engine);
     p1::add_to_linker_sync(&mut linker, |context| context)?;
@@ -142,7 +159,7 @@ impl Pool {
         if matches!(self, Self::Scan) {
             pool.pagemap_scan(Enabled::Yes);
         }
-        let mut config = peer::config();
+        let mut config = peer::config(Epochs::Ignored);
         config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
         Engine::new(&config)
     }
@@ -274,6 +291,23 @@ impl Measurement for Runs<'_> {
             drop(ready.start(self.arguments)?);
             println!("nanoseconds {}", start.elapsed().as_nanos());
         }
+        Ok(())
+    }
+}
+
+struct Threads {
+    count: u32,
+}
+
+impl Measurement for Threads {
+    fn of<T: Send>(&self, ready: &Ready<T>) -> Result<(), Failure> {
+        ready.start(&[])?;
+        let start = Instant::now();
+        for _ in 0..self.count {
+            let work = || ready.start(&[]).map(drop).map_err(|error| error.to_string());
+            std::thread::scope(|scope| scope.spawn(work).join().expect("a panic aborts"))?;
+        }
+        println!("nanoseconds {}", start.elapsed().as_nanos() / u128::from(self.count.max(1)));
         Ok(())
     }
 }
