@@ -1,4 +1,4 @@
-//! Selkis and the peer as processes on this Linux: fresh instances, compute, memory; and what [`processes`](crate::processes) measures.
+//! Selkis and the peer as processes on this Linux: fresh instances, compute, memory; and what [`crate::processes`] measures.
 //!
 //! Every measurement is a process of its own, and the two sides take turns, so that what disturbs this machine disturbs
 //! both.
