@@ -106,14 +106,19 @@ impl LinuxFiles {
         slot.held.as_ref().filter(|_| current).ok_or(Errno::Badf)
     }
 
-    fn hold(&mut self, held: Held) -> Handle {
-        let index = self.open.iter().position(|slot| slot.held.is_none()).unwrap_or_else(|| {
-            self.open.push(Slot::default());
-            self.open.len() - 1
-        });
+    /// `ENOMEM` if there is no room for one more: how many there are is for programs to choose.
+    fn hold(&mut self, held: Held) -> Result<Handle, Errno> {
+        let index = match self.open.iter().position(|slot| slot.held.is_none()) {
+            Some(index) => index,
+            None => {
+                self.open.try_reserve(1).map_err(|_| Errno::Nomem)?;
+                self.open.push(Slot::default());
+                self.open.len() - 1
+            }
+        };
         let slot = &mut self.open[index];
         slot.held = Some(held);
-        Handle(u64::from(slot.generation) << 32 | index as u64)
+        Ok(Handle(u64::from(slot.generation) << 32 | index as u64))
     }
 
     /// The directory that the last component of `path` is in, and that component, with the slashes behind it.
@@ -222,7 +227,7 @@ impl Files for LinuxFiles {
         let grant = self.grants.get(grant as usize).ok_or(Errno::Noent)?;
         let file = unbroken(|| grant.directory.try_clone())?;
         let held = Held { file, kind: FileKind::Directory, grant: grant.access, access: FileAccess::Read };
-        Ok(self.hold(held))
+        Ok(self.hold(held)?)
     }
 
     fn open_at(&mut self, directory: Handle, path: Path<'_>, open: Open) -> Result<Opened> {
@@ -233,7 +238,7 @@ impl Files for LinuxFiles {
             Access::ReadWrite => open_read_write(&held.file, path, open)?,
         };
         let kind = kind(&file)?;
-        let handle = self.hold(Held { file, kind, grant, access: open.access });
+        let handle = self.hold(Held { file, kind, grant, access: open.access })?;
         Ok(Opened { handle, kind })
     }
 
