@@ -292,6 +292,11 @@ impl Running {
         }
     }
 
+    /// Fails if its time is over; for whoever asks again and again for something that must come.
+    pub fn in_time(&self, otherwise: impl FnOnce() -> String) -> Verdict {
+        check(Instant::now() < self.deadline, otherwise)
+    }
+
     /// Goes away as its reader.
     pub fn close_output(&mut self) {
         self.stdout = None;
@@ -313,7 +318,7 @@ impl Running {
         const FULL_BYTES: u64 = 16 << 10;
         let stdout = self.stdout.as_ref().ok_or_else(|| Failed("standard output is closed".into()))?;
         while rustix::io::ioctl_fionread(stdout)? < FULL_BYTES {
-            check(Instant::now() < self.deadline, || format!("{} does not write", self.line))?;
+            self.in_time(|| format!("{} does not write", self.line))?;
             thread::sleep(SAMPLE_TIME);
         }
         Ok(())

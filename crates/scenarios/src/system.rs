@@ -4,7 +4,8 @@ use crate::guests;
 use crate::selkis::{Context, Input, Output, Run, Running};
 use crate::verdict::{Failed, Verdict, check};
 use control::{
-    Decoder, Follow, From, GREETING, LogEnd, LogPiece, Program, Reply, Request, Selector, Stream, encode,
+    Decoder, Domain, Follow, From, GREETING, LogEnd, LogPiece, Program, Reply, Request, Selector, Stream,
+    System, encode,
 };
 use rustix::process::Signal;
 use serde_json::Value;
@@ -99,6 +100,16 @@ impl Up {
         }
     }
 
+    /// Waits for this event of the program; all that came before is passed over.
+    pub fn until_program(&mut self, program: &str, event: &str) -> Verdict<Value> {
+        loop {
+            let next = self.next()?;
+            if next["program"] == program && next["event"] == event {
+                return Ok(next);
+            }
+        }
+    }
+
     /// Waits until each of the domains has ended, in any order.
     pub fn until_ended(&mut self, domains: &[&str]) -> Verdict {
         let mut left = domains.to_vec();
@@ -137,10 +148,38 @@ impl Up {
         client.reply()
     }
 
+    /// The system, as a list has it.
+    pub fn list(&self) -> Verdict<System> {
+        match self.ask(&Request::List)? {
+            Reply::List(system) => Ok(system),
+            other => Err(Failed(format!("no list: {other:?}"))),
+        }
+    }
+
+    /// The first domain.
+    pub fn first_domain(&self) -> Verdict<Domain> {
+        Ok(self.list()?.domains.remove(0))
+    }
+
+    /// Waits until it is so of the system.
+    pub fn until_listed(&self, is_so: impl Fn(&System) -> Verdict<bool>) -> Verdict<System> {
+        loop {
+            let system = self.list()?;
+            if is_so(&system)? {
+                return Ok(system);
+            }
+            self.running.in_time(|| format!("it is still {system:?}"))?;
+        }
+    }
+
+    /// Waits until it is so of the first domain.
+    pub fn until_domain(&self, is_so: impl Fn(&Domain) -> bool) -> Verdict<Domain> {
+        Ok(self.until_listed(|system| Ok(is_so(&system.domains[0])))?.domains.remove(0))
+    }
+
     /// The domain's program, as a list has it.
     pub fn program(&self, domain: &str) -> Verdict<Program> {
-        let Reply::List(system) = self.ask(&Request::List)? else { return Err(Failed("no list".into())) };
-        let found = system.domains.into_iter().find(|found| found.name == domain);
+        let found = self.list()?.domains.into_iter().find(|found| found.name == domain);
         found.map(|mut found| found.programs.remove(0)).ok_or_else(|| Failed(format!("no domain {domain}")))
     }
 

@@ -4,8 +4,8 @@ use crate::guests;
 use crate::runner::{On, Platform, Scenario};
 use crate::selkis::Context;
 use crate::system::Up;
-use crate::verdict::{Failed, Verdict, check, check_eq};
-use control::{End, How, Program, Reply, Request, Selector, State};
+use crate::verdict::{Verdict, check, check_eq};
+use control::{End, How, Program, Request, Selector, State};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -36,30 +36,6 @@ fn start(context: &Context, manifest: String) -> Verdict<Up> {
     Up::start_manifest(context, context.file("cpus.toml", manifest)?, "cpus")
 }
 
-fn programs(up: &Up) -> Verdict<Vec<Program>> {
-    let Reply::List(mut system) = up.ask(&Request::List)? else { return Err(Failed("no list".into())) };
-    Ok(system.domains.remove(0).programs)
-}
-
-/// Asks until it is so of all the programs whose names begin like that; the system's own time is limited.
-fn until_all(up: &Up, prefix: &str, is_so: impl Fn(&Program) -> bool) -> Verdict<Vec<Program>> {
-    loop {
-        let all = programs(up)?;
-        if all.iter().filter(|program| program.name.starts_with(prefix)).all(&is_so) {
-            return Ok(all);
-        }
-    }
-}
-
-fn until_ended(up: &mut Up, program: &str) -> Verdict<Value> {
-    loop {
-        let next = up.next()?;
-        if next["program"] == program && next["event"] == "ended" {
-            return Ok(next);
-        }
-    }
-}
-
 /// All get on, each on either virtual CPU; one that runs on the other is ended, by whoever asks, by its time and by its CPU time; and who
 /// sleeps is woken.
 fn share(context: &Context) -> Verdict {
@@ -81,14 +57,14 @@ fn share(context: &Context) -> Verdict {
         }
     }
     let has_moved = |program: &Program| program.usage.migrations > 0 && program.usage.cpu_ns > 0;
-    let all = until_all(&up, "spin", has_moved)?;
-    for spin in &all[..3] {
+    let domain = up.until_domain(|domain| domain.programs[..3].iter().all(has_moved))?;
+    for spin in &domain.programs[..3] {
         check_eq("its state", (spin.state, spin.restarts), (State::Running, 0))?;
     }
     for number in 0..3 {
         let which = Selector::Named(format!("all/spin/{number}"));
         up.ask(&Request::Kill { which, how: How::Gracefully })?;
-        let end = until_ended(&mut up, &format!("spin/{number}"))?;
+        let end = up.until_program(&format!("spin/{number}"), "ended")?;
         check_eq("its end", &end["status"], &Value::from(130))?;
     }
     up.finish()?.ends_well()?;
@@ -106,8 +82,9 @@ fn end_at_any_moment(context: &Context) -> Verdict {
     wanted.push(("spin", "ready-spin", "instances = 2"));
     let mut up = start(context, manifest(2, &wanted))?;
     up.until("all", "started")?;
-    let all = until_all(&up, "", |program| program.restarts >= 4 || program.name.starts_with("spin"))?;
-    for program in &all {
+    let has_restarted = |program: &Program| program.restarts >= 4 || program.name.starts_with("spin");
+    let domain = up.until_domain(|domain| domain.programs.iter().all(has_restarted))?;
+    for program in &domain.programs {
         let expected = match program.name.split('/').next() {
             Some("traps") => Some(End::Exited { status: 134 }),
             Some("spin") => None,
@@ -130,11 +107,12 @@ fn four(context: &Context) -> Verdict {
     let command = context.command().options(["up", "--vm", "--cpus=4"]).options([path]);
     let mut up = Up::start_command(context, command, "cpus")?;
     up.until("all", "started")?;
-    let all = until_all(&up, "", |program| match program.name.starts_with("spin") {
+    let is_done = |program: &Program| match program.name.starts_with("spin") {
         true => program.usage.migrations > 0,
         false => program.last_end.is_some(),
-    })?;
-    let ends: Vec<_> = all[6..].iter().map(|program| program.last_end.clone()).collect();
+    };
+    let domain = up.until_domain(|domain| domain.programs.iter().all(is_done))?;
+    let ends: Vec<_> = domain.programs[6..].iter().map(|program| program.last_end.clone()).collect();
     check_eq("their ends", ends, vec![Some(End::Exited { status: 0 }); 4])?;
     up.end(Signal::INT)?.exits(130)?.ends_well()?;
     Ok(())

@@ -6,7 +6,7 @@ use crate::runner::{On, Platform, Scenario};
 use crate::selkis::Context;
 use crate::system::Up;
 use crate::verdict::{Failed, Verdict, check, check_eq};
-use control::{Domain, End, How, Reply, Request, Selector, State};
+use control::{End, How, Reply, Request, Selector, State};
 use rustix::process::{Signal, pidfd_send_signal};
 use serde_json::Value;
 
@@ -45,31 +45,16 @@ fn start(context: &Context) -> Verdict<Up> {
     Up::start_manifest(context, context.file("crowd.toml", CROWD)?, "crowd")
 }
 
-fn crowd(up: &Up) -> Verdict<Domain> {
-    let Reply::List(mut system) = up.ask(&Request::List)? else { return Err(Failed("no list".into())) };
-    Ok(system.domains.remove(0))
-}
-
-/// Waits for this event of the program; all that came before is passed over.
-fn until(up: &mut Up, program: &str, event: &str) -> Verdict<Value> {
-    loop {
-        let next = up.next()?;
-        if next["program"] == program && next["event"] == event {
-            return Ok(next);
-        }
-    }
-}
-
 /// Each has its turns, its ends and its restarts, and what happens to one is nothing to the others.
 fn in_a_domain(context: &Context) -> Verdict {
     let mut up = start(context)?;
     for _ in 0..3 {
-        check_eq("how it failed", &until(&mut up, "fails", "ended")?["status"], &Value::from(134))?;
+        check_eq("how it failed", &up.until_program("fails", "ended")?["status"], &Value::from(134))?;
     }
     for instance in ["crowd/spin/0", "crowd/spin/1"] {
         up.until_written(instance)?;
     }
-    let before = crowd(&up)?;
+    let before = up.first_domain()?;
     let names: Vec<&str> = before.programs.iter().map(|program| program.name.as_str()).collect();
     check_eq("names", names, ["spin/0", "spin/1", "fails", "done"])?;
     for spin in &before.programs[..2] {
@@ -79,7 +64,7 @@ fn in_a_domain(context: &Context) -> Verdict {
     check_eq("restarts", before.programs[2].restarts >= 2, true)?;
     check_eq("the end of what is done", &before.programs[3].last_end, &Some(End::Exited { status: 0 }))?;
     up.ask(&Request::Kill { which: Selector::Named("crowd/spin/0".into()), how: How::Gracefully })?;
-    let after = crowd(&up)?;
+    let after = up.first_domain()?;
     check_eq("the killed one", after.programs[0].state, State::Stopped)?;
     check_eq("its end", &after.programs[0].last_end, &Some(End::Exited { status: 130 }))?;
     let other = &after.programs[1];
@@ -92,18 +77,18 @@ fn in_a_domain(context: &Context) -> Verdict {
 /// With their domain all end, and are started again as each wants it.
 fn breaks_together(context: &Context) -> Verdict {
     let mut up = start(context)?;
-    until(&mut up, "done", "ended")?;
+    up.until_program("done", "ended")?;
     for instance in ["crowd/spin/0", "crowd/spin/1"] {
         up.until_written(instance)?;
     }
     let (_, process) = only_child(up.process())?;
     pidfd_send_signal(&process, Signal::KILL)?;
     for program in ["spin/0", "spin/1"] {
-        let ended = until(&mut up, program, "ended")?;
+        let ended = up.until_program(program, "ended")?;
         check_eq("how it ended", &ended["reason"], &Value::from("SIGKILL"))?;
     }
     for program in ["spin/0", "spin/1"] {
-        until(&mut up, program, "started")?;
+        up.until_program(program, "started")?;
     }
     let mut client = up.client()?;
     client.ask(&Request::Crashes { which: Selector::Named("spin".into()) })?;
@@ -115,7 +100,7 @@ fn breaks_together(context: &Context) -> Verdict {
         check_eq("what it wrote", written, [&b"ready"[..]])?;
     }
     check_eq("the end of the reports", client.reply()?, Reply::CrashEnd)?;
-    let crowd = crowd(&up)?;
+    let crowd = up.first_domain()?;
     let restarts: Vec<u64> = crowd.programs[..2].iter().map(|program| program.restarts).collect();
     check_eq("restarts", restarts, [1, 1])?;
     check_eq("what was done", (crowd.programs[3].state, crowd.programs[3].restarts), (State::Ended, 0))?;
@@ -126,13 +111,13 @@ fn breaks_together(context: &Context) -> Verdict {
 /// What the library OS says when it fails stands in the reports on all that ran in it, and they start again.
 fn last_words(context: &Context) -> Verdict {
     let mut up = start(context)?;
-    until(&mut up, "done", "ended")?;
+    up.until_program("done", "ended")?;
     up.until_written("crowd/spin/0")?;
     let (_, process) = only_child(up.process())?;
     // As if its own code had touched what is not there.
     pidfd_send_signal(&process, Signal::SEGV)?;
-    until(&mut up, "spin/0", "ended")?;
-    until(&mut up, "spin/0", "started")?;
+    up.until_program("spin/0", "ended")?;
+    up.until_program("spin/0", "started")?;
     let Reply::Crash(report) = up.ask(&Request::Crashes { which: Selector::Named("spin/0".into()) })? else {
         return Err(Failed("no report".into()));
     };

@@ -5,7 +5,7 @@ use crate::runner::{Depth, On, Scenario};
 use crate::selkis::Context;
 use crate::system::Up;
 use crate::verdict::{Failed, Verdict, check, check_eq};
-use control::{Domain, End, Reply, Request, State};
+use control::{Domain, End, State};
 use rustix::process::Signal;
 use std::fmt::Write as _;
 use std::fs::File;
@@ -71,12 +71,9 @@ fn in_a_domain(context: &Context) -> Verdict {
     }
     let mut up = Up::start_manifest(context, context.file("crowd.toml", text)?, "crowd")?;
     up.until("crowd", "started")?;
-    let domain = loop {
-        let domain = crowd(&up)?;
-        if domain.programs[1..].iter().all(|program| program.state == State::Ended) {
-            break domain;
-        }
-    };
+    let have_ended =
+        |domain: &Domain| domain.programs[1..].iter().all(|program| program.state == State::Ended);
+    let domain = up.until_domain(have_ended)?;
     check_eq("the calm one", (domain.programs[0].state, domain.programs[0].restarts), (State::Running, 0))?;
     for (program, (name, _, expected)) in domain.programs[1..].iter().zip(&modules) {
         let Some(End::Exited { status }) = program.last_end else {
@@ -86,11 +83,6 @@ fn in_a_domain(context: &Context) -> Verdict {
     }
     up.end(Signal::INT)?.exits(130)?.ends_well()?;
     Ok(())
-}
-
-fn crowd(up: &Up) -> Verdict<Domain> {
-    let Reply::List(mut system) = up.ask(&Request::List)? else { return Err(Failed("no list".into())) };
-    Ok(system.domains.remove(0))
 }
 
 /// All in a table; the last is called by its place there.

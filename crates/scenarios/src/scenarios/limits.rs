@@ -5,7 +5,7 @@ use crate::runner::{On, Scenario};
 use crate::selkis::Context;
 use crate::system::{Up, runtime_folder};
 use crate::verdict::{Failed, Verdict, check, check_eq};
-use control::{Domain, End, Reply, Request, Selector, State};
+use control::{End, Reply, Request, Selector, State};
 use rustix::process::Signal;
 use serde_json::Value;
 use std::fs;
@@ -85,26 +85,11 @@ fn crowd(context: &Context, programs: &[(&str, &str, &str)]) -> Verdict<Up> {
     Up::start_manifest(context, context.file("crowd.toml", text)?, "crowd")
 }
 
-fn list(up: &Up) -> Verdict<(Domain, u64)> {
-    let Reply::List(mut system) = up.ask(&Request::List)? else { return Err(Failed("no list".into())) };
-    Ok((system.domains.remove(0), system.uptime_ns))
-}
-
-/// Waits for this event of the program; all that came before is passed over.
-fn until(up: &mut Up, program: &str, event: &str) -> Verdict<Value> {
-    loop {
-        let next = up.next()?;
-        if next["program"] == program && next["event"] == event {
-            return Ok(next);
-        }
-    }
-}
-
 /// Who writes without end waits, and is told of; in the same time its neighbour writes what it likes.
 fn log_rate(context: &Context) -> Verdict {
     const BYTES_PER_S: u64 = 1 << 10;
     let mut up = crowd(context, &[("slow", "yes", "log-rate = \"1KiB/s\""), ("fast", "yes", "")])?;
-    until(&mut up, "fast", "started")?;
+    up.until_program("fast", "started")?;
     let is_told = |up: &Up| {
         let mut client = up.client()?;
         let which = Selector::Named("crowd/slow".into());
@@ -118,17 +103,16 @@ fn log_rate(context: &Context) -> Verdict {
         }
     };
     check_eq("where it is told", is_told(&up)?, control::Stream::Event)?;
-    loop {
-        let (domain, uptime_ns) = list(&up)?;
-        let [slow, fast] = &domain.programs[..] else { return Err(Failed(format!("{domain:?}"))) };
+    up.until_listed(|system| {
+        let [slow, fast] = &system.domains[0].programs[..] else { return Err(Failed(format!("{system:?}"))) };
         // A second's worth at once, and then as the time passes.
-        let bytes_max = BYTES_PER_S + BYTES_PER_S * uptime_ns.div_ceil(1_000_000_000);
-        check(slow.log.bytes <= bytes_max, || format!("{} bytes in {uptime_ns} ns", slow.log.bytes))?;
+        let bytes_max = BYTES_PER_S + BYTES_PER_S * system.uptime_ns.div_ceil(1_000_000_000);
+        check(slow.log.bytes <= bytes_max, || {
+            format!("{} bytes in {} ns", slow.log.bytes, system.uptime_ns)
+        })?;
         check_eq("their states", (slow.state, fast.state), (State::Running, State::Running))?;
-        if slow.log.bytes > 3 * BYTES_PER_S && fast.log.bytes > 16 * BYTES_PER_S {
-            break;
-        }
-    }
+        Ok(slow.log.bytes > 3 * BYTES_PER_S && fast.log.bytes > 16 * BYTES_PER_S)
+    })?;
     up.end(Signal::INT)?.exits(130)?.ends_well()?;
     Ok(())
 }
@@ -152,25 +136,21 @@ fn nothing_to_others(context: &Context) -> Verdict {
     fs::create_dir(context.folder().join("granted"))?;
     let programs = [OFFENDERS, &[("writes", "yes", "log-rate = \"1KiB/s\""), ("calm", "ready-spin", "")]];
     let mut up = crowd(context, &programs.concat())?;
-    until(&mut up, "calm", "started")?;
+    up.until_program("calm", "started")?;
     up.until_written("crowd/calm")?;
-    let restarts =
-        |domain: &Domain| domain.programs.iter().map(|program| program.restarts).collect::<Vec<_>>();
-    let reached =
-        |restarts: &[u64], rounds: u64| restarts[..OFFENDERS.len()].iter().all(|count| *count >= rounds);
-    let until_rounds = |rounds: u64| loop {
-        let (domain, _) = list(&up)?;
-        if reached(&restarts(&domain), rounds) {
-            return Ok::<Domain, Failed>(domain);
-        }
+    let offenders = OFFENDERS.len();
+    let until_rounds = |rounds| {
+        up.until_domain(|domain| {
+            domain.programs[..offenders].iter().all(|program| program.restarts >= rounds)
+        })
     };
     let before = until_rounds(1)?;
     let after = until_rounds(ROUNDS)?;
-    for calm in &after.programs[OFFENDERS.len()..] {
+    for calm in &after.programs[offenders..] {
         check_eq(&calm.name, (calm.state, calm.restarts), (State::Running, 0))?;
     }
     check_eq("the domain's process", after.process_id, before.process_id)?;
-    let statuses: Vec<_> = after.programs[..OFFENDERS.len()]
+    let statuses: Vec<_> = after.programs[..offenders]
         .iter()
         .map(|program| match program.last_end {
             Some(End::Exited { status }) => status,
@@ -200,19 +180,23 @@ fn of_a_whole_domain(context: &Context) -> Verdict {
          [[domains.crowd.programs]]\nname = \"hog\"\nmemory = \"29MiB\"\n{greedy}\n"
     );
     let mut up = Up::start_manifest(context, context.file("crowd.toml", text)?, "crowd")?;
-    until(&mut up, "calm", "started")?;
+    up.until_program("calm", "started")?;
     up.until_written("crowd/calm")?;
     for (program, rounds) in [("greedy", 2), ("hog", 2)] {
         for _ in 0..rounds {
-            let status = until(&mut up, program, "ended")?["status"].as_u64();
-            check([7, 125, 137].map(Some).contains(&status), || format!("{program} ended with {status:?}"))?;
+            let ended = up.until_program(program, "ended")?;
+            let status = ended["status"].as_u64();
+            check([7, 125, 137].map(Some).contains(&status), || {
+                let words = crashes(context, program).map(|reports| format!("{reports:?}"));
+                format!("{ended}: {}", words.unwrap_or_else(|failed| failed.0))
+            })?;
         }
     }
     for program in ["greedy", "hog"] {
         let which = Selector::Named(format!("crowd/{program}"));
         up.ask(&Request::Kill { which, how: control::How::Gracefully })?;
     }
-    let (domain, _) = list(&up)?;
+    let domain = up.first_domain()?;
     let calm = &domain.programs[0];
     check_eq("the calm one", (calm.state, calm.restarts), (State::Running, 0))?;
     check(calm.usage.host_bytes < 64 << 10, || format!("{} bytes are held for it", calm.usage.host_bytes))?;
@@ -253,10 +237,8 @@ fn crash_reports(context: &Context) -> Verdict {
             ("calm", "ready-spin", ""),
         ],
     )?;
-    until(&mut up, "calm", "started")?;
-    for name in ["traps", "fails", "late", "good"] {
-        until_ended(&up, name)?;
-    }
+    up.until_program("calm", "started")?;
+    up.until_domain(|domain| domain.programs[..4].iter().all(|program| program.state == State::Ended))?;
     let reports = crashes(context, "crowd")?;
     let names: Vec<_> = reports.iter().map(|report| report["program"].as_str().unwrap_or_default()).collect();
     check_eq("who has failed", names, ["traps", "fails", "late"])?;
@@ -292,15 +274,4 @@ fn crash_reports(context: &Context) -> Verdict {
     check_eq("reports on the calm one", crashes(context, "calm")?.len(), 0)?;
     up.end(Signal::INT)?.exits(130)?.ends_well()?;
     Ok(())
-}
-
-/// Until the program has ended for good, by itself.
-fn until_ended(up: &Up, name: &str) -> Verdict {
-    loop {
-        let (domain, _) = list(up)?;
-        let program = domain.programs.iter().find(|program| program.name == name);
-        if program.is_some_and(|program| program.state == State::Ended) {
-            return Ok(());
-        }
-    }
 }
