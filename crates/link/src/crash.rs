@@ -54,6 +54,22 @@ impl Limits {
     const COUNT: usize = 8;
     const BYTES: usize = Self::COUNT * 16;
 
+    /// The inverse of [`Limits::measures`].
+    const fn of(measures: [Measure; Self::COUNT]) -> Self {
+        let [memory_bytes, host_bytes, table_elements, cpu_ns, time_ns, stack_bytes, descriptors, log_bytes] =
+            measures;
+        Self {
+            memory_bytes,
+            host_bytes,
+            table_elements,
+            cpu_ns,
+            time_ns,
+            stack_bytes,
+            descriptors,
+            log_bytes,
+        }
+    }
+
     fn measures(&self) -> [Measure; Self::COUNT] {
         [
             self.memory_bytes,
@@ -96,17 +112,7 @@ impl CrashHead {
         let word = |at: usize| bytes[at..].first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
         let measure = |index: usize| Measure { used: word(16 * index), max: word(16 * index + 8) };
         let depth = bytes[Limits::BYTES..].first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes));
-        let limits = Limits {
-            memory_bytes: measure(0),
-            host_bytes: measure(1),
-            table_elements: measure(2),
-            cpu_ns: measure(3),
-            time_ns: measure(4),
-            stack_bytes: measure(5),
-            descriptors: measure(6),
-            log_bytes: measure(7),
-        };
-        Self { limits, depth }
+        Self { limits: Limits::of(core::array::from_fn(measure)), depth }
     }
 }
 
@@ -242,17 +248,9 @@ mod tests {
         const fn measure(used: u64) -> Measure {
             Measure { used, max: Measure::NO_LIMIT - used }
         }
-        let limits = Limits {
-            memory_bytes: measure(0),
-            host_bytes: measure(1),
-            table_elements: measure(2),
-            cpu_ns: measure(3),
-            time_ns: measure(4),
-            stack_bytes: measure(5),
-            descriptors: measure(6),
-            log_bytes: measure(7),
-        };
-        CrashHead { limits, depth: 9 }
+        let measures =
+            [measure(0), measure(1), measure(2), measure(3), measure(4), measure(5), measure(6), measure(7)];
+        CrashHead { limits: Limits::of(measures), depth: 9 }
     };
 
     fn payload(body: &CrashBody) -> Vec<u8> {
