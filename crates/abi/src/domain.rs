@@ -5,7 +5,8 @@ use crate::PAGE_SIZE;
 /// The most virtual CPUs that a domain can have.
 pub const VCPUS_MAX: usize = 16;
 
-/// What a new domain may have. Everything is taken from its parent's own.
+/// What a new domain may have. What is counted is taken from its parent's own; share, budget and CPUs are not, so who may make domains
+/// (`domains_max`) can give them more of these than it has.
 ///
 /// It travels as words in the order of the fields ([`DomainParameters::to_words`]).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

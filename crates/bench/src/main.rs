@@ -137,7 +137,7 @@ fn notes() -> Vec<String> {
         "Fresh instances in QEMU: for each CPU a domain of Selkis, or a thread in the peer's one process, makes so many and ends them, all at once in \
          real time, each CPU a thread. What all CPUs execute meanwhile is divided by all instances: interrupts and waiting for one another are in \
          it; a CPU that halts executes nothing.",
-        "Hosted, on 2 CPUs the peer runs two threads in one process, Selkis two processes: it has one virtual CPU in each so far.",
+        "Hosted, on 2 CPUs the peer runs two threads in one process, Selkis two processes of one virtual CPU each.",
         "Preemption: twice SHA-256, by two processes at once on one virtual CPU, in slices of 1 ms, against one after the other; the peer checks epochs, \
          which a thread raises each millisecond, against itself compiled without. CPU time of the whole process, so what else this machine does counts little.",
         "A switch: two processes call sched_yield over and over, which is in it; all time by how often a virtual CPU was given. The peer's two threads \

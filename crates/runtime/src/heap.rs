@@ -126,7 +126,7 @@ impl Heap {
     /// Gives back what waits in this virtual CPU's lists: there is no other memory left.
     fn empty_lists(&self) {
         let lists = &Vcpu::current().lists;
-        for index in 0..LISTED_BYTES_MAX / LIST_STEP_BYTES {
+        for index in 0..LIST_COUNT {
             while let Some(block) = lists.with(index, List::pop).flatten() {
                 // SAFETY: `allocate` made it with the layout of its list (`list_of`), and it is nobody's any more.
                 unsafe { self.talc.lock().free(block.cast(), listed(index)) };
