@@ -34,6 +34,10 @@ pub struct Kernel<M: Machine> {
     pub(crate) seats: Vec<Seat<M>>,
     /// CPUs that sleep, as bits.
     pub(crate) idle: AtomicU64,
+    /// CPUs for which one waits that may run on another.
+    pub(crate) waited: AtomicU64,
+    /// CPUs that do not look whether somebody waits for another: they are to be told.
+    pub(crate) blind: AtomicU64,
     pub(crate) tracing: Flag,
     /// The first domain: with it the machine stops.
     pub(crate) first: Option<DomainId>,
@@ -254,7 +258,7 @@ impl<M: Machine> Kernel<M> {
         let Some(current) = cpu.current else { return self.dispatch(cpu, context) };
         let seat = &self.seats[cpu.number];
         let attention = seat.attention.load(Relaxed) && seat.attention.swap(false, SeqCst);
-        if attention && seat.queue.lock().advance(self.machine.now_ns()) {
+        if attention && self.must_switch(cpu, self.machine.now_ns()) {
             self.park(cpu, context, None);
             return self.dispatch(cpu, context);
         }
@@ -296,12 +300,10 @@ impl<M: Machine> Kernel<M> {
         loop {
             seat.attention.store(false, Relaxed);
             let now_ns = self.machine.now_ns();
-            let picked = {
-                let mut queue = seat.queue.lock();
-                queue.advance(now_ns);
-                queue.pick(now_ns)
-            };
-            if let Some(entry) = picked.or_else(|| self.steal(cpu, now_ns)) {
+            seat.queue.lock().advance(now_ns);
+            self.steal(cpu, now_ns);
+            let picked = seat.queue.lock().pick(now_ns);
+            if let Some(entry) = picked {
                 if self.enter(cpu, &entry, now_ns, context) {
                     self.pass_on(cpu);
                     return Next::Enter;
@@ -310,6 +312,7 @@ impl<M: Machine> Kernel<M> {
             }
             // Who makes something ready after this sees the bit and kicks; what was made ready before is seen here.
             self.idle.fetch_or(1 << cpu.number, SeqCst);
+            self.waited.fetch_and(!(1 << cpu.number), SeqCst);
             let alarm_ns = {
                 let queue = seat.queue.lock();
                 if queue.spare(cpu.number).is_some() || self.spare(cpu.number).is_some() {
@@ -390,45 +393,23 @@ impl<M: Machine> Kernel<M> {
         true
     }
 
-    /// Takes one that waits for another CPU, and marks it as running here.
-    fn steal(&self, cpu: &Cpu, now_ns: u64) -> Option<Entry> {
-        let here = cpu.number;
-        let (from, Entry { vcpu: id, .. }) = self.spare(here)?;
-        let mut vcpu = self.vcpus.lock(id).filter(|vcpu| vcpu.home == from)?;
-        let taken = {
-            let mut queue = self.seats[from].queue.lock();
-            queue.spare(here).filter(|spare| spare.vcpu == id)?;
-            queue.remove(id)?
-        };
-        let mut queue = self.seats[here].queue.lock();
-        if queue.add(taken).is_err() {
-            drop(queue);
-            // There is room: it was there a moment ago.
-            let _ = self.seats[from].queue.lock().add(taken);
-            return None;
-        }
-        vcpu.home = here;
-        self.trace(cpu, |_| Event::of_vcpu(Kind::Steal, (vcpu.domain, id), from as u32, 0));
-        queue.pick(now_ns)
-    }
-
-    fn spare(&self, here: usize) -> Option<(usize, Entry)> {
-        let others = self.seats.iter().enumerate().filter(|&(number, _)| number != here);
-        others
-            .filter_map(|(number, seat)| {
-                // A queue that is in use is being looked after.
-                Some((number, seat.queue.try_lock()?.spare(here)?))
-            })
-            .next()
-    }
-
     /// Asks for the next alarm of this CPU.
     pub(crate) fn set_alarm(&self, here: usize, id: VcpuId, vcpu: &Vcpu) {
-        let mut queue = self.seats[here].queue.lock();
-        if let Some(entry) = queue.get(id) {
-            entry.deadline_ns = vcpu.alarm_ns();
+        let (alarm_ns, look_ns, is_waited) = {
+            let mut queue = self.seats[here].queue.lock();
+            if let Some(entry) = queue.get(id) {
+                entry.deadline_ns = vcpu.alarm_ns();
+            }
+            (queue.alarm_ns(), queue.look_ns(), queue.is_waited_in(here))
+        };
+        self.show_waited(here, is_waited);
+        let bit = 1 << here;
+        // Who shows that one waits after this sees the bit and kicks; what was shown before is seen here.
+        if self.blind.load(SeqCst) & bit == 0 && !self.is_waited_elsewhere(here) {
+            self.blind.fetch_or(bit, SeqCst);
         }
-        self.machine.set_alarm(queue.alarm_ns());
+        let looks = self.is_waited_elsewhere(here);
+        self.machine.set_alarm(if looks { alarm_ns.min(look_ns) } else { alarm_ns });
     }
 
     /// Raises an event.

@@ -12,6 +12,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+mod balance;
 mod capability;
 mod device;
 mod domain;

@@ -198,7 +198,7 @@ impl<M: Machine> Kernel<M> {
         (share, budget_ns, cpus): (u64, u64, u64),
     ) -> Result<VcpuId, Refusal> {
         let allowed = self.seats.iter().enumerate().filter(|(number, _)| cpus >> number & 1 != 0);
-        let home = allowed.min_by_key(|(_, seat)| seat.queue.lock().weight()).map_or(0, |(number, _)| number);
+        let home = allowed.min_by_key(|(_, seat)| seat.queue.lock().load()).map_or(0, |(number, _)| number);
         let vectors = self.machine.allocate().ok_or(Error::NoMemory)?;
         self.machine.fresh_vectors(vectors);
         let id = self.vcpus.insert(|_| Vcpu::new(domain, number, home, vectors));

@@ -2,6 +2,9 @@
 //!
 //! Of the virtual CPUs that can run, the one that has had the least time for its weight does, for a slice if others want to as
 //! well. One that has used its budget up waits until that is renewed. A queue is a list that is looked through: a CPU has few virtual CPUs.
+//!
+//! Virtual times of all queues can be compared: a CPU takes one that waits elsewhere and is further behind than its own, so that shares
+//! hold across CPUs.
 
 use crate::table::{DomainId, VcpuId};
 use abi::{DomainParameters, Error};
@@ -15,6 +18,10 @@ const SLICE_NS: u64 = 4_000_000;
 const LEAD_NS: u64 = 1_000_000;
 /// How far behind the others one may be that has slept: it does not get back what it did not use.
 const CREDIT_NS: u64 = SLICE_NS;
+/// How often a CPU looks at the other queues, if somebody waits there.
+const LOOK_NS: u64 = 3 * SLICE_NS;
+/// How far apart queues may be, in time of the one that is behind: what it could not use in time is not given back.
+const APART_NS: u64 = 10 * SLICE_NS;
 /// Virtual time goes by this much for each nanosecond at weight 1. The number that holds it lasts for five years of that.
 const SCALE: u64 = DomainParameters::SHARE_DEFAULT;
 /// The fewest entries that a queue has room for.
@@ -102,6 +109,21 @@ impl Entry {
         }
     }
 
+    /// Virtual time in which it runs for `ns`.
+    fn virtual_of(&self, ns: u64) -> u64 {
+        ns * SCALE / self.weight
+    }
+
+    /// The time that it has had, divided by its weight.
+    pub const fn virtual_ns(&self) -> u64 {
+        self.virtual_ns
+    }
+
+    /// Whether it should rather run than `best`, which waits in another queue or runs there.
+    pub fn is_behind(&self, best: &Self) -> bool {
+        self.virtual_ns + self.virtual_of(SLICE_NS) < best.virtual_ns
+    }
+
     fn can_run(&self) -> bool {
         self.run == Run::Ready && self.budget.is_none_or(|budget| budget.left_ns > 0)
     }
@@ -121,6 +143,8 @@ pub(crate) struct Queue {
     since_ns: u64,
     /// When the one that runs got the CPU.
     picked_ns: u64,
+    /// When the CPU last looked at the other queues.
+    looked_ns: u64,
     pub counters: Counters,
 }
 
@@ -141,13 +165,24 @@ impl Queue {
         Some(queue)
     }
 
-    /// Adds one.
+    /// Adds one that is new.
     pub fn add(&mut self, entry: Entry) -> Result<(), Error> {
+        self.put(Entry { virtual_ns: self.virtual_ns, ..entry })
+    }
+
+    /// Adds one from another queue, which stays as far behind as it is, within bounds.
+    pub fn take(&mut self, entry: Entry) -> Result<(), Error> {
+        let here_ns = self.best().map_or(self.virtual_ns, |best| best.virtual_ns);
+        let least_ns = here_ns.saturating_sub(entry.virtual_of(APART_NS));
+        self.put(Entry { virtual_ns: entry.virtual_ns.max(least_ns), ..entry })
+    }
+
+    fn put(&mut self, entry: Entry) -> Result<(), Error> {
         if self.entries.len() == self.entries.capacity() {
             let room = self.entries.len();
             self.entries.try_reserve_exact(room).map_err(|_| Error::NoMemory)?;
         }
-        self.entries.push(Entry { virtual_ns: self.virtual_ns, ..entry });
+        self.entries.push(entry);
         Ok(())
     }
 
@@ -174,9 +209,37 @@ impl Queue {
         self.entries.iter().filter(|entry| entry.run != Run::Blocked).count()
     }
 
-    /// How heavy the CPU is laden.
-    pub fn weight(&self) -> u64 {
-        self.entries.iter().map(|entry| entry.weight).sum()
+    /// How heavy the CPU is laden: what waits for it, and how many it has.
+    pub fn load(&self) -> (u64, usize) {
+        let waiting = self.entries.iter().filter(|entry| entry.can_run());
+        (waiting.map(|entry| entry.weight).sum(), self.entries.len())
+    }
+
+    /// The one that is the furthest behind of those that run or can.
+    pub fn best(&self) -> Option<&Entry> {
+        let runs = |entry: &&Entry| entry.run == Run::Running || entry.can_run();
+        self.entries.iter().filter(runs).min_by_key(|entry| entry.virtual_ns)
+    }
+
+    /// Notes that the CPU looks at the other queues now. One that waits there may be so far ahead of all here that these did not lack
+    /// the CPU: they are brought near.
+    pub fn look(&mut self, other: Option<&Entry>, now_ns: u64) {
+        self.looked_ns = now_ns;
+        let (Some(best), Some(other)) = (self.best(), other) else { return };
+        let apart_ns = best.virtual_of(APART_NS).max(other.virtual_of(APART_NS));
+        let more_ns = other.virtual_ns.saturating_sub(best.virtual_ns).saturating_sub(apart_ns);
+        self.virtual_ns += more_ns;
+        self.entries.iter_mut().for_each(|entry| entry.virtual_ns += more_ns);
+    }
+
+    /// When the CPU has to look at the other queues, if somebody waits there.
+    pub fn look_ns(&self) -> u64 {
+        self.looked_ns + LOOK_NS
+    }
+
+    /// Whether one waits that may run on another CPU than `cpu`.
+    pub fn is_waited_in(&self, cpu: usize) -> bool {
+        self.entries.iter().any(|entry| entry.can_run() && entry.cpus & !(1 << cpu) != 0)
     }
 
     /// Makes one ready that slept. Answers whether the CPU has to look: it should have it now, or from when its budget is renewed.
@@ -195,8 +258,12 @@ impl Queue {
         self.charge(now_ns);
         let floor = self.virtual_ns.saturating_sub(CREDIT_NS * SCALE / DomainParameters::SHARE_DEFAULT);
         for entry in &mut self.entries {
+            let was_throttled = entry.is_throttled();
             if let Some(budget) = &mut entry.budget {
                 budget.renew(now_ns);
+            }
+            if was_throttled {
+                entry.virtual_ns = entry.virtual_ns.max(floor);
             }
             if entry.run == Run::Blocked && entry.deadline_ns <= now_ns {
                 entry.run = Run::Ready;

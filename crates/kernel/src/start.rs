@@ -179,6 +179,8 @@ fn empty<M: Machine>(machine: M, devices: Devices) -> Option<Kernel<M>> {
         devices: Lock::<_, M>::new(devices),
         seats,
         idle: AtomicU64::new(0),
+        waited: AtomicU64::new(0),
+        blind: AtomicU64::new(0),
         tracing: Flag::default(),
         first: None,
         frames: machine.free_count(),

@@ -4,6 +4,7 @@ use super::{CALL_AT, Request, World};
 use crate::kernel::{Interrupt, Next};
 use crate::machine::Machine;
 use abi::{DomainParameters, Rights};
+use std::vec::Vec;
 
 /// What two that always want to run have of some time; each tells by its first argument which it is.
 fn halves(world: &mut World) -> [u64; 2] {
@@ -91,4 +92,87 @@ fn an_end_is_done_in_pieces() {
     assert_eq!(world.once(0, end), Next::Enter);
     assert_eq!(world.context(0).rip, CALL_AT - 2, "not yet: asked to be made again");
     world.must(0, end);
+}
+
+/// What each of those that always want to run has of a CPU, in per mille, over two seconds. CPUs look when their alarms say so.
+fn per_mille(cpus: usize, plans: &[DomainParameters]) -> Vec<u64> {
+    const STEP_NS: u64 = 500_000;
+    const STEPS: u64 = 4000;
+    let mut world = World::new(12_000, cpus);
+    let vcpu = world.info.vcpu;
+    for (number, plan) in plans.iter().enumerate() {
+        let child = world.spawn(0, plan);
+        world.start(0, &child, number as u64);
+    }
+    let mut sleeps = std::vec![true; cpus];
+    let mut alarms = std::vec![0; cpus];
+    sleeps[0] = world.wait(0, vcpu, Request::NEVER) == Next::Sleep;
+    let mut ran = std::vec![0; plans.len()];
+    for _ in 0..STEPS {
+        for cpu in 0..cpus {
+            loop {
+                let (now_ns, kicked) = {
+                    let mut state = world.kernel.machine.state();
+                    let before = state.kicked.len();
+                    state.kicked.retain(|&kicked| kicked != cpu);
+                    state.alarm_ns = alarms[cpu];
+                    (state.now_ns, state.kicked.len() != before)
+                };
+                if !kicked && alarms[cpu] > now_ns {
+                    break;
+                }
+                world.kernel.machine.state().alarm_ns = u64::MAX;
+                let why = if kicked { Interrupt::Kick } else { Interrupt::Alarm };
+                let next = if sleeps[cpu] {
+                    let (state, context) = &mut world.cpus[cpu];
+                    world.kernel.note(state, why);
+                    world.kernel.awake(state, context)
+                } else {
+                    world.interrupt(cpu, why)
+                };
+                sleeps[cpu] = next == Next::Sleep;
+                alarms[cpu] = world.kernel.machine.state().alarm_ns;
+            }
+            if !sleeps[cpu] {
+                ran[world.context(cpu).rdi as usize] += 1;
+            }
+        }
+        world.pass(STEP_NS);
+    }
+    ran.iter().map(|steps| steps * 1000 / STEPS).collect()
+}
+
+/// Shares are of all CPUs that a domain may run on, not of the one where it began; nobody has more than a CPU for each virtual CPU.
+#[test]
+fn shares_hold_across_cpus() {
+    let plan = |share, budget_ns, cpus| DomainParameters {
+        share,
+        budget_ns,
+        cpus,
+        vcpus_max: 1,
+        name: DomainParameters::name_of("spinner"),
+        memory_bytes: 200 * abi::PAGE_SIZE,
+        capabilities_max: 20,
+        regions_max: 30,
+        objects_max: 1,
+        domains_max: 0,
+    };
+    let free = |share| plan(share, 0, 0);
+    let cases: [(usize, &[DomainParameters], &[u64]); 10] = [
+        (1, &[free(100), free(300)], &[250, 750]),
+        (2, &[free(100); 3], &[667; 3]),
+        (2, &[free(100); 4], &[500; 4]),
+        (2, &[free(1); 3], &[667; 3]),
+        (2, &[free(200), free(100), free(100), free(100)], &[800, 400, 400, 400]),
+        (2, &[free(1000), free(100), free(100)], &[1000, 500, 500]),
+        (4, &[free(100); 8], &[500; 8]),
+        (4, &[free(100); 5], &[800; 5]),
+        (2, &[plan(100, 0, 1), plan(100, 0, 1), free(100)], &[500, 500, 1000]),
+        (2, &[plan(100, 20_000_000, 0), free(100), free(100), free(100)], &[200, 600, 600, 600]),
+    ];
+    for (cpus, plans, wanted) in cases {
+        let ran = per_mille(cpus, plans);
+        let near = ran.iter().zip(wanted).all(|(ran, wanted)| ran.abs_diff(*wanted) <= 30);
+        assert!(near, "{cpus} CPUs: {ran:?} and not {wanted:?}");
+    }
 }

@@ -1,0 +1,86 @@
+//! How virtual CPUs go from one CPU's queue to another's, so that each has its share of all CPUs that it may run on.
+
+use crate::kernel::{Cpu, Kernel};
+use crate::machine::Machine;
+use crate::schedule::Entry;
+use crate::trace::Event;
+use abi::trace::Kind;
+use core::sync::atomic::Ordering::SeqCst;
+
+impl<M: Machine> Kernel<M> {
+    /// Whether another should run here than the one that does, from this queue or another.
+    pub(crate) fn must_switch(&self, cpu: &Cpu, now_ns: u64) -> bool {
+        let look = {
+            let mut queue = self.seats[cpu.number].queue.lock();
+            if queue.advance(now_ns) {
+                return true;
+            }
+            now_ns >= queue.look_ns()
+        };
+        look && self.is_waited_elsewhere(cpu.number) && self.better(cpu.number, now_ns).is_some()
+    }
+
+    pub(crate) fn is_waited_elsewhere(&self, here: usize) -> bool {
+        self.waited.load(SeqCst) & !(1 << here) != 0
+    }
+
+    /// Takes one that waits for another CPU and should rather run here than those that can.
+    pub(crate) fn steal(&self, cpu: &Cpu, now_ns: u64) {
+        let here = cpu.number;
+        let idle = self.seats[here].queue.lock().best().is_none();
+        if !idle && !self.is_waited_elsewhere(here) {
+            return;
+        }
+        let Some((from, Entry { vcpu: id, .. })) = self.better(here, now_ns) else { return };
+        let Some(mut vcpu) = self.vcpus.lock(id).filter(|vcpu| vcpu.home == from) else { return };
+        let taken = {
+            let mut queue = self.seats[from].queue.lock();
+            if queue.spare(here).is_none_or(|spare| spare.vcpu != id) {
+                return;
+            }
+            queue.remove(id)
+        };
+        let Some(taken) = taken else { return };
+        if self.seats[here].queue.lock().take(taken).is_err() {
+            // There is room: it was there a moment ago.
+            let _ = self.seats[from].queue.lock().take(taken);
+            return;
+        }
+        vcpu.home = here;
+        self.trace(cpu, |_| Event::of_vcpu(Kind::Steal, (vcpu.domain, id), from as u32, 0));
+    }
+
+    /// One that waits for another CPU and should rather run here than those that do or can.
+    fn better(&self, here: usize, now_ns: u64) -> Option<(usize, Entry)> {
+        let spare = self.spare(here);
+        let mut queue = self.seats[here].queue.lock();
+        queue.look(spare.as_ref().map(|(_, entry)| entry), now_ns);
+        spare.filter(|(_, entry)| queue.best().is_none_or(|best| entry.is_behind(best)))
+    }
+
+    /// The one that is the furthest behind of those that wait for other CPUs and may run here.
+    pub(crate) fn spare(&self, here: usize) -> Option<(usize, Entry)> {
+        let others = self.seats.iter().enumerate().filter(|&(number, _)| number != here);
+        // A queue that is in use is being looked after.
+        let spares = others.filter_map(|(number, seat)| Some((number, seat.queue.try_lock()?.spare(here)?)));
+        spares.min_by_key(|(_, entry)| entry.virtual_ns())
+    }
+
+    /// Shows other CPUs whether one waits here that they could take, and tells those that do not look.
+    pub(crate) fn show_waited(&self, here: usize, is_waited: bool) {
+        let bit = 1 << here;
+        if is_waited == (self.waited.load(SeqCst) & bit != 0) {
+            return;
+        }
+        if !is_waited {
+            self.waited.fetch_and(!bit, SeqCst);
+            return;
+        }
+        self.waited.fetch_or(bit, SeqCst);
+        let told = self.blind.fetch_and(bit, SeqCst) & !bit;
+        for number in (0..self.seats.len()).filter(|number| told >> number & 1 != 0) {
+            self.seats[number].attention.store(true, SeqCst);
+            self.machine.kick(number);
+        }
+    }
+}
