@@ -415,8 +415,9 @@ impl<M: Machine> Kernel<M> {
     /// Raises an event.
     pub(crate) fn raise(&self, cpu: &Cpu, listener: Listener) {
         let Some(mut vcpu) = self.vcpus.lock(listener.vcpu) else { return };
-        vcpu.raise(&self.machine, listener.event);
-        self.rouse(cpu, listener.vcpu, &vcpu);
+        if vcpu.raise(&self.machine, listener.event) {
+            self.rouse(cpu, listener.vcpu, &vcpu);
+        }
     }
 
     /// There is something new for a virtual CPU: ends its sleep, or has its CPU look.

@@ -170,11 +170,16 @@ impl Vcpu {
         self.show_pending(machine);
     }
 
-    /// Notes an event, 0 to 63.
-    pub fn raise<M: Machine>(&mut self, machine: &M, event: u32) {
-        self.pending |= 1 << event;
-        self.untold |= 1 << event;
+    /// Notes an event, 0 to 63. Answers whether it is news.
+    pub fn raise<M: Machine>(&mut self, machine: &M, event: u32) -> bool {
+        let bit = 1 << event;
+        if self.pending & self.untold & bit != 0 {
+            return false;
+        }
+        self.pending |= bit;
+        self.untold |= bit;
         self.show_pending(machine);
+        true
     }
 
     /// The pending events, which are then no more.

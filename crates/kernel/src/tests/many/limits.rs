@@ -176,3 +176,17 @@ fn shares_hold_across_cpus() {
         assert!(near, "{cpus} CPUs: {ran:?} and not {wanted:?}");
     }
 }
+
+/// Who is told already is not told again: a flood of signals does not cost another CPU its time.
+#[test]
+fn a_flood_of_signals_is_one() {
+    let mut world = World::new(6000, 2);
+    let child = world.spawn(0, &world.parameters());
+    world.start(0, &child, 1);
+    assert_eq!(world.awake(1), Next::Enter);
+    let event = world.must(0, Request::CreateEvent { vcpu: child.vcpu, event: 3 });
+    world.must(0, Request::Signal { target: event });
+    assert!(core::mem::take(&mut world.kernel.machine.state().kicked).contains(&1), "the first is told");
+    (0..10).for_each(|_| _ = world.must(0, Request::Signal { target: event }));
+    assert_eq!(world.kernel.machine.state().kicked, [], "the others are the same");
+}
