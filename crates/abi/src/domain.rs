@@ -5,8 +5,8 @@ use crate::PAGE_SIZE;
 /// The most virtual CPUs that a domain can have.
 pub const VCPUS_MAX: usize = 16;
 
-/// What a new domain may have. What is counted is taken from its parent's own; share, budget and CPUs are not, so who may make domains
-/// (`domains_max`) can give them more of these than it has.
+/// What a new domain may have. Memory and whatever is counted is taken from its parent's own. Share, budget and CPUs are not: each child may
+/// have as much of them as its parent, and no more.
 ///
 /// It travels as words in the order of the fields ([`DomainParameters::to_words`]).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,11 +26,12 @@ pub struct DomainParameters {
     pub objects_max: u64,
     /// The most domains that it can make.
     pub domains_max: u64,
-    /// Its weight against other domains that want to run: 1 to [`DomainParameters::SHARE_MAX`].
+    /// Its weight against other domains that want to run: 1 to [`DomainParameters::SHARE_MAX`], and at most its parent's.
     pub share: u64,
-    /// The CPU time that its virtual CPUs may take together in each [`DomainParameters::PERIOD_NS`], in nanoseconds; 0: no limit.
+    /// The CPU time that its virtual CPUs may take together in each [`DomainParameters::PERIOD_NS`], in nanoseconds, at most its
+    /// parent's; 0: no limit but that.
     pub budget_ns: u64,
-    /// The CPUs that it may run on, as bits; 0: all.
+    /// The CPUs that it may run on, as bits, all of them its parent's; 0: those.
     pub cpus: u64,
 }
 

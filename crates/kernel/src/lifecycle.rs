@@ -25,10 +25,11 @@ pub(crate) const VCPU_FRAMES: u64 = 1;
 impl<M: Machine> Kernel<M> {
     pub(crate) fn create_domain(&self, cpu: &Cpu, parent: Handle, parameters: u64) -> Result<u64, Refusal> {
         let _tree = self.authority.lock();
-        let parameters = self.read_parameters(cpu, parent, parameters)?;
+        let mut parameters = self.read_parameters(cpu, parent, parameters)?;
         let mut current = self.current(cpu)?;
         let id = current.id;
         let limits = check(&parameters)?;
+        self.bound(&mut parameters, &current)?;
         current.space.charge(parameters.frames())?;
         let max = current.limits;
         if !current.taken.take(limits.of_child(), max) {
@@ -41,6 +42,25 @@ impl<M: Machine> Kernel<M> {
             self.give_back(id, parameters.frames(), limits.of_child());
         }
         made
+    }
+
+    /// A domain has no more of the CPUs than its parent may have.
+    fn bound(&self, parameters: &mut DomainParameters, parent: &Domain<M>) -> Result<(), Error> {
+        parameters.cpus &= self.all_cpus();
+        if parameters.cpus == 0 {
+            parameters.cpus = parent.cpus;
+        }
+        if parameters.budget_ns == 0 {
+            parameters.budget_ns = parent.budget_ns;
+        }
+        let fits = parameters.share <= parent.share
+            && parameters.cpus & !parent.cpus == 0
+            && (parent.budget_ns == 0 || parameters.budget_ns <= parent.budget_ns);
+        if fits { Ok(()) } else { Err(Error::NoRight) }
+    }
+
+    fn all_cpus(&self) -> u64 {
+        u64::MAX >> (64 - self.seats.len())
     }
 
     fn make_domain(
@@ -83,7 +103,7 @@ impl<M: Machine> Kernel<M> {
         let capabilities = Capabilities::new(parameters.capabilities_max as usize)?;
         let regions = Regions::new(parameters.regions_max as usize)?;
         let tables = self.machine.create_space().ok_or(Error::NoMemory)?;
-        let all = u64::MAX >> (64 - self.seats.len());
+        let all = self.all_cpus();
         let space = Space {
             regions,
             tables,

@@ -3,7 +3,7 @@
 use super::{CALL_AT, Request, World};
 use crate::kernel::{Interrupt, Next};
 use crate::machine::Machine;
-use abi::{DomainParameters, Rights};
+use abi::{DomainParameters, Error, Rights};
 use std::vec::Vec;
 
 /// What two that always want to run have of some time; each tells by its first argument which it is.
@@ -189,4 +189,32 @@ fn a_flood_of_signals_is_one() {
     assert!(core::mem::take(&mut world.kernel.machine.state().kicked).contains(&1), "the first is told");
     (0..10).for_each(|_| _ = world.must(0, Request::Signal { target: event }));
     assert_eq!(world.kernel.machine.state().kicked, [], "the others are the same");
+}
+
+/// A domain that is held short cannot make one that is not.
+#[test]
+fn a_child_has_no_more_of_the_cpus_than_its_parent() {
+    let mut world = World::new(6000, 2);
+    let vcpu = world.info.vcpu;
+    let short = DomainParameters { share: 10, budget_ns: 1_000_000, cpus: 1, ..world.parameters() };
+    let child = world.spawn(0, &short);
+    world.start(0, &child, 1);
+    assert_eq!(world.wait(0, vcpu, Request::NEVER), Next::Enter);
+    world.map_zero(0, child.own, super::SCRATCH, 1);
+    assert_eq!(world.touch(0, super::SCRATCH, true), Next::Enter);
+    let frame = world.frame(0, super::SCRATCH).expect("touched");
+    let small =
+        DomainParameters { memory_bytes: 20 * abi::PAGE_SIZE, domains_max: 0, objects_max: 0, ..short };
+    let small = DomainParameters { vcpus_max: 1, ..small };
+    let mut make = |plan: DomainParameters| {
+        world.kernel.machine.write_words(frame, 0, &plan.to_words());
+        world.call(0, Request::CreateDomain { parent: child.own, parameters: super::SCRATCH })
+    };
+    assert_eq!(make(DomainParameters { share: 11, ..small }), Err(Error::NoRight));
+    assert_eq!(make(DomainParameters { budget_ns: 1_000_001, ..small }), Err(Error::NoRight));
+    assert_eq!(make(DomainParameters { cpus: 3, ..small }), Err(Error::NoRight));
+    make(DomainParameters { budget_ns: 0, cpus: 0, ..small }).expect("it asks for no more");
+    let id = world.kernel.domains.ids().last().expect("the last one");
+    let made = world.kernel.domains.lock(id).expect("it lives");
+    assert_eq!((made.budget_ns, made.cpus), (1_000_000, 1), "as its parent");
 }
