@@ -57,12 +57,33 @@ fn table(file: &[u8]) -> Option<String> {
         .filter(|symbol| symbol[4] & 0xf == FUNCTION)
         .filter_map(|symbol| {
             let name = rustc_demangle::demangle(name_at(half(symbol, 0)?)?);
-            Some((word(symbol, 8)?.checked_sub(begin)?, format!("{name:#}")))
+            Some((word(symbol, 8)?.checked_sub(begin)?, shortened(&format!("{name:#}"))))
         })
         .collect();
     functions.sort();
     functions.dedup_by_key(|(offset, _)| *offset);
     Some(functions.iter().map(|(offset, name)| format!("{offset:x} {name}\n")).collect())
+}
+
+/// A name with `_` for the arguments of its types' arguments: names of iterators are longer than their functions.
+fn shortened(name: &str) -> String {
+    const DEPTH_MAX: usize = 2;
+    let (mut short, mut depth, mut previous) = (String::new(), 0_usize, ' ');
+    for letter in name.chars() {
+        if letter == '>' && previous != '-' {
+            depth = depth.saturating_sub(1);
+        }
+        if depth < DEPTH_MAX {
+            short.push(letter);
+        } else if previous == '<' && depth == DEPTH_MAX {
+            short.push('_');
+        }
+        if letter == '<' {
+            depth += 1;
+        }
+        previous = letter;
+    }
+    short
 }
 
 fn half(bytes: &[u8], at: usize) -> Option<u32> {

@@ -243,7 +243,7 @@ impl<M: Machine> Kernel<M> {
                 let LineState::Ready(listener) = line_state.state else { return };
                 line_state.state = LineState::Pending(listener);
                 drop(devices);
-                self.raise(cpu, listener);
+                self.tell(cpu, listener);
             }
         }
     }
@@ -412,11 +412,15 @@ impl<M: Machine> Kernel<M> {
         self.machine.set_alarm(if looks { alarm_ns.min(look_ns) } else { alarm_ns });
     }
 
-    /// Raises an event.
-    pub(crate) fn raise(&self, cpu: &Cpu, listener: Listener) {
-        let Some(mut vcpu) = self.vcpus.lock(listener.vcpu) else { return };
-        if vcpu.raise(&self.machine, listener.event) {
-            self.rouse(cpu, listener.vcpu, &vcpu);
+    pub(crate) fn tell(&self, cpu: &Cpu, listener: Listener) {
+        self.raise(cpu, listener.vcpu, listener.event);
+    }
+
+    /// Raises an event, 0 to 63.
+    pub(crate) fn raise(&self, cpu: &Cpu, id: VcpuId, event: u32) {
+        let Some(mut vcpu) = self.vcpus.lock(id) else { return };
+        if vcpu.raise(&self.machine, event) {
+            self.rouse(cpu, id, &vcpu);
         }
     }
 

@@ -295,7 +295,7 @@ impl<M: Machine> Kernel<M> {
             self.stop(cpu, id);
         }
         if let Some(listener) = listener {
-            self.raise(cpu, listener);
+            self.tell(cpu, listener);
         }
     }
 

@@ -75,7 +75,8 @@ impl<M: Machine> Kernel<M> {
         let listener = match self.object(cpu, target, Rights::SIGNAL)? {
             Object::Event(vcpu, event) => {
                 self.vcpus.lock(vcpu).ok_or(Error::Closed)?;
-                Some(crate::vcpu::Listener { vcpu, event })
+                self.raise(cpu, vcpu, event);
+                return Ok(0);
             }
             Object::Channel(id, side) => {
                 let channel = self.channels.lock(id).ok_or(Error::StaleHandle)?;
@@ -88,7 +89,7 @@ impl<M: Machine> Kernel<M> {
             _ => return Err(Error::WrongKind.into()),
         };
         if let Some(listener) = listener {
-            self.raise(cpu, listener);
+            self.tell(cpu, listener);
         }
         Ok(0)
     }

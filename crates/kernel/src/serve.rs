@@ -7,7 +7,7 @@ use crate::kernel::{Cpu, Effect, Kernel};
 use crate::machine::{Access, Frame, Machine, Page};
 use crate::memory::{LOWER_HALF, Refusal, Space, Touch, check_protection, pages_of};
 use crate::region::{Region, Share, Source};
-use crate::table::DomainId;
+use crate::table::{DomainId, VcpuId};
 use crate::vcpu::{Listener, NEVER, USER_END, Upcall, Waiting};
 use abi::boot::DeviceKind;
 use abi::{Backing, Commit, Error, Handle, Marks, PAGE_SIZE, Protection, Request, Rights, Sharing, Span};
@@ -325,9 +325,10 @@ impl<M: Machine> Kernel<M> {
         vcpu: Handle,
         event: u32,
     ) -> Result<u64, Refusal> {
-        let source = self.object(cpu, source, Rights::LISTEN)?;
-        let listener = self.listener(cpu, vcpu, event)?;
-        match source {
+        let _tree = self.authority.lock();
+        let (by, source) = self.held(cpu, source, Rights::LISTEN)?;
+        let listener = Listener { vcpu: self.hearer(cpu, vcpu, event)?, event, by };
+        match source.object {
             Object::Device(device) => {
                 let mut devices = self.devices.lock();
                 let (device, line) = devices.line(device, index)?;
@@ -414,11 +415,11 @@ impl<M: Machine> Kernel<M> {
         }
     }
 
-    /// A bit of a virtual CPU that the caller names.
-    fn listener(&self, cpu: &Cpu, vcpu: Handle, event: u32) -> Result<Listener, Refusal> {
+    /// A virtual CPU that the caller names, to be told of things by an event.
+    fn hearer(&self, cpu: &Cpu, vcpu: Handle, event: u32) -> Result<VcpuId, Refusal> {
         match self.object(cpu, vcpu, Rights::LISTEN)? {
             Object::Vcpu(_) if event > 63 => Err(Error::Malformed.into()),
-            Object::Vcpu(vcpu) => Ok(Listener { vcpu, event }),
+            Object::Vcpu(id) => Ok(id),
             _ => Err(Error::WrongKind.into()),
         }
     }

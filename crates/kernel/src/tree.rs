@@ -138,8 +138,13 @@ impl<M: Machine> Kernel<M> {
             holder.capabilities.remove(place.slot);
         }
         match held.object {
-            Object::Channel(id, side) => self.drop_end(cpu, id, side),
-            Object::Device(index) => self.drop_device(index, place.domain),
+            Object::Channel(id, side) => self.drop_end(cpu, place, id, side),
+            Object::Device(index) => self.drop_device(place, index),
+            Object::Domain(id) => {
+                if let Some(mut domain) = self.domains.lock(id) {
+                    domain.listener.take_if(|listener| listener.by == place);
+                }
+            }
             _ => (),
         }
         if held.parent.is_none() {
@@ -246,7 +251,7 @@ impl<M: Machine> Kernel<M> {
             let Some(held) = self.with(at, |held| *held) else { return };
             if at != top && held.notice == Notice::None {
                 self.with(at, |held| held.notice = Notice::Untold);
-                self.tell(cpu, at.domain);
+                self.tell_revoked(cpu, at.domain);
             }
             let mut next = held.first_child;
             let mut up = (at, held);
@@ -263,7 +268,7 @@ impl<M: Machine> Kernel<M> {
         }
     }
 
-    fn tell(&self, cpu: &Cpu, domain: DomainId) {
+    fn tell_revoked(&self, cpu: &Cpu, domain: DomainId) {
         let first = self.domains.lock(domain).and_then(|domain| domain.vcpus[0]);
         let Some(id) = first else { return };
         let Some(mut vcpu) = self.vcpus.lock(id) else { return };
@@ -288,26 +293,27 @@ impl<M: Machine> Kernel<M> {
         }
     }
 
-    /// One capability to an end of a channel is gone: with the last, the other side is told.
-    fn drop_end(&self, cpu: &Cpu, id: ChannelId, side: Side) {
+    /// One capability to an end of a channel is gone, and who listened by it: with the last, the other side is told.
+    fn drop_end(&self, cpu: &Cpu, place: Place, id: ChannelId, side: Side) {
         let told = {
             let Some(mut channel) = self.channels.lock(id) else { return };
             let end = &mut channel.ends[side.index()];
+            end.listener.take_if(|listener| listener.by == place);
             end.holders -= 1;
             if end.holders > 0 {
                 return;
             }
-            (end.closed, end.listener) = (true, None);
+            end.closed = true;
             channel.ends[side.other().index()].listener
         };
         if let Some(listener) = told {
-            self.raise(cpu, listener);
+            self.tell(cpu, listener);
         }
     }
 
     /// A domain has lost a device: its interrupts stop, it reaches no memory any more, and its ports are closed.
-    fn drop_device(&self, index: usize, domain: DomainId) {
-        let mut holder = self.domains.lock(domain);
+    fn drop_device(&self, place: Place, index: usize) {
+        let mut holder = self.domains.lock(place.domain);
         let mut devices = self.devices.lock();
         if let Some(holder) = &mut holder {
             self.machine.close_ports(&mut holder.space.tables, devices.get(index));
@@ -315,7 +321,7 @@ impl<M: Machine> Kernel<M> {
         let (device, lines) = devices.lines(index);
         for (number, line) in lines.iter_mut().enumerate() {
             let (LineState::Ready(listener) | LineState::Pending(listener)) = line.state else { continue };
-            if self.vcpus.lock(listener.vcpu).is_none_or(|vcpu| vcpu.domain == domain) {
+            if listener.by == place {
                 self.machine.mask(device, number as u32);
                 line.state = LineState::Off;
             }

@@ -55,6 +55,8 @@ pub(crate) struct Listener {
     pub vcpu: VcpuId,
     /// 0 to 63.
     pub event: u32,
+    /// The capability by which it listens: when that is gone it hears no more.
+    pub by: Place,
 }
 
 /// The state of a virtual CPU.

@@ -240,8 +240,7 @@ fn a_child_runs_ends_and_leaves_nothing() {
             let (_, mut waiting) = (0, world.kernel.vcpus.ids());
             let first = waiting.next().expect("the first domain's");
             drop(waiting);
-            let listener = crate::vcpu::Listener { vcpu: first, event: 1 };
-            world.kernel.raise(&world.cpus[0].0, listener);
+            world.kernel.raise(&world.cpus[0].0, first, 1);
             assert_eq!(world.awake(0), Next::Enter);
             assert_eq!(world.context(0).rdx, 1 << 1);
         } else {
@@ -375,7 +374,7 @@ fn memory_is_shared_and_copied_between_domains() {
     world.kernel.machine.read(copy, 0, &mut byte);
     assert_eq!(byte, [7]);
     // The memory goes, and everything that was mapped by it, wherever.
-    world.kernel.raise(&world.cpus[0].0, listener_of_first(&world, 3));
+    raise_first(&world, 0, 3);
     assert_eq!(
         world.once(0, Request::Wait { vcpu: child.own_vcpu, deadline_ns: Request::NEVER }),
         Next::Enter
@@ -391,9 +390,12 @@ fn memory_is_shared_and_copied_between_domains() {
     }
 }
 
-fn listener_of_first(world: &World, event: u32) -> crate::vcpu::Listener {
+/// An event of the first domain is raised by what happens on a CPU.
+fn raise_first(world: &World, here: usize, event: u32) {
     let first = world.kernel.domains.lock(world.kernel.first.expect("there is one")).expect("it lives");
-    crate::vcpu::Listener { vcpu: first.vcpus[0].expect("there is one"), event }
+    let vcpu = first.vcpus[0].expect("there is one");
+    drop(first);
+    world.kernel.raise(&world.cpus[here].0, vcpu, event);
 }
 
 #[test]
@@ -428,7 +430,7 @@ fn channels_ring_and_tell_of_the_other_sides_end() {
         Next::Sleep,
         "nobody listens for that"
     );
-    world.kernel.raise(&world.cpus[0].0, listener_of_first(&world, 0));
+    raise_first(&world, 0, 0);
     assert_eq!(world.awake(0), Next::Enter);
     world.must(0, Request::End { domain: child.domain, status: 0 });
     assert_eq!(world.call(0, Request::Signal { target: ours }), Err(Error::Closed));
@@ -541,15 +543,15 @@ fn a_revoker_sleeps_whose_upcalls_are_masked() {
     world.must(0, Request::SetUpcall { vcpu, page, entry: 0x3000, stack: 0x4000 });
     let frame = world.frame(0, page).expect("it is mapped");
     world.kernel.machine.write_words(frame, MASKED, &[1]);
-    world.kernel.raise(&world.cpus[0].0, listener_of_first(&world, 1));
+    raise_first(&world, 0, 1);
     world.must(0, Request::SetTimer { vcpu, deadline_ns: 0 });
     let revoke = Request::Revoke { capability: memory, deadline_ns: 1_000_000 };
     assert_eq!(world.once(0, revoke), Next::Sleep, "nothing that is due can be told");
-    world.kernel.raise(&world.cpus[0].0, listener_of_first(&world, 2));
+    raise_first(&world, 0, 2);
     assert_eq!(world.awake(0), Next::Sleep);
     // Once it can, it is; then the request is made again.
     world.kernel.machine.write_words(frame, MASKED, &[0]);
-    world.kernel.raise(&world.cpus[0].0, listener_of_first(&world, 3));
+    raise_first(&world, 0, 3);
     assert_eq!(world.awake(0), Next::Enter);
     assert_eq!((world.context(0).rip, world.context(0).rdi), (0x3000, Kind::Tick as u64));
     let resume = Request::Resume { vcpu, area: abi::upcall::Area::Tick };
@@ -576,7 +578,7 @@ fn who_sleeps_is_told_of_a_revocation() {
     world.map_zero(0, child.own, super::UPCALL_PAGE, 1);
     let page = super::UPCALL_PAGE;
     world.must(0, Request::SetUpcall { vcpu: child.own_vcpu, page, entry: 0x3000, stack: 0x4000 });
-    world.kernel.raise(&world.cpus[0].0, listener_of_first(&world, 1));
+    raise_first(&world, 0, 1);
     let sleep = Request::Wait { vcpu: child.own_vcpu, deadline_ns: Request::NEVER };
     assert_eq!(world.once(0, sleep), Next::Enter);
     assert_eq!(world.context(0).rdx, 1 << 1, "the first domain runs, the child sleeps");
@@ -604,7 +606,7 @@ fn a_device_that_is_taken_back_is_closed() {
     world.must(0, Request::OpenPorts { device: theirs[0] });
     world.must(0, Request::Listen { source: theirs[1], index: 2, vcpu: child.own_vcpu, event: 5 });
     world.must(0, Request::WriteConfig { device: theirs[1], offset: 4, value: 7 });
-    world.kernel.raise(&world.cpus[0].0, listener_of_first(&world, 3));
+    raise_first(&world, 0, 3);
     assert_eq!(
         world.once(0, Request::Wait { vcpu: child.own_vcpu, deadline_ns: Request::NEVER }),
         Next::Enter
@@ -636,7 +638,7 @@ fn cpus_wake_each_other_and_share_the_work() {
     assert_eq!(running, [1, 2], "each CPU has one");
     // One is ended while it runs on the other CPU: its end takes effect when that CPU looks.
     let (here, there) = if world.context(1).rdi == 2 { (0, 1) } else { (1, 0) };
-    world.kernel.raise(&world.cpus[here].0, listener_of_first(&world, 0));
+    raise_first(&world, here, 0);
     assert_eq!(
         world.once(here, Request::Wait { vcpu: first.own_vcpu, deadline_ns: Request::NEVER }),
         Next::Enter

@@ -218,3 +218,24 @@ fn a_child_has_no_more_of_the_cpus_than_its_parent() {
     let made = world.kernel.domains.lock(id).expect("it lives");
     assert_eq!((made.budget_ns, made.cpus), (1_000_000, 1), "as its parent");
 }
+
+/// Who listens does so by one capability, and hears nothing more when that is gone, whatever others there are to the same.
+#[test]
+fn who_listens_does_so_by_a_capability() {
+    let mut world = World::new(4000, 1);
+    let (space, vcpu) = (world.info.space, world.info.vcpu);
+    let ours = world.must(0, Request::CreateChannel { domain: space, bytes: abi::PAGE_SIZE });
+    let other = world.must(0, Request::OtherEnd { channel: ours });
+    let child = world.spawn(0, &world.parameters());
+    for source in [ours, child.domain] {
+        let lent = world.must(0, Request::Derive { capability: source, rights: Rights::LISTEN });
+        world.must(0, Request::Listen { source: lent, index: 0, vcpu, event: 4 });
+        world.must(0, Request::Signal { target: other });
+        let heard = if source == ours { 1 << 4 } else { 0 };
+        assert_eq!(world.call(0, Request::Wait { vcpu, deadline_ns: 0 }), Ok(heard));
+        world.must(0, Request::Release { capability: lent });
+        world.must(0, Request::Signal { target: other });
+    }
+    world.must(0, Request::End { domain: child.domain, status: 0 });
+    assert_eq!(world.call(0, Request::Wait { vcpu, deadline_ns: 0 }), Ok(0), "nobody listens any more");
+}
