@@ -5,6 +5,9 @@ use crate::PAGE_SIZE;
 /// The most virtual CPUs that a domain can have.
 pub const VCPUS_MAX: usize = 16;
 
+/// How many capabilities there can be from one that was derived from none down to another.
+pub const DERIVED_MAX: u8 = 64;
+
 /// What a new domain may have. Memory and whatever is counted is taken from its parent's own. Share, budget and CPUs are not: each child may
 /// have as much of them as its parent, and no more.
 ///

@@ -18,7 +18,7 @@ pub enum Error {
     Protection = 7,
     /// The domain's quota, or the machine, has no more memory.
     NoMemory = 8,
-    /// A table of the domain is full (regions, handles).
+    /// A table of the domain is full (regions, handles), or a capability was derived too often ([`crate::DERIVED_MAX`]).
     TableFull = 9,
     /// The object is in use already.
     Busy = 10,

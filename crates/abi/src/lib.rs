@@ -23,7 +23,7 @@ pub mod trace;
 pub mod upcall;
 
 pub use boot::BootInfo;
-pub use domain::{CpuRecord, DomainParameters, DomainRecord, DomainState, VCPUS_MAX};
+pub use domain::{CpuRecord, DERIVED_MAX, DomainParameters, DomainRecord, DomainState, VCPUS_MAX};
 pub use error::Error;
 pub use handle::{Handle, Rights};
 pub use kernel::Kernel;

@@ -52,6 +52,8 @@ pub(crate) struct Capability {
     pub rights: Rights,
     /// `None`: its object came into being with it, and ends with it.
     pub parent: Option<Place>,
+    /// How many were above it when it was made.
+    pub depth: u8,
     pub first_child: Option<Place>,
     pub next: Option<Place>,
     pub previous: Option<Place>,
@@ -89,6 +91,7 @@ impl Capability {
             object,
             rights,
             parent: None,
+            depth: 0,
             first_child: None,
             next: None,
             previous: None,

@@ -102,7 +102,8 @@ impl<M: Machine> Kernel<M> {
 
     /// Adds a capability below another, to `object`, which may be another side of the same.
     pub(crate) fn insert_other(&self, from: Place, object: Object, rights: Rights) -> Result<u64, Refusal> {
-        let held = Capability::new(object, rights);
+        let depth = self.with(from, |held| held.depth).ok_or(Error::StaleHandle)?;
+        let held = Capability { depth, ..Capability::new(object, rights) };
         self.insert_below(from, held, rights, from.domain)
     }
 
@@ -176,8 +177,12 @@ impl<M: Machine> Kernel<M> {
         rights: Rights,
         to: DomainId,
     ) -> Result<u64, Refusal> {
+        if held.depth == abi::DERIVED_MAX {
+            return Err(Error::TableFull.into());
+        }
         let new = Capability {
             parent: Some(from),
+            depth: held.depth + 1,
             next: self.with(from, |held| held.first_child).flatten(),
             ..Capability::new(held.object, held.rights.intersection(rights))
         };

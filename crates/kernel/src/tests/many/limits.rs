@@ -239,3 +239,18 @@ fn who_listens_does_so_by_a_capability() {
     world.must(0, Request::End { domain: child.domain, status: 0 });
     assert_eq!(world.call(0, Request::Wait { vcpu, deadline_ns: 0 }), Ok(0), "nobody listens any more");
 }
+
+/// To walk from a capability to what was derived from it takes few steps.
+#[test]
+fn a_capability_is_derived_so_often_and_no_more() {
+    let mut world = World::new(4000, 1);
+    let first = world.must(0, Request::CreateMemory { domain: world.info.space, bytes: abi::PAGE_SIZE });
+    let mut last = first;
+    for _ in 0..abi::DERIVED_MAX {
+        last = world.must(0, Request::Derive { capability: last, rights: Rights::ALL });
+    }
+    let more = Request::Derive { capability: last, rights: Rights::ALL };
+    assert_eq!(world.call(0, more), Err(Error::TableFull));
+    world.must(0, Request::Release { capability: first });
+    assert_eq!(world.call(0, more), Err(Error::StaleHandle), "all of them are gone");
+}
