@@ -3,16 +3,18 @@
 use crate::guests;
 use crate::runner::{On, Platform, Scenario};
 use crate::selkis::Context;
-use crate::system::Up;
+use crate::system::{Guest, Up, manifest as manifest_of};
 use crate::verdict::{Verdict, check, check_eq};
 use control::{End, How, Program, Request, Selector, State};
 use rustix::process::Signal;
 use serde_json::Value;
+use std::fs;
 
 pub const SCENARIOS: &[Scenario] = &[
     Scenario { name: "cpus-share-processes", on: On::Several, run: share },
     Scenario { name: "cpus-end-at-any-moment", on: On::Several, run: end_at_any_moment },
     Scenario { name: "cpus-four", on: On::Only(Platform::Vm2), run: four },
+    Scenario { name: "cpus-hold-shares", on: On::Only(Platform::Vm2), run: hold_shares },
     Scenario { name: "cpus-too-many", on: On::Both, run: too_many },
 ];
 
@@ -114,6 +116,24 @@ fn four(context: &Context) -> Verdict {
     let domain = up.until_domain(|domain| domain.programs.iter().all(is_done))?;
     let ends: Vec<_> = domain.programs[6..].iter().map(|program| program.last_end.clone()).collect();
     check_eq("their ends", ends, vec![Some(End::Exited { status: 0 }); 4])?;
+    up.end(Signal::INT)?.exits(130)?.ends_well()?;
+    Ok(())
+}
+
+/// Five shares of two CPUs go to four domains that would take a whole one each: the fair part of each is not a number of CPUs, so they must
+/// change places. How unequal they are sinks with time if it is by a slice now and then, and does not if somebody is left out.
+fn hold_shares(context: &Context) -> Verdict {
+    let [a, b, c, d] = ["a", "b", "c", "d"].map(|domain| Guest::new(domain, "ready-spin"));
+    let path = manifest_of(context, "shares", &[a, b, c, d])?;
+    let text = fs::read_to_string(&path)?.replace("[domains.d]", "[domains.d]\ncpu-share = 200");
+    let mut up = Up::start_manifest(context, context.file("shares.toml", text)?, "shares")?;
+    up.until("d", "started")?;
+    up.until_listed(|system| {
+        let parts = system.domains.iter().zip([1, 1, 1, 2]);
+        let had: Vec<u64> = parts.map(|(domain, share)| domain.usage.cpu_ns / share).collect();
+        let (least, most) = (had.iter().min().unwrap_or(&0), had.iter().max().unwrap_or(&0));
+        Ok(*least >= 1_000_000_000 && most - least <= least / 10)
+    })?;
     up.end(Signal::INT)?.exits(130)?.ends_well()?;
     Ok(())
 }
