@@ -8,8 +8,8 @@
 //! are short: what a program makes the library OS hoard is bounded. Each virtual CPU has its own, and so they need no lock,
 //! which would cost more than all the rest. A block may come back on another than it was taken on.
 
-use crate::{Stop, Vcpu, current};
-use abi::{Backing, Commit, Handle, Kernel, PAGE_SIZE, Protection, Request, Span};
+use crate::{Stop, System, Vcpu, current};
+use abi::{Backing, Commit, Error, Handle, Kernel, PAGE_SIZE, Protection, Request, Span};
 use core::alloc::{GlobalAlloc, Layout};
 use core::cell::UnsafeCell;
 use core::ptr::{NonNull, null_mut};
@@ -349,7 +349,11 @@ impl Ground {
             protection: Protection::ReadWrite,
             commit: Commit::Now,
         };
-        self.kernel.call(request).map_err(|_| ())?;
+        let mut answer = self.kernel.call(request);
+        if answer == Err(Error::NoMemory) && System::get().is_some_and(System::give_back_pages) {
+            answer = self.kernel.call(request);
+        }
+        answer.map_err(|_| ())?;
         self.used += length;
         Ok(())
     }

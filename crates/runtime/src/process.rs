@@ -5,7 +5,7 @@ use crate::program::CallFrame;
 use crate::stack::{STACK_BYTES_MAX, Stack};
 use crate::thread::{GreenThread, Outcome};
 use crate::{ProcessId, Program, Stop, System, trap};
-use abi::{Commit, Request};
+use abi::Request;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -219,7 +219,7 @@ impl Process {
         limits: Limits,
         main: impl FnOnce() -> Ending + Send + 'static,
     ) -> Result<Self, abi::Error> {
-        let stack = Stack::new(system, limits.stack_bytes + HOST_STACK_BYTES, Commit::OnTouch)?;
+        let stack = Stack::recycled(system, limits.stack_bytes + HOST_STACK_BYTES)?;
         let control = Arc::new(Control::new(program, stack.usable(), limits, system.now_ns()));
         Ok(Self { thread: GreenThread::new(stack, main), control })
     }

@@ -220,6 +220,18 @@ impl Slots {
         Ok(())
     }
 
+    /// Gives back the resident windows of the slots that are spare. Whether there were any.
+    pub fn give_back_pages(&mut self, mut regions: impl Regions) -> bool {
+        let mut were_any = false;
+        for slot in self.spare.iter_mut().filter(|slot| slot.resident.is_some()) {
+            if slot.strip(&mut regions).is_ok() {
+                *slot = Slot::new(slot.span, slot.owner);
+                were_any = true;
+            }
+        }
+        were_any
+    }
+
     fn slot(&mut self, span: Span) -> Result<&mut Slot, Error> {
         let (_, slot) = self.used.range_mut(..=span.base).next_back().ok_or(Error::NotMapped)?;
         if slot.span.contains(span) { Ok(slot) } else { Err(Error::NotMapped) }
@@ -454,6 +466,24 @@ mod tests {
                 in_image.map_or(Content::Zero, |source| Content::Image(source + (page - 1) * PAGE));
             assert_eq!(found.content, expected, "page {page} of {pages}");
         }
+    }
+
+    #[test]
+    fn resident_windows_of_spare_slots_can_be_had_back() {
+        let (mut slots, mut fake) = (Slots::default(), Fake::default());
+        let used = instance(&mut slots, &mut fake, 16, Some(0x9000));
+        for _ in 0..4 {
+            let base = instance(&mut slots, &mut fake, 16, Some(0x7000));
+            slots.release(base, &mut fake).unwrap();
+        }
+        let committed = |fake: &Fake| fake.pages.values().filter(|page| page.committed).count();
+        assert_ne!(committed(&fake), 0);
+        assert!(slots.give_back_pages(&mut fake));
+        assert_eq!(committed(&fake), 0);
+        assert!(!slots.give_back_pages(&mut fake), "there are no more");
+        assert_fresh(&fake, used, 16, Some(0x9000));
+        let base = instance(&mut slots, &mut fake, 16, Some(0x7000));
+        assert_fresh(&fake, base, 16, Some(0x7000));
     }
 
     #[test]

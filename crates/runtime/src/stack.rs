@@ -1,4 +1,7 @@
 //! Stacks with a guard below, and the switch from one to another.
+//!
+//! The stack of a process that has ended waits for the next one ([`IdleStacks`]): what nearly every process touches of it stays, wiped, and what
+//! is below goes back. So a process that begins costs neither address space nor first touches.
 
 use crate::System;
 use crate::vcpu::STACK_SPAN;
@@ -11,12 +14,35 @@ const GUARD_BYTES: u64 = 64 << 10;
 /// The longest stack.
 pub const STACK_BYTES_MAX: u64 = STACK_SPAN - GUARD_BYTES;
 
+/// The most stacks that wait.
+const IDLE_MAX: usize = 32;
+
+/// How much of a stack that waits keeps its pages: an instance and a few calls of its functions fit.
+const RESIDENT_BYTES: u64 = 16 << 10;
+
 /// A stack, alone in its [`STACK_SPAN`] and at the end of it; given back when dropped.
 pub struct Stack {
     system: &'static System,
+    place: Place,
+    /// It waits for another owner when it is dropped.
+    is_recycled: bool,
+}
+
+/// Where a stack is.
+#[derive(Clone, Copy, Debug, Default)]
+struct Place {
     /// All of it is the stack's, and what is below `length` bytes its guard.
     span: Span,
     length: u64,
+    /// The upper end, [`RESIDENT_BYTES`] long, is committed.
+    is_resident: bool,
+}
+
+/// Stacks that wait for another owner, all zeros.
+#[derive(Debug, Default)]
+pub(crate) struct IdleStacks {
+    places: [Place; IDLE_MAX],
+    count: usize,
 }
 
 impl Stack {
@@ -27,27 +53,103 @@ impl Stack {
             return Err(Error::BadRange);
         }
         let span = system.take_aligned_space(STACK_SPAN).ok_or(Error::NoMemory)?;
-        let stack = Self { system, span, length };
+        let stack = Self { system, place: Place { span, length, is_resident: false }, is_recycled: false };
         // Nothing is mapped in the guard.
         system.map(stack.usable(), Backing::Zero, Protection::ReadWrite, commit)?;
         Ok(stack)
     }
 
+    /// The same for a process, perhaps one that waits: all zeros, its pages taken at first touch.
+    pub fn recycled(system: &'static System, length: u64) -> Result<Self, Error> {
+        let idle = system.idle_stacks().lock().take(length);
+        let mut stack = match idle {
+            Some(place) => Self { system, place, is_recycled: true },
+            None => Self::new(system, length, Commit::OnTouch)?,
+        };
+        stack.is_recycled = true;
+        Ok(stack)
+    }
+
     /// One past its highest byte; a multiple of the page size.
     pub fn top(&self) -> u64 {
-        self.span.base + self.span.length
+        self.place.top()
     }
 
     /// The addresses that can hold frames.
     pub fn usable(&self) -> Span {
-        Span::new(self.top() - self.length, self.length)
+        Span::new(self.top() - self.place.length, self.place.length)
+    }
+
+    /// Makes it what its next owner expects. Fails if there is no memory for that, and then it cannot be used any more.
+    fn renew(&mut self) -> Result<(), Error> {
+        let resident = self.place.resident();
+        if self.place.is_resident {
+            // SAFETY: these pages are the stack's, committed, and nobody runs on it.
+            unsafe { core::ptr::write_bytes(resident.base as usize as *mut u8, 0, resident.length as usize) };
+        } else {
+            self.system.map(resident, Backing::Zero, Protection::ReadWrite, Commit::Now)?;
+            self.place.is_resident = true;
+        }
+        let usable = self.usable();
+        match usable.length - resident.length {
+            0 => Ok(()),
+            below => self.system.reset(Span::new(usable.base, below)),
+        }
+    }
+}
+
+impl Place {
+    const fn top(&self) -> u64 {
+        self.span.base + self.span.length
+    }
+
+    fn resident(&self) -> Span {
+        let length = self.length.min(RESIDENT_BYTES);
+        Span::new(self.top() - length, length)
     }
 }
 
 impl Drop for Stack {
     fn drop(&mut self) {
-        // It was mapped as a whole, so it can be unmapped as a whole.
-        let _ = self.system.unmap(self.span);
+        if self.is_recycled && self.renew().is_ok() && self.system.idle_stacks().lock().put(self.place) {
+            return;
+        }
+        // Nothing else lies in it, so all of it can be unmapped at once.
+        let _ = self.system.unmap(self.place.span);
+    }
+}
+
+impl IdleStacks {
+    /// The address space that they have.
+    pub fn space_bytes(&self) -> u64 {
+        self.count as u64 * STACK_SPAN
+    }
+
+    /// Takes the pages of all of them back. Whether there were any.
+    pub fn give_back_pages(&mut self, system: &System) -> bool {
+        let mut were_any = false;
+        for place in self.places[..self.count].iter_mut().filter(|place| place.is_resident) {
+            let resident = place.resident();
+            let given = system.map(resident, Backing::Zero, Protection::ReadWrite, Commit::OnTouch).is_ok();
+            place.is_resident = !given;
+            were_any |= given;
+        }
+        were_any
+    }
+
+    fn take(&mut self, length: u64) -> Option<Place> {
+        let at = self.places[..self.count].iter().rposition(|place| place.length == length)?;
+        self.count -= 1;
+        self.places.swap(at, self.count);
+        Some(self.places[self.count])
+    }
+
+    /// Answers whether there was room.
+    fn put(&mut self, place: Place) -> bool {
+        let Some(free) = self.places.get_mut(self.count) else { return false };
+        *free = place;
+        self.count += 1;
+        true
     }
 }
 
@@ -133,6 +235,66 @@ mod tests {
         assert!(Stack::new(system, 2 << 20, Commit::Now).is_err());
         assert!(Stack::new(FakeKernel::new(&[], 1 << 16).system(), 1 << 17, Commit::Now).is_err());
         assert_eq!(kernel.mapped_bytes(), 0);
+    }
+
+    #[test]
+    fn a_stack_waits_for_its_next_owner_and_is_all_zeros_then() {
+        let kernel = FakeKernel::new(&[], 1 << 20);
+        let system = kernel.system();
+        let free_bytes = system.free_space_bytes();
+        let scribbled = |stack: &Stack| {
+            let usable = stack.usable();
+            // SAFETY: the stack's own bytes, on which nobody runs.
+            let bytes = unsafe {
+                core::slice::from_raw_parts_mut(usable.base as usize as *mut u8, usable.length as usize)
+            };
+            assert!(bytes.iter().all(|byte| *byte == 0));
+            bytes.fill(0xa5);
+        };
+        let first = Stack::recycled(system, 16 * PAGE_SIZE).unwrap();
+        let at = first.usable();
+        scribbled(&first);
+        drop(first);
+        assert_eq!((kernel.committed_bytes(), system.free_space_bytes()), (RESIDENT_BYTES, free_bytes));
+        for _ in 0..3 {
+            let changes = kernel.changes();
+            let again = Stack::recycled(system, 16 * PAGE_SIZE).unwrap();
+            assert_eq!((again.usable(), kernel.changes()), (at, changes), "the same, for nothing");
+            scribbled(&again);
+            let other = Stack::recycled(system, 32 * PAGE_SIZE).unwrap();
+            scribbled(&other);
+            assert_ne!(other.usable().end(), at.end());
+        }
+        assert_eq!(kernel.committed_bytes(), 2 * RESIDENT_BYTES, "one of each length");
+        assert!(system.give_back_pages() && !system.give_back_pages());
+        assert_eq!(kernel.committed_bytes(), 0);
+        let again = Stack::recycled(system, 16 * PAGE_SIZE).unwrap();
+        assert_eq!(again.usable(), at);
+        scribbled(&again);
+        drop(again);
+        let many = [(); IDLE_MAX + 8].map(|()| Stack::recycled(system, PAGE_SIZE).unwrap());
+        drop(many);
+        assert_eq!(kernel.mapped_bytes(), (16 + 32 + IDLE_MAX as u64 - 2) * PAGE_SIZE, "so many and no more");
+        assert_eq!(system.free_space_bytes(), free_bytes);
+    }
+
+    #[test]
+    fn a_stack_for_which_there_is_no_memory_does_not_wait() {
+        let kernel = FakeKernel::new(&[], RESIDENT_BYTES - PAGE_SIZE);
+        let system = kernel.system();
+        drop(Stack::recycled(system, 16 * PAGE_SIZE).unwrap());
+        assert_eq!((kernel.mapped_bytes(), kernel.committed_bytes()), (0, 0));
+    }
+
+    #[test]
+    fn what_waits_goes_to_whoever_needs_memory() {
+        let kernel = FakeKernel::new(&[], RESIDENT_BYTES);
+        let system = kernel.system();
+        drop(Stack::recycled(system, 16 * PAGE_SIZE).unwrap());
+        assert_eq!(kernel.committed_bytes(), RESIDENT_BYTES);
+        let all = system.map_new(RESIDENT_BYTES, Protection::ReadWrite, Commit::Now).unwrap();
+        assert_eq!(kernel.committed_bytes(), RESIDENT_BYTES);
+        system.unmap(all).unwrap();
     }
 
     #[test]

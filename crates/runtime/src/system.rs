@@ -3,6 +3,7 @@
 use crate::scheduler::Processes;
 use crate::slots::Slots;
 use crate::space::Space;
+use crate::stack::IdleStacks;
 use crate::vcpu::{self, Vcpu};
 use abi::boot::ClockParameters;
 use abi::{
@@ -28,6 +29,7 @@ pub struct System {
     clock: ClockParameters,
     space: Mutex<Space>,
     slots: Mutex<Slots>,
+    idle_stacks: Mutex<IdleStacks>,
     processes: Mutex<Processes>,
     /// The virtual CPUs, by their numbers.
     vcpus: [Once<&'static Vcpu>; VCPUS_MAX],
@@ -79,6 +81,7 @@ impl System {
             clock: boot.clock,
             space: Mutex::new(Space::new(window)),
             slots: Mutex::new(Slots::default()),
+            idle_stacks: Mutex::new(IdleStacks::default()),
             processes: Mutex::new(Processes::default()),
             reserve: Reserve::default(),
         }
@@ -138,6 +141,18 @@ impl System {
         &self.slots
     }
 
+    pub(crate) fn idle_stacks(&self) -> &Mutex<IdleStacks> {
+        &self.idle_stacks
+    }
+
+    /// Gives back the pages that are only kept so that the next instances and processes begin sooner. Whether there were any. An upcall may do
+    /// this: what somebody looks at just now is left.
+    pub(crate) fn give_back_pages(&self) -> bool {
+        let of_slots = self.slots.try_lock().is_some_and(|mut slots| slots.give_back_pages(self));
+        let of_stacks = self.idle_stacks.try_lock().is_some_and(|mut stacks| stacks.give_back_pages(self));
+        of_slots | of_stacks
+    }
+
     /// The processes. Whoever has them does not suspend itself.
     pub fn processes(&self) -> &Mutex<Processes> {
         &self.processes
@@ -151,9 +166,9 @@ impl System {
         Ok(span)
     }
 
-    /// How much address space is free.
+    /// How much address space nobody uses: stacks that wait for another owner count as free.
     pub fn free_space_bytes(&self) -> u64 {
-        self.space.lock().free_bytes()
+        self.space.lock().free_bytes() + self.idle_stacks.lock().space_bytes()
     }
 
     /// Takes address space in which nothing is mapped yet.
@@ -181,7 +196,11 @@ impl System {
         protection: Protection,
         commit: Commit,
     ) -> Result<u64, Error> {
-        self.kernel.call(Request::Map { space: self.space_handle, span, backing, protection, commit })
+        let request = Request::Map { space: self.space_handle, span, backing, protection, commit };
+        match self.kernel.call(request) {
+            Err(Error::NoMemory) if self.give_back_pages() => self.kernel.call(request),
+            answer => answer,
+        }
     }
 
     /// Changes access.

@@ -139,6 +139,9 @@ fn fault(context: &mut Context) -> Verdict {
 }
 
 fn out_of_memory(context: &mut Context, current: &Control, in_program: Option<&Program>) -> Verdict {
+    if System::get().is_some_and(System::give_back_pages) {
+        return Verdict::Resume;
+    }
     if let Some(program) = in_program {
         if program.functions_if_known().is_none() {
             // The heap is not in use, for this is the program's code; but it may be full.

@@ -88,6 +88,7 @@ fn who_gives_way_waits_for_all_others() {
     let expected: Vec<_> = (0..3).flat_map(|turn| ["a", "b", "c"].map(|name| (name, turn))).collect();
     assert_eq!(*diary.lock(), expected);
     assert_eq!(scripted.system.processes().lock().count(), 0);
+    scripted.system.give_back_pages();
     assert_eq!(scripted.kernel.committed_bytes(), 0);
 }
 
@@ -217,6 +218,7 @@ fn several_virtual_cpus_run_all_processes_and_no_end_is_lost() {
     scripted.ids.sort();
     assert_eq!(scripted.ended, scripted.ids);
     assert!(turns.load(Relaxed) >= PROCESSES * 50);
+    system.give_back_pages();
     assert_eq!((system.processes().lock().count(), scripted.kernel.committed_bytes()), (0, 0));
 }
 
