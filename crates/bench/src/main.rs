@@ -139,7 +139,8 @@ fn notes() -> Vec<String> {
          it; a CPU that halts executes nothing.",
         "Hosted, on 2 CPUs the peer runs two threads in one process, Selkis two processes of one virtual CPU each.",
         "Preemption: twice SHA-256, by two processes at once on one virtual CPU, in slices of 1 ms, against one after the other; the peer checks epochs, \
-         which a thread raises each millisecond, against itself compiled without. CPU time of the whole process, so what else this machine does counts little.",
+         which a thread raises each millisecond, against itself compiled without. The signals come from an interval timer, and their handler returns at once: what a tick costs on this \
+         machine before anybody has done anything. CPU time of the whole process, so what else this machine does counts little.",
         "A switch: two processes call sched_yield over and over, which is in it; all time by how often a virtual CPU was given. The peer's two threads \
          are bound to one CPU, and each wakes the other and waits.",
         "The end of a runaway: it has touched 1 MiB and loops; from its deadline, which a timer of the kernel interface's watches, until it has ended and \

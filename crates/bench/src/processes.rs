@@ -15,6 +15,7 @@ const SHARED_PERCENT_MAX: f64 = 0.5;
 const RUNAWAY_NS_MAX: f64 = 2e6;
 
 const EPOCHS: &str = "wasmtime with epochs";
+const SIGNALS: &str = "wasmtime interrupted by a timer's signals";
 
 /// Measures them.
 ///
@@ -22,7 +23,7 @@ const EPOCHS: &str = "wasmtime with epochs";
 /// If a side fails.
 pub fn measure(sides: &Sides<'_>, workshop: &Workshop<'_>) -> Result<Vec<Figure>, Failure> {
     let text = |name, text| workshop.compile_text(name, text, Cpu::Native);
-    let mut figures = vec![shared(sides, workshop)?];
+    let mut figures = shared(sides, workshop)?;
     figures.push(switches(sides, &text("yield", include_str!("../guests/yield.wat"))?)?);
     figures.extend(runaways(sides, workshop)?);
     figures.push(processes(sides, &text("hello", include_str!("../guests/hello.wat"))?)?);
@@ -30,7 +31,7 @@ pub fn measure(sides: &Sides<'_>, workshop: &Workshop<'_>) -> Result<Vec<Figure>
 }
 
 /// A loop that is preempted, against the same that is not.
-fn shared(sides: &Sides<'_>, workshop: &Workshop<'_>) -> Result<Figure, Failure> {
+fn shared(sides: &Sides<'_>, workshop: &Workshop<'_>) -> Result<Vec<Figure>, Failure> {
     progress("preemption of a compute loop");
     let module = sides.places.guests.join("sha256.wasm");
     let artifacts = workshop.compile("sha256", &module, Cpu::Native)?;
@@ -39,23 +40,27 @@ fn shared(sides: &Sides<'_>, workshop: &Workshop<'_>) -> Result<Figure, Failure>
         Effort::Quick => "3",
         Effort::Full => "7",
     };
-    let mut samples: [Vec<f64>; 2] = Default::default();
+    let mut samples: [Vec<f64>; 3] = Default::default();
     for _ in 0..sides.effort.rounds() {
         let times = together(vec![sides.ours(&artifacts, &["shared", count])])?;
         let (shared, alone) = alternating(&times)?;
         samples[0].push(percent_over(shared, alone));
-        let epochs = together(vec![sides.peer_command(&["epochs", path(&with_epochs)?, count])])?;
-        let plain = together(vec![sides.peer_command(&["cpu", path(&artifacts.peer)?, count])])?;
-        samples[1].push(percent_over(fastest(&epochs), fastest(&plain)));
+        let peer = |words: &[&str]| Ok::<_, Failure>(fastest(&together(vec![sides.peer_command(words)])?));
+        let plain = peer(&["cpu", path(&artifacts.peer)?, count])?;
+        samples[1].push(percent_over(peer(&["epochs", path(&with_epochs)?, count])?, plain));
+        samples[2].push(percent_over(peer(&["signals", path(&artifacts.peer)?, count])?, plain));
     }
-    let [ours, peer] = samples.map(Sample::of);
-    Ok(Figure {
-        name: String::from("preemption of SHA-256 at 1 kHz, CPU time over that without"),
-        unit: "%",
-        ours,
-        peer: Some((EPOCHS, peer)),
-        goal: Some(Goal::AtMost(SHARED_PERCENT_MAX)),
-    })
+    let [ours, epochs, signals] = samples.map(Sample::of);
+    let figure =
+        |name: &str, peer, goal| Figure { name: name.into(), unit: "%", ours, peer: Some(peer), goal };
+    Ok(vec![
+        figure(
+            "preemption of SHA-256 at 1 kHz, CPU time over that without",
+            (EPOCHS, epochs),
+            Some(Goal::AtMost(SHARED_PERCENT_MAX)),
+        ),
+        figure("the same, beside signals that do nothing", (SIGNALS, signals), None),
+    ])
 }
 
 /// The fastest of what comes first, third …, and of the others.

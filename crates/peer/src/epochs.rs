@@ -31,14 +31,29 @@ fn start(store: &mut Store<()>, program: &InstancePre<()>) -> Result<(), wasmtim
     instance.get_typed_func::<(), ()>(&mut *store, "_start")?.call(store, ())
 }
 
-/// CPU time of so many runs; with epochs, a thread changes the epoch meanwhile, and the program goes on each time.
+/// What happens to a program each millisecond.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tick {
+    /// Nothing.
+    None,
+    /// A thread changes the epoch, and the program goes on.
+    Epoch,
+    /// A timer of Linux's sends a signal, whose handler does nothing.
+    Signal,
+}
+
+/// CPU time of so many runs.
 ///
 /// # Errors
 /// If the program does not run to its end.
-pub fn cpu(artifact: &str, epochs: Epochs, count: u64) -> Result<(), Failure> {
+pub fn cpu(artifact: &str, tick: Tick, count: u64) -> Result<(), Failure> {
+    let epochs = if tick == Tick::Epoch { Epochs::Checked } else { Epochs::Ignored };
     let program = load(artifact, epochs)?;
     let engine = program.module().engine();
     let is_over = AtomicBool::new(false);
+    if tick == Tick::Signal {
+        send_signals()?;
+    }
     std::thread::scope(|scope| {
         if epochs == Epochs::Checked {
             scope.spawn(|| {
@@ -65,6 +80,22 @@ pub fn cpu(artifact: &str, epochs: Epochs, count: u64) -> Result<(), Failure> {
         is_over.store(true, Relaxed);
         runs
     })
+}
+
+/// From now on a signal comes each [`TICK`].
+fn send_signals() -> std::io::Result<()> {
+    extern "C" fn ignore(_: libc::c_int) {}
+    let tick = libc::timeval { tv_sec: 0, tv_usec: TICK.as_micros() as libc::suseconds_t };
+    let each = libc::itimerval { it_interval: tick, it_value: tick };
+    // SAFETY: zeroed, a `sigaction` is plain data; the handler touches nothing.
+    let failed = unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = ignore as *const () as usize;
+        action.sa_flags = libc::SA_RESTART;
+        libc::sigaction(libc::SIGALRM, &raw const action, std::ptr::null_mut()) != 0
+            || libc::setitimer(libc::ITIMER_REAL, &raw const each, std::ptr::null_mut()) != 0
+    };
+    if failed { Err(std::io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// What this process has used, in nanoseconds.

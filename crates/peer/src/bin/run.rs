@@ -7,7 +7,7 @@
 //! selkis-peer time POOL ARTIFACT COUNT ARGUMENT…         how long each of so many runs takes
 //! selkis-peer idle POOL ARTIFACT COUNT                   memory of instances whose `_start` has returned
 //! selkis-peer threads POOL ARTIFACT COUNT                so many fresh instances, each in a thread of its own
-//! selkis-peer cpu|epochs ARTIFACT COUNT                  CPU time of so many runs, without epochs and with them
+//! selkis-peer cpu|epochs|signals ARTIFACT COUNT          CPU time of so many runs: alone, with epochs, with signals that do nothing
 //! selkis-peer runaways ARTIFACT COUNT                    how long it takes to end programs that do not end, by the epoch
 //! selkis-peer handover COUNT                             how long it takes from one thread to another on the same CPU
 //! ```
@@ -15,7 +15,8 @@
 //! Measurements print lines of a name and a number; `crates/bench` reads them.
 #![allow(unsafe_code)]
 
-use peer::{Epochs, epochs, handover};
+use peer::epochs::{self, Tick};
+use peer::{Epochs, handover};
 use std::error::Error;
 use std::fs::File;
 use std::process::ExitCode;
@@ -75,8 +76,9 @@ fn dispatch(arguments: &[String]) -> Result<u8, Failure> {
         ["threads", pool, artifact, count] => {
             measure(Pool::parse(pool)?, artifact, &Threads { count: count.parse()? })
         }
-        ["cpu", artifact, count] => epochs::cpu(artifact, Epochs::Ignored, count.parse()?).map(|()| 0),
-        ["epochs", artifact, count] => epochs::cpu(artifact, Epochs::Checked, count.parse()?).map(|()| 0),
+        ["cpu", artifact, count] => epochs::cpu(artifact, Tick::None, count.parse()?).map(|()| 0),
+        ["epochs", artifact, count] => epochs::cpu(artifact, Tick::Epoch, count.parse()?).map(|()| 0),
+        ["signals", artifact, count] => epochs::cpu(artifact, Tick::Signal, count.parse()?).map(|()| 0),
         ["runaways", artifact, count] => epochs::runaways(artifact, count.parse()?).map(|()| 0),
         ["handover", count] => {
             for _ in 0..count.parse::<u32>()? {
