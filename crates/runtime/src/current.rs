@@ -158,7 +158,7 @@ impl Control {
         self.table_elements.load(Relaxed).saturating_mul(process::TABLE_ELEMENT_BYTES)
     }
 
-    fn host_bytes(&self) -> i64 {
+    pub(crate) fn host_bytes(&self) -> i64 {
         self.host_bytes.load(Relaxed).cast_signed()
     }
 

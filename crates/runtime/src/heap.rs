@@ -360,4 +360,6 @@ impl Ground {
 }
 
 #[cfg(test)]
+mod charges;
+#[cfg(test)]
 mod tests;

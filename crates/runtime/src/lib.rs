@@ -32,6 +32,7 @@ pub mod process;
 #[allow(unsafe_code)]
 pub mod program;
 mod queue;
+mod rate;
 pub mod scheduler;
 pub mod slots;
 pub mod space;
@@ -48,6 +49,7 @@ pub mod vcpu;
 pub use current::Stop;
 pub use process::{Ending, Limits, Prepared};
 pub use program::{LoadError, Program};
+pub use rate::Rate;
 pub use scheduler::{Activity, Platform, ProcessId, Processes, Usage};
 pub use system::System;
 pub use vcpu::Vcpu;

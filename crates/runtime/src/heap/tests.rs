@@ -11,7 +11,7 @@ impl Numbers {
     }
 }
 
-fn started(quota_bytes: u64) -> (Heap, &'static FakeKernel) {
+pub(super) fn started(quota_bytes: u64) -> (Heap, &'static FakeKernel) {
     let kernel = FakeKernel::new(&[], quota_bytes);
     let boot = kernel.boot();
     // What another heap left in this thread's lists is not this one's.

@@ -2,7 +2,6 @@
 //! speaks them, else as plain bytes.
 
 mod process;
-mod rate;
 
 use crate::gate;
 use crate::report::Report;
@@ -17,8 +16,7 @@ use bundle::Terminals;
 use bundle::services::Readiness;
 use link::{Frame, FromHost, GuestDecoder, Process, Usage, split_body};
 use process::Streams;
-use rate::Rate;
-use runtime::{ProcessId, System, current};
+use runtime::{ProcessId, Rate, System, current};
 use spin::Mutex;
 use wasi::Errno;
 use wasi::provider::{Input, Output, OutputStream, Stream, StreamSet, Terminal};

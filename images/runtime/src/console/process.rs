@@ -1,10 +1,9 @@
 //! The streams of one process.
 
-use super::rate::Rate;
 use abi::Request;
 use alloc::collections::VecDeque;
 use link::{Credit, FromHost, Input};
-use runtime::ProcessId;
+use runtime::{ProcessId, Rate};
 use wasi::provider::{OutputStream, Stream, StreamSet};
 
 pub struct Streams {
