@@ -74,6 +74,8 @@ impl Reader {
                 let count: u64 = count.parse().map_err(std::io::Error::other)?;
                 let more = resident_bytes()?.saturating_sub(self.resident_at_begin);
                 println!("bytes_per_instance {}", more / count);
+                // They live on until whoever measures has seen all that were to be alive at once.
+                std::io::copy(&mut std::io::stdin(), &mut std::io::sink())?;
             }
             _ => print!("{line}"),
         }

@@ -31,8 +31,8 @@ use wasmtime_wasi::{I32Exit, WasiCtxBuilder};
 
 type Failure = Box<dyn Error>;
 
-/// Instances that the pool has room for.
-const POOL_INSTANCES: u32 = 4096;
+/// Instances that the pool has room for: as many as are measured at once, and one before.
+const POOL_INSTANCES: u32 = 16_001;
 /// The largest memory in the pool: QuickJS wants less.
 const POOL_MEMORY_BYTES: usize = 256 << 20;
 /// Instances of each thread before those that are counted.
@@ -324,6 +324,8 @@ impl Measurement for Idle {
         let before = resident_bytes()?;
         let alive: Vec<_> = (0..self.count).map(|_| ready.start(&[])).collect::<Result<_, _>>()?;
         println!("bytes_per_instance {}", resident_bytes()?.saturating_sub(before) / self.count);
+        // They live on until whoever measures has seen all that were to be alive at once.
+        std::io::copy(&mut std::io::stdin(), &mut std::io::sink())?;
         drop(alive);
         Ok(())
     }
