@@ -16,6 +16,8 @@ pub(crate) const NEVER: u64 = abi::Request::NEVER;
 const SLICE_NS: u64 = 4_000_000;
 /// One that wakes takes the CPU from another that is ahead of it by at least this, at weight 100.
 const LEAD_NS: u64 = 1_000_000;
+/// How long one runs at least before one that leads takes the CPU from it: what switching costs must stay small beside what it gets.
+const RUN_MIN_NS: u64 = 200_000;
 /// How far behind the others one may be that has slept: it does not get back what it did not use.
 const CREDIT_NS: u64 = SLICE_NS;
 /// How often a CPU looks at the other queues, if somebody waits there.
@@ -270,8 +272,9 @@ impl Queue {
                 entry.virtual_ns = entry.virtual_ns.max(floor);
             }
         }
-        let slice_over = now_ns.saturating_sub(self.picked_ns) >= SLICE_NS;
-        let switch = self.must_switch(slice_over);
+        let ran_ns = now_ns.saturating_sub(self.picked_ns);
+        let slice_over = ran_ns >= SLICE_NS;
+        let switch = self.must_switch(ran_ns);
         if slice_over && !switch {
             self.picked_ns = now_ns;
         }
@@ -279,10 +282,12 @@ impl Queue {
     }
 
     /// Whether the one that runs has to make room.
-    fn must_switch(&self, slice_over: bool) -> bool {
+    fn must_switch(&self, ran_ns: u64) -> bool {
         let Some(running) = self.running() else { return true };
         let challenged = |entry: &Entry| {
-            entry.can_run() && (leads(entry, running) || slice_over && entry.virtual_ns <= running.virtual_ns)
+            entry.can_run()
+                && (ran_ns >= RUN_MIN_NS && leads(entry, running)
+                    || ran_ns >= SLICE_NS && entry.virtual_ns <= running.virtual_ns)
         };
         running.stop || running.is_throttled() || self.entries.iter().any(challenged)
     }
@@ -317,10 +322,12 @@ impl Queue {
 
     /// When the CPU has to look again.
     pub fn alarm_ns(&self) -> u64 {
-        let mut others_wait = false;
         let mut alarm_ns = NEVER;
         for entry in &self.entries {
-            others_wait |= entry.can_run();
+            if entry.can_run() {
+                let leads = self.running().is_some_and(|running| leads(entry, running));
+                alarm_ns = alarm_ns.min(self.picked_ns + if leads { RUN_MIN_NS } else { SLICE_NS });
+            }
             if entry.run != Run::Ready {
                 alarm_ns = alarm_ns.min(entry.deadline_ns);
             }
@@ -332,7 +339,7 @@ impl Queue {
                 }
             }
         }
-        if others_wait { alarm_ns.min(self.picked_ns + SLICE_NS) } else { alarm_ns }
+        alarm_ns
     }
 
     #[cfg(test)]
