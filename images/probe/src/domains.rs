@@ -22,7 +22,7 @@ const HEADERS_AT: u64 = 32;
 const HEADER_COUNT_AT: u64 = 56;
 const HEADER_BYTES: u64 = 56;
 
-const MILLISECOND: u64 = 1_000_000;
+pub const MILLISECOND: u64 = 1_000_000;
 /// Events of the first domain: a child has ended, a child rang.
 const ENDED: u32 = 1;
 const RANG: u32 = 2;
@@ -30,6 +30,7 @@ const RANG: u32 = 2;
 /// A domain that the first one made.
 pub struct Child {
     pub domain: Handle,
+    pub vcpu: Handle,
     pub channel: Handle,
     memories: [Handle; 2],
     ring: u64,
@@ -40,6 +41,12 @@ impl Child {
     pub fn word(&self) -> u64 {
         // SAFETY: the page is mapped, and shared memory is only accessed so.
         unsafe { (self.ring as *const u64).read_volatile() }
+    }
+
+    /// Tells it the second word.
+    pub fn tell(&self, word: u64) {
+        // SAFETY: as above.
+        unsafe { (self.ring as *mut u64).add(1).write_volatile(word) }
     }
 }
 
@@ -156,7 +163,7 @@ pub fn parameters() -> DomainParameters {
 }
 
 /// Makes a domain that begins with `role`. `place` tells those apart that live at once.
-fn spawn(probe: &Probe, place: u64, role: Role, argument: u64, parameters: &DomainParameters) -> Child {
+pub fn spawn(probe: &Probe, place: u64, role: Role, argument: u64, parameters: &DomainParameters) -> Child {
     spawn_with(probe, place, (role, argument), parameters, Commit::Now)
 }
 
@@ -206,7 +213,7 @@ pub fn spawn_with(
     let page = publish(probe, domain, &start, role, argument);
     let entry = roles::entry();
     probe.must(Request::Start { vcpu, entry, stack: STACK_END, argument: BOOT_INFO });
-    Child { domain, channel, memories: [data, page], ring }
+    Child { domain, vcpu, channel, memories: [data, page], ring }
 }
 
 /// Maps this executable into a domain: what is only read from the module, the rest from a copy.
@@ -309,7 +316,7 @@ pub fn accounts(probe: &Probe) -> Accounts {
 
 /// Fails unless everything is as it was.
 #[track_caller]
-fn balance(probe: &Probe, before: Accounts) {
+pub fn balance(probe: &Probe, before: Accounts) {
     let after = accounts(probe);
     if after != before {
         fail(format_args!("{before:x?} before, {after:x?} after"));
@@ -348,7 +355,7 @@ fn ends(probe: &Probe) {
     end(probe, child);
 }
 
-fn pass(probe: &Probe, ns: u64) {
+pub fn pass(probe: &Probe, ns: u64) {
     let deadline_ns = probe.now() + ns;
     while probe.now() < deadline_ns {
         probe.must(Request::Wait { vcpu: probe.info.vcpu, deadline_ns });
@@ -424,8 +431,7 @@ fn revocation(probe: &Probe) {
         let domain = child.domain;
         let theirs = probe.must(Request::Grant { capability, rights: Rights::ALL, domain });
         answered(probe, &child, 0);
-        // SAFETY: the page is mapped, and shared memory is only accessed so.
-        unsafe { (child.ring as *mut u64).add(1).write_volatile(theirs) }
+        child.tell(theirs);
         ring(probe, &child);
         let begin = probe.now();
         let deadline_ns = begin + if gives { 5_000 } else { 20 } * MILLISECOND;

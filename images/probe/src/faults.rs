@@ -191,6 +191,11 @@ fn resume_with_flags(vcpu: u64, context: u64, flags: u64) -> u64 {
     found
 }
 
+/// One exception, taken as an upcall.
+pub fn raise() {
+    check(attempt(undefined, 0).is_some(), "an exception");
+}
+
 /// A fault while upcalls are masked.
 pub fn masked(probe: &Probe) {
     upcalls::start(probe);

@@ -25,6 +25,8 @@ mod random;
 #[cfg(target_os = "none")]
 mod roles;
 #[cfg(target_os = "none")]
+mod tenants;
+#[cfg(target_os = "none")]
 mod time;
 #[cfg(target_os = "none")]
 mod trace;

@@ -2,8 +2,11 @@
 
 use crate::domains::CALLS_EACH;
 use crate::probe::{Probe, check, raw_call};
-use crate::{abuse, upcalls};
-use abi::{Backing, Commit, Error, Handle, PAGE_SIZE, Protection, Request, Rights, Sharing, Span};
+use crate::{abuse, faults, upcalls};
+use abi::{
+    Backing, Commit, DomainParameters, Error, Handle, PAGE_SIZE, Protection, Request, Rights, Sharing, Span,
+};
+use core::arch::asm;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// A role, as the first domain writes it where a scenario's number stands.
@@ -40,12 +43,28 @@ pub enum Role {
     GivesBack = 113,
     /// The same, but does not.
     Keeps = 114,
+    /// Counts up a word for ever; with an argument, it takes upcalls meanwhile.
+    Count = 115,
+    /// Signals what it is told, for ever.
+    Signals = 116,
+    /// Asks for the time, for ever.
+    Calls = 117,
+    /// Raises exceptions, for ever.
+    Faults = 118,
+    /// Touches pages and gives them back, for ever.
+    Pages = 119,
+    /// Makes a domain that runs on the CPUs of its argument, and ends it, for ever.
+    Children = 120,
+    /// Sleeps for as little as it can, for ever.
+    Naps = 121,
 }
 
 const RING: u64 = 0x6000_0000_0000;
 const GIVEN: u64 = 0x6100_0000_0000;
 const HEAP: u64 = 0x6200_0000_0000;
 const RANG: u32 = 3;
+/// What [`Role::Count`] executes to count up by one.
+pub const COUNT_INSTRUCTIONS: u64 = 2;
 
 /// Where a domain starts.
 pub fn entry() -> u64 {
@@ -93,6 +112,31 @@ pub fn play(probe: &Probe, number: u64, argument: u64) -> ! {
         echo(probe, argument)
     } else if is(Role::GivesBack) || is(Role::Keeps) {
         keep(probe, is(Role::GivesBack))
+    } else if is(Role::Count) {
+        count(probe, argument != 0)
+    } else if is(Role::Signals) {
+        let target = Handle::from_raw(told(probe));
+        loop {
+            probe.must(Request::Signal { target });
+        }
+    } else if is(Role::Calls) {
+        loop {
+            probe.now();
+        }
+    } else if is(Role::Faults) {
+        upcalls::start(probe);
+        loop {
+            faults::raise();
+        }
+    } else if is(Role::Pages) {
+        pages(probe)
+    } else if is(Role::Children) {
+        children(probe, argument)
+    } else if is(Role::Naps) {
+        loop {
+            let deadline_ns = probe.now() + 10_000;
+            probe.must(Request::Wait { vcpu: probe.info.vcpu, deadline_ns });
+        }
     }
     check(false, "there is such a role");
     spin()
@@ -192,15 +236,31 @@ fn corrupt(probe: &Probe) -> ! {
 
 /// Maps the channel to whoever made the domain, listens to it, and says so.
 fn open_ring(probe: &Probe) -> &'static AtomicU64 {
-    let (space, memory) = (probe.info.space, probe.info.parent);
-    let backing = Backing::Memory { memory, offset: 0, sharing: Sharing::Shared };
-    let (span, protection) = (Span::new(RING, PAGE_SIZE), Protection::ReadWrite);
-    probe.must(Request::Map { space, span, backing, protection, commit: Commit::OnTouch });
-    probe.must(Request::Listen { source: memory, index: 0, vcpu: probe.info.vcpu, event: RANG });
-    // SAFETY: mapped for as long as the domain lives; both sides use atomics, or volatile words.
-    let word = unsafe { &*(RING as *const AtomicU64) };
+    let [word, _] = map_ring(probe);
+    let source = probe.info.parent;
+    probe.must(Request::Listen { source, index: 0, vcpu: probe.info.vcpu, event: RANG });
     answer(probe, word);
     word
+}
+
+/// Maps it: the first two words.
+fn map_ring(probe: &Probe) -> &'static [AtomicU64; 2] {
+    let backing = Backing::Memory { memory: probe.info.parent, offset: 0, sharing: Sharing::Shared };
+    let (space, span, protection) = (probe.info.space, Span::new(RING, PAGE_SIZE), Protection::ReadWrite);
+    probe.must(Request::Map { space, span, backing, protection, commit: Commit::OnTouch });
+    // SAFETY: mapped for as long as the domain lives; both sides use atomics, or volatile words.
+    unsafe { &*(RING as *const [AtomicU64; 2]) }
+}
+
+/// The second word, as soon as there is one.
+fn told(probe: &Probe) -> u64 {
+    let [_, word] = map_ring(probe);
+    loop {
+        match word.load(Relaxed) {
+            0 => core::hint::spin_loop(),
+            told => return told,
+        }
+    }
 }
 
 /// Counts the word up, and rings.
@@ -248,5 +308,64 @@ fn keep(probe: &Probe, gives_back: bool) -> ! {
             // No fault is told: the domain ends with it.
             upcalls::set_masked(1);
         }
+    }
+}
+
+fn count(probe: &Probe, takes_upcalls: bool) -> ! {
+    let [word, _] = map_ring(probe);
+    if takes_upcalls {
+        upcalls::start(probe);
+    }
+    const { assert!(COUNT_INSTRUCTIONS == 2) }
+    // SAFETY: the word is mapped, and this domain alone writes to it.
+    unsafe { asm!("2: inc qword ptr [{}]", "jmp 2b", in(reg) word.as_ptr(), options(noreturn)) }
+}
+
+fn pages(probe: &Probe) -> ! {
+    const PAGES: u64 = 64;
+    let (space, span) = (probe.info.space, Span::new(HEAP, PAGES * PAGE_SIZE));
+    map(probe, span.base, span.length);
+    loop {
+        for page in 0..PAGES {
+            // SAFETY: mapped, and nobody else's.
+            unsafe { ((HEAP + page * PAGE_SIZE) as *mut u64).write_volatile(page) }
+        }
+        probe.must(Request::Reset { space, span });
+    }
+}
+
+fn children(probe: &Probe, cpus: u64) -> ! {
+    const CODE: u64 = HEAP + PAGE_SIZE;
+    // jmp $
+    const SPIN: u64 = 0xfeeb;
+    let space = probe.info.space;
+    let parameters = DomainParameters {
+        memory_bytes: 64 << 10,
+        capabilities_max: 1,
+        regions_max: 1,
+        vcpus_max: 1,
+        share: 1,
+        cpus,
+        ..DomainParameters::default()
+    };
+    let memory = Handle::from_raw(probe.must(Request::CreateMemory { domain: space, bytes: PAGE_SIZE }));
+    let map_code = |space, protection| {
+        let backing = Backing::Memory { memory, offset: 0, sharing: Sharing::Shared };
+        let span = Span::new(CODE, PAGE_SIZE);
+        probe.must(Request::Map { space, span, backing, protection, commit: Commit::OnTouch });
+    };
+    map(probe, HEAP, PAGE_SIZE);
+    map_code(space, Protection::ReadWrite);
+    // SAFETY: mapped, and nobody else's.
+    unsafe {
+        (HEAP as *mut [u64; DomainParameters::WORDS]).write_volatile(parameters.to_words());
+        (CODE as *mut u64).write_volatile(SPIN);
+    }
+    loop {
+        let domain = Handle::from_raw(probe.must(Request::CreateDomain { parent: space, parameters: HEAP }));
+        map_code(domain, Protection::ReadExecute);
+        let vcpu = Handle::from_raw(probe.must(Request::CreateVcpu { domain }));
+        probe.must(Request::Start { vcpu, entry: CODE, stack: CODE, argument: 0 });
+        probe.must(Request::End { domain, status: 0 });
     }
 }

@@ -36,6 +36,7 @@ enum Scenario {
     CountCpus = 10,
     ChangesHoldEverywhere = 11,
     Trace = 13,
+    Share = 14,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -287,6 +288,16 @@ fn changes_of_an_address_space_hold_on_all_cpus() {
             command.args(["-smp", cpus]);
             assert_eq!(status_of(command), PASSED, "{machine:?} with {cpus} CPUs");
         }
+    }
+}
+
+/// Beside one that does its worst, a domain has its share of the instructions that are executed.
+#[test]
+fn a_tenant_at_its_limit_slows_no_other() {
+    const SHIFT: u64 = 2;
+    for cpus in [1, 2] {
+        let extra = ["-icount", &format!("shift={SHIFT},sleep=off")];
+        boot_with(Machine::MicroVm, cpus, "128", Scenario::Share, [1 << SHIFT, 0], &extra);
     }
 }
 
