@@ -104,7 +104,8 @@ impl Descriptors {
         let interrupts =
             Pointer { limit: size_of::<[[u64; 2]; VECTORS]>() as u16 - 1, base: INTERRUPTS.0.get() as u64 };
         // SAFETY: 1. the tables are whole and live for ever; 2. the new code segment is like the old one, and the far
-        // return goes on behind it; 3. the data segments are not used in long mode, but must not be stale.
+        // return goes on behind it; 3. the data segments are not used in long mode, but must not be stale; 4. there is no local table: what
+        // a reset leaves is one at address 0, which a domain could have memory at, and gates into ring 0 in that.
         unsafe {
             asm!(
                 "lgdt [{segments}]",
@@ -118,6 +119,7 @@ impl Descriptors {
                 "mov ss, {data:e}",
                 "mov fs, {zero:e}",
                 "mov gs, {zero:e}",
+                "lldt {zero:x}",
                 "lidt [{interrupts}]",
                 "ltr {task:x}",
                 segments = in(reg) &segments,
