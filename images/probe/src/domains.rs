@@ -346,6 +346,15 @@ fn ends(probe: &Probe) {
     check(record.state == DomainState::Faulted as u64 && record.vector == 14, "its fault is told");
     check(record.address == 0x1234_5000 && record.out_of_memory == 0, "with its address");
     end(probe, child);
+    for (number, vector) in (0..).zip(crate::faults::ALONE) {
+        let child = spawn(probe, 0, Role::Raise, number, &parameters());
+        let record = ended(probe, &child);
+        check(
+            record.state == DomainState::Faulted as u64 && record.vector == vector,
+            "each exception is told",
+        );
+        end(probe, child);
+    }
     let child = spawn(probe, 0, Role::Spin, 0, &parameters());
     let deadline_ns = probe.now() + 10_000 * MILLISECOND;
     while crate::domains::record(probe, child.domain).run_ns == 0 {

@@ -21,6 +21,7 @@ macro_rules! instructions {
 
 instructions! {
     undefined: "ud2";
+    touch_nothing: "xor eax, eax", "mov rax, [rax]";
     divide: "xor ecx, ecx", "xor edx, edx", "mov eax, 1", "div ecx";
     halt: "hlt";
     clear_interrupts: "cli";
@@ -47,14 +48,58 @@ instructions! {
     trap_flag: "pushfq", "or qword ptr [rsp], 0x100", "popfq", "nop", "nop";
     trap_system_call: "pushfq", "or qword ptr [rsp], 0x100", "popfq", "syscall", "nop";
     odd_flags_call: "pushfq", "or qword ptr [rsp], 0x44400", "popfq", "mov eax, 99", "syscall", "pushfq", "and qword ptr [rsp], ~0x44400", "popfq", "cld";
+    set_control: "xor ecx, ecx", "mov eax, 1", "xor edx, edx", "xsetbv";
+    write_debug: "xor eax, eax", "mov dr7, rax";
+    read_debug: "mov rax, dr6";
+    load_local_table: "xor eax, eax", "lldt ax";
+    load_task: "mov eax, 0x28", "ltr ax";
+    // With no segment to enter, it is a #GP; AMD's CPUs know neither in long mode.
+    system_enter: "mov rcx, rsp", "lea rdx, [rip + 2f]", "sysenter", "2:";
+    system_exit: "mov rcx, rsp", "lea rdx, [rip + 2f]", "sysexitq", "2:";
+    nested_task: "pushfq", "or qword ptr [rsp], 0x4000", "popfq", "iretq";
+    // `into` and `bound` are not there in 64-bit mode; AVX-512 made a prefix of the second's opcode, here of nothing.
+    // `bndcl bnd0, [rax]`: with memory protection extensions off, nothing.
+    bound_registers: ".byte 0xf3, 0x0f, 0x1a, 0x00";
+    // QEMU does not know it.
+    icebp: ".byte 0xf1";
+    overflow: ".byte 0xce";
+    bounds: ".byte 0x62, 0, 0, 0, 0, 0";
+    // 1 / 0, which x87 tells at the next instruction that waits, and SSE at once.
+    float: "fninit", "push 0x37b", "fldcw [rsp]", "pop rax", "fld1", "fldz", "fdivp", "fwait";
+    vector_float: "push 0x1d80", "ldmxcsr [rsp]", "push 0x3f800000", "movss xmm0, [rsp]", "add rsp, 16",
+        "xorps xmm1, xmm1", "divss xmm0, xmm1";
+    // With the flag that would raise #AC, if CR0.AM were on.
+    misaligned: "pushfq", "or qword ptr [rsp], 0x40000", "popfq", "mov rax, [rsp + 1]", "pushfq",
+        "and qword ptr [rsp], ~0x40000", "popfq";
+    wait_for_float: "fwait";
+    fresh_vectors: "fninit", "push 0x1f80", "ldmxcsr [rsp]", "pop rax";
+    load_ds: "mov ds, edi";
+    load_es: "mov es, edi";
+    load_fs: "mov fs, edi";
+    load_gs: "mov gs, edi";
+    load_ss: "mov ss, edi";
+    user_segments: "mov eax, 0x1b", "mov ds, eax", "mov es, eax", "mov fs, eax", "mov gs, eax";
     far_call: "push 0x08", "push 0", "retfq";
     interrupt_return: "push 0x10", "push rsp", "pushfq", "push 0x08", "push 0", "iretq";
 }
 
-/// All of them, in ring 3 with upcalls.
+/// The vectors of those that [`alone`] raises, in its order.
+pub const ALONE: [u64; 8] = [0, 1, 3, 6, 13, 14, 16, 13];
+
+/// Raises one of them, without upcalls.
+pub fn alone(number: u64) {
+    let instructions = [divide, trap_flag, breakpoint, undefined, halt, touch_nothing, float, nested_task];
+    if let Some(raise) = instructions.get(number as usize) {
+        raise(0);
+    }
+}
+
+/// All of them, in ring 3 with upcalls. The other vectors cannot be raised there: #NM, #AC and #BR are off, #OF is of another mode, #TS takes a
+/// switch of tasks, #NP a segment that is not present (see [`segments`]), #DF a kernel that cannot be entered; NMI and machine checks are
+/// nobody's.
 pub fn run(probe: &Probe) {
     const GENERAL: &[u64] = &[13];
-    let cases: [(extern "C" fn(u64), &str, &[u64]); 25] = [
+    let cases: [(extern "C" fn(u64), &str, &[u64]); 38] = [
         (undefined, "ud2", &[6]),
         (divide, "div", &[0]),
         (halt, "hlt", GENERAL),
@@ -78,6 +123,19 @@ pub fn run(probe: &Probe) {
         (non_canonical_stack, "a non-canonical stack", &[12, 13]),
         (kernel_segment, "the kernel's segment", GENERAL),
         (trap_flag, "the trap flag", &[1]),
+        (set_control, "xsetbv", GENERAL),
+        (write_debug, "mov to dr7", GENERAL),
+        (read_debug, "mov from dr6", GENERAL),
+        (load_local_table, "lldt", GENERAL),
+        (load_task, "ltr", GENERAL),
+        (system_enter, "sysenter", &[13, 6]),
+        (system_exit, "sysexit", &[13, 6]),
+        (nested_task, "iret from a nested task", GENERAL),
+        (icebp, "icebp", &[1, 6]),
+        (overflow, "into", &[6]),
+        (bounds, "bound", &[6]),
+        (float, "an unmasked exception of x87", &[16]),
+        (touch_nothing, "an address where nothing is", &[14]),
         // QEMU reads the stack of a far return as ring 0 would, which SMAP forbids.
         (far_call, "a far return to ring 0", &[13, 14]),
         (interrupt_return, "iret to ring 0", &[13, 14]),
@@ -92,9 +150,60 @@ pub fn run(probe: &Probe) {
     );
     check(attempt(odd_flags_call, 0).is_none(), "a system call with odd flags");
     check(attempt(null_segment, 0).is_none(), "null segments");
+    check(attempt(misaligned, 0).is_none(), "a misaligned access with the flag for alignment checks");
+    check(attempt(bound_registers, 0).is_none(), "a check against no bounds");
+    vectors(probe);
+    segments();
     probe.now();
     software_interrupts(probe);
     resume_sanitised(probe);
+}
+
+/// Exceptions of x87 and SSE: what is pending stays this domain's.
+fn vectors(probe: &Probe) {
+    const DIVIDE_BY_ZERO: u32 = 1 << 2;
+    // [`run`] has left one.
+    let deadline_ns = probe.now() + 1_000_000;
+    probe.must(Request::Wait { vcpu: probe.info.vcpu, deadline_ns });
+    let pending = attempt(wait_for_float, 0);
+    check(pending.is_some_and(|context| context.vector == 16), "one that is pending outlasts a sleep");
+    attempt(fresh_vectors, 0);
+    check(attempt(wait_for_float, 0).is_none(), "until it is forgotten");
+    let told = attempt(vector_float, 0);
+    let mut noted = 0u32;
+    // SAFETY: stores a register of this domain's.
+    unsafe { asm!("stmxcsr [{}]", in(reg) &raw mut noted) }
+    // QEMU notes the exception, and raises none.
+    check(noted & DIVIDE_BY_ZERO != 0, "SSE has divided by zero");
+    check(told.is_none_or(|context| context.vector == 19), "an unmasked exception of SSE");
+    attempt(fresh_vectors, 0);
+}
+
+/// Each selector in each register. All that the table has is present, so whatever cannot be loaded is a #GP with the selector as its error
+/// and never a #NP; there is no local table, so no memory is read for one.
+fn segments() {
+    for selector in (0..0x60).chain([0xfff8, 0xfffc, 0xffff]) {
+        for (load, name) in [
+            (load_ds as extern "C" fn(u64), "ds"),
+            (load_es, "es"),
+            (load_fs, "fs"),
+            (load_gs, "gs"),
+            (load_ss, "ss"),
+        ] {
+            // None, data, and code, which can be read; for the stack data of ring 3 alone.
+            let may =
+                if name == "ss" { selector == 0x1b } else { [0, 0x18, 0x20].contains(&(selector & !3)) };
+            let context = attempt(load, selector);
+            let right = match context {
+                None => may,
+                Some(context) => context.vector == 13 && context.error == selector & !3,
+            };
+            if !right {
+                fail(format_args!("{selector:#x} in {name}: {context:x?}"));
+            }
+        }
+    }
+    attempt(user_segments, 0);
 }
 
 /// `int` with every vector: all gates but the breakpoint's are closed to ring 3 (Intel SDM volume 3, section 6.12.1.1).

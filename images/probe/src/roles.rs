@@ -57,6 +57,8 @@ pub enum Role {
     Children = 120,
     /// Sleeps for as little as it can, for ever.
     Naps = 121,
+    /// Raises the exception of this number ([`faults::alone`]), without upcalls.
+    Raise = 122,
 }
 
 const RING: u64 = 0x6000_0000_0000;
@@ -132,6 +134,8 @@ pub fn play(probe: &Probe, number: u64, argument: u64) -> ! {
         pages(probe)
     } else if is(Role::Children) {
         children(probe, argument)
+    } else if is(Role::Raise) {
+        faults::alone(argument)
     } else if is(Role::Naps) {
         loop {
             let deadline_ns = probe.now() + 10_000;
