@@ -13,6 +13,8 @@ mod devices;
 #[cfg(target_os = "none")]
 mod domains;
 #[cfg(target_os = "none")]
+mod elsewhere;
+#[cfg(target_os = "none")]
 mod faults;
 #[cfg(target_os = "none")]
 mod figures;

@@ -1,6 +1,8 @@
 //! The entry, the system call, and the way to fail.
 
-use crate::{abuse, cpus, devices, domains, faults, figures, memory, roles, tenants, time, trace, upcalls};
+use crate::{
+    abuse, cpus, devices, domains, elsewhere, faults, figures, memory, roles, tenants, time, trace, upcalls,
+};
 use abi::{BootInfo, Error, Registers, Request, Span};
 use core::arch::{asm, global_asm};
 use core::fmt::{self, Write};
@@ -65,6 +67,8 @@ extern "C" fn main(info: &'static BootInfo) -> ! {
         13 => trace::run(&probe),
         14 => tenants::share(&probe, argument),
         15 => tenants::neighbours(&probe),
+        16 => elsewhere::revoked(&probe),
+        17 => elsewhere::unconcerned(&probe),
         role @ 100.. => roles::play(&probe, role, argument),
         _ => check(false, "there is such a scenario"),
     }

@@ -59,6 +59,10 @@ pub enum Role {
     Naps = 121,
     /// Raises the exception of this number ([`faults::alone`]), without upcalls.
     Raise = 122,
+    /// Counts up a word of each memory that it is told, until it is taken, for ever.
+    Uses = 123,
+    /// Runs on two virtual CPUs, and unmaps a page as often as its argument says when it is told to.
+    Unmaps = 124,
 }
 
 const RING: u64 = 0x6000_0000_0000;
@@ -136,6 +140,10 @@ pub fn play(probe: &Probe, number: u64, argument: u64) -> ! {
         children(probe, argument)
     } else if is(Role::Raise) {
         faults::alone(argument)
+    } else if is(Role::Uses) {
+        uses(probe)
+    } else if is(Role::Unmaps) {
+        unmaps(probe, argument)
     } else if is(Role::Naps) {
         loop {
             let deadline_ns = probe.now() + 10_000;
@@ -301,6 +309,8 @@ fn keep(probe: &Probe, gives_back: bool) -> ! {
     loop {
         // SAFETY: mapped until it is given back or taken; then the domain ends here.
         unsafe { (GIVEN as *mut u64).write_volatile(1) }
+        // QEMU 7.2 with -icount runs no other CPU as long as one executes all that it may until the next timer.
+        core::hint::spin_loop();
         if upcalls::REVOCATIONS.load(Relaxed) > 0 {
             if gives_back {
                 check(probe.must(Request::NextRevoked { domain: space }) == memory.raw(), "it is told which");
@@ -323,6 +333,57 @@ fn count(probe: &Probe, takes_upcalls: bool) -> ! {
     const { assert!(COUNT_INSTRUCTIONS == 2) }
     // SAFETY: the word is mapped, and this domain alone writes to it.
     unsafe { asm!("2: inc qword ptr [{}]", "jmp 2b", in(reg) word.as_ptr(), options(noreturn)) }
+}
+
+/// Counts up a word for ever.
+#[unsafe(naked)]
+extern "C" fn count_at(_: u64) {
+    core::arch::naked_asm!("2: inc qword ptr [rdi]", "jmp 2b")
+}
+
+fn uses(probe: &Probe) -> ! {
+    upcalls::start(probe);
+    let [rounds, told] = map_ring(probe);
+    let (space, span, protection) = (probe.info.space, Span::new(GIVEN, PAGE_SIZE), Protection::ReadWrite);
+    loop {
+        let memory = Handle::from_raw(told.swap(0, Relaxed));
+        if memory == Handle::NONE {
+            core::hint::spin_loop();
+            continue;
+        }
+        let backing = Backing::Memory { memory, offset: 0, sharing: Sharing::Shared };
+        let map = Request::Map { space, span, backing, protection, commit: Commit::OnTouch };
+        probe.must(map);
+        let fault = upcalls::attempt(count_at, GIVEN);
+        check(fault.is_some_and(|fault| (fault.vector, fault.address) == (14, GIVEN)), "a fault there");
+        probe.refused(map, Error::StaleHandle);
+        rounds.fetch_add(1, Relaxed);
+    }
+}
+
+fn unmaps(probe: &Probe, times: u64) -> ! {
+    let (space, page) = (probe.info.space, HEAP + 2 * PAGE_SIZE);
+    let [runs, go] = map_ring(probe);
+    map(probe, HEAP, PAGE_SIZE);
+    // SAFETY: mapped, and only accessed so.
+    let counted = unsafe { &*(HEAP as *const AtomicU64) };
+    let vcpu = Handle::from_raw(probe.must(Request::CreateVcpu { domain: space }));
+    let entry = count_at as *const () as u64;
+    probe.must(Request::Start { vcpu, entry, stack: HEAP, argument: HEAP });
+    while counted.load(Relaxed) == 0 {
+        core::hint::spin_loop();
+    }
+    runs.store(1, Relaxed);
+    while go.load(Relaxed) == 0 {
+        core::hint::spin_loop();
+    }
+    for _ in 0..times {
+        map(probe, page, PAGE_SIZE);
+        // SAFETY: mapped, and nobody else's.
+        unsafe { (page as *mut u64).write_volatile(1) }
+        probe.must(Request::Unmap { space, span: Span::new(page, PAGE_SIZE) });
+    }
+    end(probe, 42)
 }
 
 fn pages(probe: &Probe) -> ! {

@@ -37,6 +37,8 @@ enum Scenario {
     ChangesHoldEverywhere = 11,
     Trace = 13,
     Share = 14,
+    Revoked = 16,
+    Unconcerned = 17,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -299,6 +301,18 @@ fn a_tenant_at_its_limit_slows_no_other() {
         let extra = ["-icount", &format!("shift={SHIFT},sleep=off")];
         boot_with(Machine::MicroVm, cpus, "128", Scenario::Share, [1 << SHIFT, 0], &extra);
     }
+}
+
+#[test]
+fn what_is_revoked_is_out_of_use_on_all_cpus() {
+    for cpus in CPUS {
+        boot_with(Machine::MicroVm, cpus, "128", Scenario::Revoked, [0, 0], &[]);
+    }
+}
+
+#[test]
+fn unmapping_concerns_those_cpus_that_run_the_domain() {
+    boot_with(Machine::MicroVm, 4, "128", Scenario::Unconcerned, [0, 0], &[]);
 }
 
 #[test]
