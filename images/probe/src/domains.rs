@@ -295,6 +295,10 @@ pub fn record(probe: &Probe, object: Handle) -> DomainRecord {
     inspect(probe, object, 0)
 }
 
+pub fn is_alive(probe: &Probe, child: &Child) -> bool {
+    record(probe, child.domain).state == DomainState::Alive as u64
+}
+
 pub fn cpu(probe: &Probe, number: u64) -> CpuRecord {
     inspect(probe, probe.info.machine, number)
 }
@@ -324,7 +328,7 @@ pub fn balance(probe: &Probe, before: Accounts) {
 }
 
 /// Waits until a child has ended by itself.
-fn ended(probe: &Probe, child: &Child) -> DomainRecord {
+pub fn ended(probe: &Probe, child: &Child) -> DomainRecord {
     let deadline_ns = probe.now() + 60_000 * MILLISECOND;
     loop {
         let record = record(probe, child.domain);

@@ -1,13 +1,10 @@
 //! What is taken from a domain that runs on another CPU, and whom that concerns.
 
-use crate::domains::{self, Child, MILLISECOND, accounts, balance, parameters, spawn};
+use crate::domains::{self, MILLISECOND, accounts, balance, parameters, spawn};
 use crate::memory::{load, store};
 use crate::probe::{Probe, check, fail};
 use crate::roles::Role;
-use abi::{
-    Backing, Commit, DomainParameters, DomainState, Handle, PAGE_SIZE, Protection, Request, Rights, Sharing,
-    Span,
-};
+use abi::{Backing, Commit, DomainParameters, Handle, PAGE_SIZE, Protection, Request, Rights, Sharing, Span};
 
 /// Where memory is looked at that another domain has as well.
 const SEEN: u64 = 0x7_8000_0000;
@@ -52,7 +49,7 @@ pub fn revoked(probe: &Probe) {
             check((0..LOOKS).all(|_| load(SEEN) == 0), "nor to the frame when it is another's");
         }
         until(probe, "it has its fault", || child.word() == round);
-        check(record_is_alive(probe, &child), "and lives");
+        check(domains::is_alive(probe, &child), "and lives");
         if round % 2 != 0 {
             probe.must(Request::Release { capability });
         }
@@ -77,7 +74,7 @@ pub fn unconcerned(probe: &Probe) {
     let asked = || [0, 1, 2, 3].map(|cpu| domains::cpu(probe, cpu).shootdowns);
     let before = asked();
     child.tell(1);
-    until(probe, "it unmaps", || !record_is_alive(probe, &child));
+    until(probe, "it unmaps", || !domains::is_alive(probe, &child));
     let after = asked();
     check(domains::record(probe, child.domain).status == 42, "it came to its end");
     let [first, second, third, fourth] = [0, 1, 2, 3].map(|cpu: usize| after[cpu] - before[cpu]);
@@ -88,10 +85,6 @@ pub fn unconcerned(probe: &Probe) {
     }
     domains::end(probe, child);
     domains::end(probe, bystander);
-}
-
-fn record_is_alive(probe: &Probe, child: &Child) -> bool {
-    domains::record(probe, child.domain).state == DomainState::Alive as u64
 }
 
 fn map_zeros(probe: &Probe) {

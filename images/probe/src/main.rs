@@ -34,6 +34,8 @@ mod time;
 mod trace;
 #[cfg(target_os = "none")]
 mod upcalls;
+#[cfg(target_os = "none")]
+mod vectors;
 
 #[cfg(not(target_os = "none"))]
 fn main() {

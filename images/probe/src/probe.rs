@@ -2,6 +2,7 @@
 
 use crate::{
     abuse, cpus, devices, domains, elsewhere, faults, figures, memory, roles, tenants, time, trace, upcalls,
+    vectors,
 };
 use abi::{BootInfo, Error, Registers, Request, Span};
 use core::arch::{asm, global_asm};
@@ -69,6 +70,7 @@ extern "C" fn main(info: &'static BootInfo) -> ! {
         15 => tenants::neighbours(&probe),
         16 => elsewhere::revoked(&probe),
         17 => elsewhere::unconcerned(&probe),
+        18 => vectors::run(&probe),
         role @ 100.. => roles::play(&probe, role, argument),
         _ => check(false, "there is such a scenario"),
     }

@@ -2,7 +2,7 @@
 
 use crate::domains::CALLS_EACH;
 use crate::probe::{Probe, check, raw_call};
-use crate::{abuse, faults, upcalls};
+use crate::{abuse, faults, upcalls, vectors};
 use abi::{
     Backing, Commit, DomainParameters, Error, Handle, PAGE_SIZE, Protection, Request, Rights, Sharing, Span,
 };
@@ -63,6 +63,10 @@ pub enum Role {
     Uses = 123,
     /// Runs on two virtual CPUs, and unmaps a page as often as its argument says when it is told to.
     Unmaps = 124,
+    /// Looks whether its vector registers are fresh.
+    Fresh = 125,
+    /// The same, then fills them and looks for that again, for ever.
+    Fills = 126,
 }
 
 const RING: u64 = 0x6000_0000_0000;
@@ -144,6 +148,16 @@ pub fn play(probe: &Probe, number: u64, argument: u64) -> ! {
         uses(probe)
     } else if is(Role::Unmaps) {
         unmaps(probe, argument)
+    } else if is(Role::Fresh) {
+        vectors::fresh(argument);
+        end(probe, 42)
+    } else if is(Role::Fills) {
+        vectors::fresh(argument);
+        let [rounds, _] = map_ring(probe);
+        for round in 0.. {
+            vectors::refill(probe, argument + round, round % 2 == 0);
+            rounds.store(round, Relaxed);
+        }
     } else if is(Role::Naps) {
         loop {
             let deadline_ns = probe.now() + 10_000;

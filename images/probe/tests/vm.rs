@@ -39,6 +39,7 @@ enum Scenario {
     Share = 14,
     Revoked = 16,
     Unconcerned = 17,
+    Vectors = 18,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -313,6 +314,13 @@ fn what_is_revoked_is_out_of_use_on_all_cpus() {
 #[test]
 fn unmapping_concerns_those_cpus_that_run_the_domain() {
     boot_with(Machine::MicroVm, 4, "128", Scenario::Unconcerned, [0, 0], &[]);
+}
+
+#[test]
+fn vector_registers_are_each_domains_own() {
+    for cpus in CPUS {
+        boot_with(Machine::MicroVm, cpus, "128", Scenario::Vectors, [0, 0], &[]);
+    }
 }
 
 #[test]
