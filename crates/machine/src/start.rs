@@ -14,7 +14,6 @@ use crate::log::{self, log};
 use crate::madt;
 use crate::mapper::Mapper;
 use crate::memory;
-use crate::mitigations::Mitigations;
 use crate::paging::{DIRECT, KernelTables, PageSizes, Window, bits};
 use crate::percpu::{self, Cpu};
 use crate::power;
@@ -146,7 +145,7 @@ extern "C" fn on_own_tables(start: &'static mut Option<Start>) -> ! {
     }
     let vectors = Vectors::start();
     let wants_mitigations = boot.arguments().all(|argument| argument != "mitigations=off");
-    let mitigations = if wants_mitigations { separate::find() } else { Mitigations::default() };
+    let mitigations = if wants_mitigations { separate::find() } else { separate::nothing() };
     let Some(apic) = LocalApic::start(|address| mapper.registers(address, PAGE_SIZE)) else {
         stop_with("there is too little memory to map the interrupt controller");
     };

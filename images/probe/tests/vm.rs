@@ -354,6 +354,21 @@ fn the_log_has_levels() {
     }
 }
 
+/// What the kernel does between domains is what the command line and the CPU say. QEMU's own offers nothing.
+#[test]
+fn mitigations_can_be_turned_off() {
+    let module = Temporary::new("mitigations", &module(Scenario::StopAtOnce));
+    for (line, does) in [
+        ("log=info", "nothing, the CPU offers nothing that it needs"),
+        ("log=info mitigations=on", "nothing, the CPU offers nothing that it needs"),
+        ("log=info mitigations=off", "nothing, as the command line says"),
+    ] {
+        let (_, said) = run(qemu(Machine::MicroVm, "64", Some(&module.0), line));
+        let told = said.lines().filter_map(|line| line.split_once("cpu0 info: between domains: "));
+        assert_eq!(told.map(|(_, what)| what).collect::<Vec<_>>(), [does], "{line}");
+    }
+}
+
 /// It would load an address that is not canonical: the domain's fault, and it has no upcall for it.
 #[test]
 fn a_return_to_ring_3_that_faults_ends_the_domain() {

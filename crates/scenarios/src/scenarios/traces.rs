@@ -1,5 +1,6 @@
-//! What a machine's kernel says it does: `selkis trace`, and the levels of its log.
+//! What a machine's kernel says it does: `selkis trace`, and its log.
 
+use crate::guests;
 use crate::runner::{On, Platform, Scenario};
 use crate::selkis::{Context, Running};
 use crate::system::{Guest, Up, runtime_folder};
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 pub const SCENARIOS: &[Scenario] = &[
     Scenario { name: "trace-a-machine", on: On::Machines, run: a_machine },
     Scenario { name: "trace-needs-a-machine", on: On::Only(Platform::Hosted), run: hosted },
+    Scenario { name: "mitigations-reach-the-kernel", on: On::Only(Platform::Vm), run: mitigations },
 ];
 
 fn selkis(context: &Context, words: &[&str]) -> Verdict<Running> {
@@ -96,5 +98,25 @@ fn hosted(context: &Context) -> Verdict {
     output.exits(1)?.says(&["runs on Linux", "up --vm", "strace -f -p"])?;
     check_eq("what it wrote", output.stdout.len(), 0)?;
     up.end(Signal::INT)?.exits(130)?;
+    Ok(())
+}
+
+/// What a manifest says of them is what the kernel does.
+fn mitigations(context: &Context) -> Verdict {
+    context.file("exit.wat", guests::text("exit")?)?;
+    for (choice, does) in [
+        ("", "nothing, the CPU offers nothing that it needs"),
+        ("mitigations = \"on\"\n", "nothing, the CPU offers nothing that it needs"),
+        ("mitigations = \"off\"\n", "nothing, as the command line says"),
+    ] {
+        let domain = "[domains.a]\nmemory = \"64MiB\"\n[[domains.a.programs]]\nfile = \"exit.wat\"\n";
+        let manifest = context.file("mitigations.toml", format!("{choice}{domain}"))?;
+        let up = context.up(manifest).options(["--kernel-log", "info"]);
+        let output = up.variable("XDG_RUNTIME_DIR", runtime_folder(context)?).run()?;
+        output.exits(0)?;
+        let said = output.errors();
+        let told = said.lines().filter_map(|line| Some(line.split_once("between domains: ")?.1.trim_end()));
+        check_eq(choice, told.collect::<Vec<_>>(), vec![does])?;
+    }
     Ok(())
 }
