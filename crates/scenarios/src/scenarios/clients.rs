@@ -3,8 +3,9 @@
 use crate::fetch::fetch;
 use crate::runner::{On, Platform, Scenario};
 use crate::selkis::{Context, Run};
-use crate::system::{Guest, Up, runtime_folder};
+use crate::system::{Guest, Up, manifest, runtime_folder};
 use crate::verdict::{Verdict, check, check_eq};
+use rustix::process::Signal;
 use serde_json::Value;
 use std::path::Path;
 
@@ -12,7 +13,8 @@ const HOSTED: On = On::Only(Platform::Hosted);
 
 pub const SCENARIOS: &[Scenario] = &[
     Scenario { name: "look-at-tenants", on: HOSTED, run: tenants },
-    Scenario { name: "look-at-states", on: HOSTED, run: states },
+    Scenario { name: "look-at-states", on: On::All, run: states },
+    Scenario { name: "look-at-four-cpus", on: On::Only(Platform::Vm2), run: four_cpus },
 ];
 
 /// A command that looks into the scenario's systems.
@@ -94,5 +96,48 @@ fn states(context: &Context) -> Verdict {
     )?;
     up.finish()?.exits(1)?;
     look(context, &["ps"])?.run()?.exits(1)?.says(&["no system is running", "selkis up"])?;
+    Ok(())
+}
+
+/// Four domains that want a CPU each, and some that end, on more CPUs than this machine may have.
+fn four_cpus(context: &Context) -> Verdict {
+    let spinning = ["a", "b", "c", "d"];
+    let mut guests: Vec<_> = spinning.iter().map(|name| Guest::new(name, "ready-spin")).collect();
+    guests.push(Guest::with("good", "exit", "restart = \"always\""));
+    guests.push(Guest::with("bad", "exit", "arguments = [\"3\"]"));
+    let path = manifest(context, "system", &guests)?;
+    let command = context.command().options(["up", "--vm", "--cpus=4"]).options([path]);
+    let mut up = Up::start_command(context, command, "system")?;
+    up.until_ended(&["bad"])?;
+    for name in spinning {
+        up.until_written(name)?;
+    }
+    // It has come and gone before, and is back.
+    up.until_listed(|system| Ok(system.domains.iter().any(|domain| domain.programs[0].restarts > 1)))?;
+    let listed: Value = serde_json::from_str(&shown(context, &["ps", "--json"])?)?;
+    check_eq("CPUs", listed["cpus"].as_array().map(Vec::len), Some(4))?;
+    for (number, name) in spinning.iter().enumerate() {
+        let found = &listed["domains"][number];
+        let state = (found["name"].as_str(), found["programs"][0]["state"].as_str());
+        check_eq("what spins", state, (Some(*name), Some("running")))?;
+        let (used, quota) = (found["memory_used_bytes"].as_u64(), found["memory_quota_bytes"].as_u64());
+        check(used > Some(0) && used <= quota, || found.to_string())?;
+    }
+    let bad = &listed["domains"][5]["programs"][0];
+    check_eq("what ended", (bad["state"].as_str(), bad["exit_status"].as_u64()), (Some("ended"), Some(3)))?;
+    let table = shown(context, &["ps"])?;
+    check_eq(
+        "lines that say running",
+        table.lines().filter(|line| line.contains("running")).count() >= 4,
+        true,
+    )?;
+    let used: Value = serde_json::from_str(&shown(context, &["top", "--json", "--interval", "1s"])?)?;
+    for name in spinning {
+        let domains = used["domains"].as_array().map_or(&[][..], Vec::as_slice);
+        let has_run = |domain: &Value| domain["name"] == name && domain["cpu_percent"].as_f64() > Some(0.0);
+        check(domains.iter().any(has_run), || format!("{name} has not run: {used}"))?;
+    }
+    // The root compares what each domain leaves; what had not come back would be the machine's exit status.
+    up.end(Signal::INT)?.exits(130)?.ends_well()?;
     Ok(())
 }
