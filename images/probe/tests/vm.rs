@@ -37,6 +37,7 @@ enum Scenario {
     ChangesHoldEverywhere = 11,
     Trace = 13,
     Share = 14,
+    Neighbours = 15,
     Revoked = 16,
     Unconcerned = 17,
     Vectors = 18,
@@ -302,6 +303,11 @@ fn a_tenant_at_its_limit_slows_no_other() {
         let extra = ["-icount", &format!("shift={SHIFT},sleep=off")];
         boot_with(Machine::MicroVm, cpus, "128", Scenario::Share, [1 << SHIFT, 0], &extra);
     }
+}
+
+#[test]
+fn a_tenant_leaves_other_cpus_alone() {
+    boot_with(Machine::MicroVm, 2, "128", Scenario::Neighbours, [0, 0], &[]);
 }
 
 #[test]
