@@ -61,7 +61,7 @@ pub enum Role {
     Raise = 122,
     /// Counts up a word of each memory that it is told, until it is taken, for ever.
     Uses = 123,
-    /// Runs on two virtual CPUs, and unmaps a page as often as its argument says when it is told to.
+    /// Runs on two virtual CPUs, and when it is told to, unmaps a page for ever.
     Unmaps = 124,
     /// Looks whether its vector registers are fresh.
     Fresh = 125,
@@ -147,7 +147,7 @@ pub fn play(probe: &Probe, number: u64, argument: u64) -> ! {
     } else if is(Role::Uses) {
         uses(probe)
     } else if is(Role::Unmaps) {
-        unmaps(probe, argument)
+        unmaps(probe)
     } else if is(Role::Fresh) {
         vectors::fresh(argument);
         end(probe, 42)
@@ -375,7 +375,7 @@ fn uses(probe: &Probe) -> ! {
     }
 }
 
-fn unmaps(probe: &Probe, times: u64) -> ! {
+fn unmaps(probe: &Probe) -> ! {
     let (space, page) = (probe.info.space, HEAP + 2 * PAGE_SIZE);
     let [runs, go] = map_ring(probe);
     map(probe, HEAP, PAGE_SIZE);
@@ -391,13 +391,12 @@ fn unmaps(probe: &Probe, times: u64) -> ! {
     while go.load(Relaxed) == 0 {
         core::hint::spin_loop();
     }
-    for _ in 0..times {
+    loop {
         map(probe, page, PAGE_SIZE);
         // SAFETY: mapped, and nobody else's.
         unsafe { (page as *mut u64).write_volatile(1) }
         probe.must(Request::Unmap { space, span: Span::new(page, PAGE_SIZE) });
     }
-    end(probe, 42)
 }
 
 fn pages(probe: &Probe) -> ! {
