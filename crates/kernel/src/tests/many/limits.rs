@@ -42,6 +42,32 @@ fn who_slept_has_no_more_than_its_share() {
     }
 }
 
+/// Who sleeps again and again for a short while does not have the CPU at once each time: the other would do little but make room.
+#[test]
+fn one_that_leads_waits_a_little() {
+    const NAP_NS: u64 = 10_000;
+    const LITTLE_NS: u64 = 200_000;
+    let mut world = World::new(6000, 1);
+    let vcpu = world.info.vcpu;
+    let child = world.spawn(0, &world.parameters());
+    world.start(0, &child, 1);
+    let sleep = |world: &mut World, ns, least_ns| {
+        let begin_ns = world.kernel.machine.now_ns();
+        assert_eq!(world.wait(0, vcpu, begin_ns + ns), Next::Enter);
+        while world.context(0).rdi == 1 {
+            let now_ns = world.kernel.machine.now_ns();
+            let alarm_ns = world.kernel.machine.state().alarm_ns;
+            world.pass(alarm_ns - now_ns);
+            assert_eq!(world.interrupt(0, Interrupt::Alarm), Next::Enter);
+        }
+        let slept_ns = world.kernel.machine.now_ns() - begin_ns;
+        assert!((least_ns..least_ns + NAP_NS).contains(&slept_ns), "it slept for {slept_ns} ns");
+    };
+    // The other is far ahead then.
+    sleep(&mut world, 50_000_000, 50_000_000);
+    (0..20).for_each(|_| sleep(&mut world, NAP_NS, LITTLE_NS));
+}
+
 /// A part of a budget is one, however small.
 #[test]
 fn a_budget_is_divided_and_stays_one() {
