@@ -1,7 +1,7 @@
 //! The platform that the engine asks for: the C functions that it declares in
 //! `crates/wasmtime/src/runtime/vm/sys/custom/capi.rs`, on the system.
 //!
-//! They answer 0, or 1 where the kernel refused; the engine turns that into an error of the operation.
+//! They answer 0, or the code of the kernel's refusal; the engine turns that into an error of the operation.
 
 use crate::slots::{self, Regions, SLOT_BYTES_MIN};
 use crate::{System, current, trap};
@@ -75,7 +75,7 @@ fn protection(flags: u32) -> Result<Protection, Error> {
 }
 
 fn answer(result: Result<(), Error>) -> i32 {
-    i32::from(result.is_err())
+    result.map_or_else(|error| error.code() as i32, |()| 0)
 }
 
 fn with_system(operation: impl FnOnce(&'static System) -> Result<(), Error>) -> i32 {
@@ -325,9 +325,14 @@ mod tests {
         assert_eq!(kernel.mapped_bytes(), mapped);
 
         // What the kernel refuses, and what there is no access for, is told.
-        assert_eq!(wasmtime_mprotect(short, page, READ_WRITE), 1, "nothing is mapped there");
-        assert_eq!(wasmtime_mmap_new(page, 7, &mut short), 1, "writable and executable");
-        assert_eq!(wasmtime_mmap_new(1 << 45, READ_WRITE, &mut short), 1, "more than the window");
+        let code = |error: Error| error.code() as i32;
+        assert_eq!(wasmtime_mprotect(short, page, READ_WRITE), code(Error::NotMapped));
+        assert_eq!(
+            wasmtime_mmap_new(page, 7, &mut short),
+            code(Error::Protection),
+            "writable and executable"
+        );
+        assert_eq!(wasmtime_mmap_new(1 << 45, READ_WRITE, &mut short), code(Error::NoMemory));
         wasmtime_memory_image_free(image);
     }
 }

@@ -287,6 +287,7 @@ fn run<T: 'static>(
             return match store.data().limiter.refused {
                 Some(refused) => Ending::NotStarted(too_much(refused, limits)),
                 None if error.is::<OutOfMemory>() => Ending::NotStarted(String::from(NO_HOST_MEMORY)),
+                None if is_refusal(&error) => Ending::NotStarted(String::from(NO_MEMORY)),
                 None => ending(program, Err(error)),
             };
         }
@@ -307,6 +308,16 @@ fn run<T: 'static>(
 /// Why a program does not start whose instance is too large.
 const NO_HOST_MEMORY: &str =
     "the library OS needs more memory for its instance than there is or it may have (more with --memory)";
+
+/// The same, when it is the kernel that has none.
+const NO_MEMORY: &str = "its domain has no memory left for its instance";
+
+/// Whether the kernel had no memory, or no region, for what the engine asked of it ([`crate::engine_hooks`]): the engine has these words for it.
+fn is_refusal(error: &wasmtime::Error) -> bool {
+    let words = error.root_cause().to_string();
+    let is_it = |refusal: abi::Error| words == alloc::format!("os error {}", refusal.code());
+    is_it(abi::Error::NoMemory) || is_it(abi::Error::TableFull)
+}
 
 fn too_much(refused: Refused, limits: Limits) -> String {
     match refused {
