@@ -27,8 +27,8 @@ pub use frame::{
     Decoder, FrameError, GREETING, Message, REPLY_BYTES_MAX, REQUEST_BYTES_MAX, VERSION, encode,
 };
 pub use message::{
-    Follow, From, How, Line, LineEnd, LogEnd, LogPiece, ProgramName, Refusal, Reply, Request, Selector,
-    Stream,
+    Follow, From, How, Line, LineEnd, LogEnd, LogPiece, Names, ProgramName, Refusal, Reply, Request,
+    Selector, Stream,
 };
 pub use metrics::{METRICS_TYPE, metrics};
 pub use names::meant;

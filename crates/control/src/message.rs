@@ -232,15 +232,22 @@ impl fmt::Display for Refusal {
 
 impl core::error::Error for Refusal {}
 
-/// Separated by commas.
-struct Names<'a>(&'a [ProgramName]);
+/// Names for a message, separated by commas: the first of them, and how many others there are.
+pub struct Names<'a>(pub &'a [ProgramName]);
+
+/// More do not help whoever reads it.
+const NAMES_MAX: usize = 20;
 
 impl fmt::Display for Names<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, name) in self.0.iter().enumerate() {
+        let shown = self.0.iter().take(NAMES_MAX);
+        for (index, name) in shown.enumerate() {
             let separator = if index == 0 { "" } else { ", " };
             write!(f, "{separator}{name}")?;
         }
-        Ok(())
+        match self.0.len().saturating_sub(NAMES_MAX) {
+            0 => Ok(()),
+            others => write!(f, " and {others} others"),
+        }
     }
 }

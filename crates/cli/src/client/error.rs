@@ -2,7 +2,7 @@
 
 use super::escape::escaped;
 use crate::sockets::SocketError;
-use control::{FrameError, ProgramName, Refusal};
+use control::{FrameError, Names, ProgramName, Refusal};
 use manifest::Name;
 use std::fmt;
 use std::io;
@@ -112,8 +112,7 @@ impl fmt::Display for Said<'_> {
         if let Some(meant) = meant(asked, known) {
             write!(f, "; did you mean `{}`?", escaped(&meant))?;
         }
-        let known: Vec<String> = known.iter().map(ProgramName::to_string).collect();
-        write!(f, "\nthere are: {}", escaped(&known.join(", ")))
+        write!(f, "\nthere are: {}", escaped(&Names(known).to_string()))
     }
 }
 
