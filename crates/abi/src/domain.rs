@@ -5,6 +5,9 @@ use crate::PAGE_SIZE;
 /// The most virtual CPUs that a domain can have.
 pub const VCPUS_MAX: usize = 16;
 
+/// The most regions that a domain can have.
+pub const REGIONS_MAX: u64 = 16_384;
+
 /// How many capabilities there can be from one that was derived from none down to another.
 pub const DERIVED_MAX: u8 = 64;
 

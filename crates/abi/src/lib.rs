@@ -23,7 +23,9 @@ pub mod trace;
 pub mod upcall;
 
 pub use boot::BootInfo;
-pub use domain::{CpuRecord, DERIVED_MAX, DomainParameters, DomainRecord, DomainState, VCPUS_MAX};
+pub use domain::{
+    CpuRecord, DERIVED_MAX, DomainParameters, DomainRecord, DomainState, REGIONS_MAX, VCPUS_MAX,
+};
 pub use error::Error;
 pub use handle::{Handle, Rights};
 pub use kernel::Kernel;

@@ -6,7 +6,7 @@ use abi::{Commit, Error, PAGE_SIZE, Protection};
 use alloc::vec::Vec;
 
 /// The most regions that a domain can have. Bounds the time to insert into its table.
-pub(crate) const REGIONS_MAX: usize = 16_384;
+pub(crate) const REGIONS_MAX: usize = abi::REGIONS_MAX as usize;
 
 /// Pages `first..end` with one source and one protection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,12 +6,13 @@ use crate::runner::{On, Platform, Scenario};
 use crate::selkis::Context;
 use crate::system::Up;
 use crate::verdict::{Failed, Verdict, check, check_eq};
-use control::{End, How, Reply, Request, Selector, State};
+use control::{End, How, Program, Reply, Request, Selector, State};
 use rustix::process::{Signal, pidfd_send_signal};
 use serde_json::Value;
 
 pub const SCENARIOS: &[Scenario] = &[
     Scenario { name: "crowd-in-a-domain", on: On::All, run: in_a_domain },
+    Scenario { name: "crowd-of-a-thousand", on: On::All, run: of_a_thousand },
     Scenario { name: "crowd-breaks-together", on: On::Only(Platform::Hosted), run: breaks_together },
     Scenario { name: "crowd-hears-last-words", on: On::Only(Platform::Hosted), run: last_words },
 ];
@@ -43,6 +44,30 @@ fn start(context: &Context) -> Verdict<Up> {
         context.file(&format!("{guest}.wat"), guests::text(guest)?)?;
     }
     Up::start_manifest(context, context.file("crowd.toml", CROWD)?, "crowd")
+}
+
+/// A thousand processes that all want the CPU: each has it, a wrong name is answered in a line that can be read, one ends and the others go on.
+fn of_a_thousand(context: &Context) -> Verdict {
+    context.file("ready-spin.wat", guests::text("ready-spin")?)?;
+    // Hosted, what could be written of a stack counts.
+    let text = "[domains.crowd]\nmemory = \"1100MiB\"\nprocesses = 1000\n[[domains.crowd.programs]]\nname = \"spin\"\n\
+                file = \"ready-spin.wat\"\ninstances = 1000\nmemory = \"64KiB\"\n";
+    let mut up = Up::start_manifest(context, context.file("crowd.toml", text)?, "crowd")?;
+    up.until_program("spin/999", "started")?;
+    let has_run = |program: &Program| program.usage.cpu_ns > 0 && program.state == State::Running;
+    up.until_domain(|domain| domain.programs.iter().all(has_run))?;
+    let which = |name: &str| Selector::Named(name.into());
+    let refused = up.ask(&Request::Kill { which: which("spun"), how: How::Gracefully })?;
+    let Reply::Refused(refusal) = refused else { return Err(Failed(format!("not refused: {refused:?}"))) };
+    let words = refusal.to_string();
+    check(words.ends_with("crowd/spin/19 and 980 others"), || words)?;
+    up.ask(&Request::Kill { which: which("crowd/spin/500"), how: How::Gracefully })?;
+    let ended = up.until_program("spin/500", "ended")?;
+    check_eq("its end", &ended["status"], &Value::from(130))?;
+    let running = up.first_domain()?.programs.iter().filter(|program| has_run(program)).count();
+    check_eq("how many go on", running, 999)?;
+    up.end(Signal::INT)?.exits(130)?.ends_well()?;
+    Ok(())
 }
 
 /// Each has its turns, its ends and its restarts, and what happens to one is nothing to the others.

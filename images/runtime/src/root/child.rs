@@ -26,7 +26,9 @@ const STACK_END: u64 = 0x0900_0000;
 
 /// What a library OS needs of each table, with some to spare.
 const CAPABILITIES_MAX: u64 = 64;
-const REGIONS_MAX: u64 = 4096;
+/// The same, with what a process has: a stack whose upper end is a region of its own, and a slot of four.
+const REGIONS: u64 = 1024;
+const REGIONS_OF_PROCESS: u64 = 8;
 
 /// What is read of a child before others have their turn.
 const TURN_BYTES: usize = 64 << 10;
@@ -244,12 +246,17 @@ impl Child {
     }
 }
 
+fn regions(wanted: &Domain) -> u64 {
+    let processes = wanted.programs.iter().map(|program| u64::from(program.instances)).sum::<u64>();
+    REGIONS + processes * REGIONS_OF_PROCESS
+}
+
 fn parameters(wanted: &Domain) -> DomainParameters {
     DomainParameters {
         name: DomainParameters::name_of(&wanted.name),
         memory_bytes: wanted.memory_bytes,
         capabilities_max: CAPABILITIES_MAX,
-        regions_max: REGIONS_MAX,
+        regions_max: regions(wanted).min(abi::REGIONS_MAX),
         vcpus_max: wanted.vcpus.into(),
         objects_max: 0,
         domains_max: 0,
