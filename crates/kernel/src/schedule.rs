@@ -145,6 +145,8 @@ pub(crate) struct Queue {
     since_ns: u64,
     /// When the one that runs got the CPU.
     picked_ns: u64,
+    /// One that leads it has become ready since.
+    is_challenged: bool,
     /// When the CPU last looked at the other queues.
     looked_ns: u64,
     pub counters: Counters,
@@ -252,14 +254,19 @@ impl Queue {
         entry.run = Run::Ready;
         entry.virtual_ns = entry.virtual_ns.max(floor);
         let woken = *entry;
-        woken.is_throttled() || woken.can_run() && self.running().is_none_or(|running| leads(&woken, running))
+        let has_it = woken.can_run() && self.running().is_none_or(|running| leads(&woken, running));
+        self.is_challenged |= has_it;
+        woken.is_throttled() || has_it
     }
 
     /// Wakes those whose time has come, renews budgets, and answers whether another should run than the one that does.
     pub fn advance(&mut self, now_ns: u64) -> bool {
         self.charge(now_ns);
         let floor = self.virtual_ns.saturating_sub(CREDIT_NS * SCALE / DomainParameters::SHARE_DEFAULT);
+        let running = self.running().copied();
+        let mut is_challenged = self.is_challenged;
         for entry in &mut self.entries {
+            let could_run = entry.can_run();
             let was_throttled = entry.is_throttled();
             if let Some(budget) = &mut entry.budget {
                 budget.renew(now_ns);
@@ -271,11 +278,16 @@ impl Queue {
                 entry.run = Run::Ready;
                 entry.virtual_ns = entry.virtual_ns.max(floor);
             }
+            let leads = running.is_some_and(|running| leads(entry, &running));
+            is_challenged |= leads && entry.can_run() && !could_run;
         }
+        self.is_challenged = is_challenged;
         let ran_ns = now_ns.saturating_sub(self.picked_ns);
-        let slice_over = ran_ns >= SLICE_NS;
         let switch = self.must_switch(ran_ns);
-        if slice_over && !switch {
+        if !switch && ran_ns >= RUN_MIN_NS {
+            self.is_challenged = false;
+        }
+        if !switch && ran_ns >= SLICE_NS {
             self.picked_ns = now_ns;
         }
         switch
@@ -286,7 +298,7 @@ impl Queue {
         let Some(running) = self.running() else { return true };
         let challenged = |entry: &Entry| {
             entry.can_run()
-                && (ran_ns >= RUN_MIN_NS && leads(entry, running)
+                && (self.is_challenged && ran_ns >= RUN_MIN_NS && leads(entry, running)
                     || ran_ns >= SLICE_NS && entry.virtual_ns <= running.virtual_ns)
         };
         running.stop || running.is_throttled() || self.entries.iter().any(challenged)
@@ -309,7 +321,7 @@ impl Queue {
         entry.run = Run::Running;
         entry.switches += 1;
         self.virtual_ns = self.virtual_ns.max(entry.virtual_ns);
-        (self.since_ns, self.picked_ns) = (now_ns, now_ns);
+        (self.since_ns, self.picked_ns, self.is_challenged) = (now_ns, now_ns, false);
         self.counters.switches += 1;
         Some(*entry)
     }
@@ -322,12 +334,10 @@ impl Queue {
 
     /// When the CPU has to look again.
     pub fn alarm_ns(&self) -> u64 {
+        let mut others_wait = false;
         let mut alarm_ns = NEVER;
         for entry in &self.entries {
-            if entry.can_run() {
-                let leads = self.running().is_some_and(|running| leads(entry, running));
-                alarm_ns = alarm_ns.min(self.picked_ns + if leads { RUN_MIN_NS } else { SLICE_NS });
-            }
+            others_wait |= entry.can_run();
             if entry.run != Run::Ready {
                 alarm_ns = alarm_ns.min(entry.deadline_ns);
             }
@@ -339,7 +349,8 @@ impl Queue {
                 }
             }
         }
-        alarm_ns
+        let slice_ns = if self.is_challenged { RUN_MIN_NS } else { SLICE_NS };
+        if others_wait { alarm_ns.min(self.picked_ns + slice_ns) } else { alarm_ns }
     }
 
     #[cfg(test)]

@@ -76,3 +76,33 @@ fn a_cpu_knows_when_the_budget_of_who_is_woken_is_renewed() {
         false,
     );
 }
+
+/// One that waits comes to lead the one that runs because that goes on: it is not woken, and waits for the end of the slice.
+#[test]
+fn a_slice_is_as_long_as_it_was_when_it_began() {
+    run(
+        &[
+            step(0, CreateVcpu, [0, 0, 0, 0, 0, 0]),
+            step(0, CreateVcpu, [0, 0, 0, 0, 0, 0]),
+            step(0, Start, [0, 0, 0, 0, 0, 0]),
+            step(1, Spawn, [0, 161, 0, 0, 187, 93]),
+            step(0, Grant, [0, 0, 0, 3, 0, 0]),
+            step(0, Spawn, [0, 100, 247, 93, 13, 2]),
+            step(0, CreateVcpu, [0, 0, 0, 0, 0, 0]),
+            step(0, Spawn, [0, 100, 0, 93, 33, 2]),
+            step(0, Wait, [0, 192, 0, 0, 0, 0]),
+            step(0, Pass, [12, 0, 0, 0, 0, 0]),
+            step(1, Alarm, [0, 0, 0, 0, 0, 0]),
+            step(2, Alarm, [0, 0, 0, 0, 0, 0]),
+            step(0, Alarm, [0, 0, 0, 0, 0, 0]),
+            step(0, Pass, [13, 0, 0, 0, 0, 0]),
+            step(1, Alarm, [0, 0, 0, 0, 0, 0]),
+            step(2, Wait, [0, 0, 0, 0, 0, 0]),
+            step(0, Pass, [10, 0, 0, 0, 0, 0]),
+            step(0, Start, [28, 0, 0, 0, 0, 0]),
+            step(2, Reset, [0, 0, 0, 0, 0, 0]),
+            step(1, CreateChannel, [0, 0, 0, 0, 0, 0]),
+        ],
+        false,
+    );
+}
