@@ -26,7 +26,7 @@ pub fn bundle(boot: &'static BootInfo) -> Result<Bundle<'static>, Report> {
 }
 
 /// The programs, with the host functions that they are linked with: WASI's, on hosts of type `H`.
-pub struct Programs<H: 'static> {
+pub struct Programs<H: Host + 'static> {
     system: &'static System,
     /// One for each size of stack that was asked for, which is the engine's.
     engines: BTreeMap<u64, wasmtime::Engine>,

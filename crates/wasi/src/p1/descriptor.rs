@@ -19,7 +19,7 @@ impl<H: Host> State<H> {
         }
     }
 
-    fn release(&mut self, descriptor: Descriptor) -> Result<()> {
+    pub(super) fn release(&mut self, descriptor: Descriptor) -> Result<()> {
         match descriptor {
             Descriptor::Stream { .. } => Ok(()),
             Descriptor::Directory { handle, .. } => self.host.files().close(handle),

@@ -56,6 +56,16 @@ pub struct Start {
     pub on_descriptors: fn(usize),
 }
 
+/// What a process has open is closed when it has ended: its host's files may be there for others as well.
+impl<H: Host> Drop for State<H> {
+    fn drop(&mut self) {
+        while let Some(descriptor) = self.table.remove_any() {
+            // There is nobody to tell.
+            let _ = self.release(descriptor);
+        }
+    }
+}
+
 /// A granted directory.
 #[derive(Debug)]
 pub struct Preopen {
@@ -67,7 +77,7 @@ pub struct Preopen {
 
 /// What preview 1 keeps for one process.
 #[derive(Debug)]
-pub struct State<H> {
+pub struct State<H: Host> {
     host: H,
     arguments: Vec<Vec<u8>>,
     environment: Vec<Vec<u8>>,
@@ -85,23 +95,30 @@ impl<H: Host> State<H> {
     /// # Errors
     /// `EMFILE` if `start` opens more than it allows.
     pub fn new(host: H, start: Start) -> Result<Self, Errno> {
-        let mut table = Table::new(start.descriptors_max);
-        for stream in [Stream::Input, Stream::Output, Stream::Error] {
-            table.insert(Descriptor::Stream { stream, flags: 0 })?;
-        }
-        for Preopen { guest, handle } in start.directories {
-            table.insert(Descriptor::Directory { handle, grant: Some(guest) })?;
-        }
-        Ok(Self {
+        let mut state = Self {
             host,
             arguments: start.arguments,
             environment: start.environment,
-            table,
+            table: Table::new(start.descriptors_max),
             #[cfg(feature = "engine")]
             on_descriptors: start.on_descriptors,
             #[cfg(feature = "engine")]
             told_descriptors: 0,
-        })
+        };
+        let streams = [Stream::Input, Stream::Output, Stream::Error];
+        let streams = streams.map(|stream| Descriptor::Stream { stream, flags: 0 });
+        let directory = |Preopen { guest, handle }| Descriptor::Directory { handle, grant: Some(guest) };
+        let mut fits = Ok(());
+        for descriptor in streams.into_iter().chain(start.directories.into_iter().map(directory)) {
+            match state.table.reserve() {
+                Ok(_) => _ = state.table.insert(descriptor)?,
+                Err(errno) => {
+                    fits = Err(errno);
+                    let _ = state.release(descriptor);
+                }
+            }
+        }
+        fits.map(|()| state)
     }
 
     /// What the process stands on.

@@ -173,6 +173,18 @@ impl Table {
         Ok(descriptor)
     }
 
+    /// Takes out any that is open, until none is.
+    pub fn remove_any(&mut self) -> Option<Descriptor> {
+        self.free_from = 0;
+        while let Some(slot) = self.slots.pop() {
+            if slot.is_some() {
+                self.open -= 1;
+                return slot;
+            }
+        }
+        None
+    }
+
     /// Gives `from` the number `to`, which is open as well, and answers what had that number; `None` if they
     /// are the same.
     pub fn renumber(&mut self, from: u32, to: u32) -> Result<Option<Descriptor>, Errno> {

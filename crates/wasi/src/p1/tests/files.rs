@@ -329,3 +329,49 @@ fn cookies_stay_good_while_entries_are_removed() {
     assert_eq!(removed, 30);
     assert_eq!(list(&mut program, ROOT, 0xff0, 0).len(), 4);
 }
+
+/// A host that others use as well.
+struct Lent<'f>(&'f mut Fake);
+
+impl Host for Lent<'_> {
+    fn clock(&mut self) -> &mut dyn Clock {
+        self.0
+    }
+
+    fn entropy(&mut self) -> &mut dyn Entropy {
+        self.0
+    }
+
+    fn streams(&mut self) -> &mut dyn Streams {
+        self.0
+    }
+
+    fn files(&mut self) -> &mut dyn Files {
+        &mut self.0.tree
+    }
+
+    fn wait(&mut self) -> &mut dyn Wait {
+        self.0
+    }
+}
+
+#[test]
+fn what_is_open_is_closed_with_the_process_and_if_it_cannot_begin() {
+    let grant = || Grant { access: Access::ReadOnly, nodes: Vec::new() };
+    let tree = Tree::new(vec![grant(), grant(), grant()], &[], TREE_BYTES, SURROUNDINGS).unwrap();
+    let mut fake = Fake::new(tree);
+    for (descriptors_max, fits) in [(6, Ok(())), (4, Err(Errno::Mfile))] {
+        let handles = [0, 1, 2].map(|number| fake.tree.open_grant(number).unwrap());
+        let start = Start {
+            arguments: Vec::new(),
+            environment: Vec::new(),
+            directories: handles.map(|handle| Preopen { guest: Box::from("x"), handle }).into(),
+            descriptors_max,
+            on_descriptors: |_| {},
+        };
+        assert_eq!(State::new(Lent(&mut fake), start).map(drop), fits);
+        for handle in handles {
+            assert_eq!(fake.tree.stat(handle).err(), Some(Error::Errno(Errno::Badf)));
+        }
+    }
+}
