@@ -5,7 +5,7 @@ use crate::Failure;
 use abi::{PAGE_SIZE, Span};
 use bundle::system::{Domain, Part, Program, Restart};
 use bundle::{
-    Begin, Console, Item, Kind, Layout, Plan, ProgramPlan, Seed, Start, System, Terminal, Terminals,
+    Begin, Children, Console, Item, Kind, Layout, Plan, ProgramPlan, Seed, Start, System, Terminal, Terminals,
 };
 use std::path::Path;
 
@@ -40,7 +40,14 @@ pub fn bundle(contents: &Contents<'_>) -> Result<Vec<u8>, Failure> {
     let image = image.ok_or_else(|| format!("{} is no executable", contents.runtime.display()))?;
     let batches = contents.batches.iter().map(|count| batch(*count)).collect();
     let console = Console::Framed(Terminals::all(Terminal::No));
-    let plan = Plan { programs: batches, console, begin: Begin::WhenTold, vcpus: 1, seed: None };
+    let plan = Plan {
+        programs: batches,
+        console,
+        begin: Begin::WhenTold,
+        vcpus: 1,
+        seed: None,
+        children: Children::NONE,
+    };
     let placed = [
         (Kind::Plan, pages.add(&Layout::encode_plan(&plan))),
         (Kind::TrapHelper, pages.add(&std::fs::read(contents.helper)?)),
@@ -88,6 +95,7 @@ fn domain(pages: &mut Pages, plan: &Plan, placed: &[(Kind, Span)]) -> Domain {
     let program =
         |program: &ProgramPlan| Program { name: program.name.clone(), instances: 1, restart: Restart::Never };
     Domain {
+        children: 0,
         name: String::new(),
         memory_bytes: DOMAIN_BYTES,
         share: 1,

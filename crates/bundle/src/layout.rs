@@ -1,5 +1,5 @@
 use crate::system::{Start, System};
-use crate::{Plan, ProgramPlan, checksum};
+use crate::{Plan, ProgramPlan, Startable, checksum};
 use abi::boot::ModuleHeader;
 use abi::{PAGE_SIZE, Span};
 use alloc::vec::Vec;
@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 /// "SELKBNDL", little-endian.
 const MAGIC: u64 = u64::from_le_bytes(*b"SELKBNDL");
 /// Goes up with every change of the layout or of [`Plan`].
-const VERSION: u64 = 4;
+const VERSION: u64 = 5;
 /// Table header: magic, version, number of entries.
 const TABLE_HEADER_WORDS: usize = 3;
 /// Kind, offset, length.
@@ -158,7 +158,7 @@ pub enum Module<'a> {
 /// A bundle that has been read.
 #[derive(Debug)]
 pub struct Bundle<'a> {
-    /// What to do. It has a program, and each of its programs has its artifact.
+    /// What to do. It has a program, and each of its programs has its artifact, and the programs that it may start.
     pub plan: Plan,
     /// The programs' artifacts, by their numbers.
     pub artifacts: Vec<&'a [u8]>,
@@ -196,7 +196,10 @@ impl<'a> Bundle<'a> {
     fn read(table: &Table<'a>) -> Result<Self, BundleError> {
         let plan: Plan = decode(table.item(Kind::Plan).ok_or(BundleError::Table)?)?;
         let artifacts = table.items(Kind::Program).collect::<Option<Vec<_>>>().ok_or(BundleError::Table)?;
-        let is_there = |program: &ProgramPlan| (program.artifact as usize) < artifacts.len();
+        let is_program = |other: &Startable| (other.program as usize) < plan.programs.len();
+        let is_there = |program: &ProgramPlan| {
+            (program.artifact as usize) < artifacts.len() && program.start.iter().all(is_program)
+        };
         if plan.programs.is_empty() || !plan.programs.iter().all(is_there) {
             return Err(BundleError::Table);
         }
@@ -268,7 +271,8 @@ fn decode<T: DeserializeOwned>(item: &[u8]) -> Result<T, BundleError> {
 mod tests {
     use super::*;
     use crate::{
-        Access, Begin, Console, Directory, DirectorySource, Node, NodeKind, Seed, Terminal, Terminals,
+        Access, Begin, Children, Console, Directory, DirectorySource, Node, NodeKind, Seed, Terminal,
+        Terminals,
     };
     use alloc::{string::String, vec};
 
@@ -298,6 +302,7 @@ mod tests {
                     }]),
                 }]),
             }],
+            start: Vec::new(),
         }
     }
 
@@ -347,6 +352,7 @@ mod tests {
                 share: 100,
                 budget_ns: 0,
                 vcpus: 2,
+                children: 0,
                 programs: vec![Program { name: String::from("web"), instances: 2, restart: Restart::Always }],
                 parts: vec![Part { at: 0, offset: 2 * PAGE_SIZE, length: PAGE_SIZE }],
                 start_at: PAGE_SIZE,
@@ -399,7 +405,9 @@ mod tests {
     #[test]
     fn programs_find_their_artifacts() {
         let programs = vec![program(1), program(0), program(1)];
-        let plan = Plan { programs, console: Console::Wire, begin: Begin::WhenTold, vcpus: 2, seed: None };
+        let children = Children { first_number: 4, processes_max: 3, memory_bytes_max: 1 << 20 };
+        let (console, begin) = (Console::Wire, Begin::WhenTold);
+        let plan = Plan { programs, console, begin, vcpus: 2, seed: None, children };
         let encoded = Layout::encode_plan(&plan);
         let mut contents: Vec<(Kind, &[u8])> = vec![
             (Kind::Program, b"zero"),
@@ -424,6 +432,19 @@ mod tests {
         let first_offset = ModuleHeader::BYTES + (TABLE_HEADER_WORDS + 1) * 8;
         module[first_offset..first_offset + 8].copy_from_slice(&u64::MAX.to_le_bytes());
         assert_eq!(Bundle::parse(&module).unwrap_err(), BundleError::Table);
+    }
+
+    #[test]
+    fn whoever_may_start_a_program_that_is_not_there_is_refused() {
+        let read = |place| {
+            let start = vec![Startable { name: String::from("itself"), program: place }];
+            let program = ProgramPlan { start, ..program(0) };
+            let plan = Layout::encode_plan(&Plan { programs: vec![program], ..plan() });
+            let contents: [(Kind, &[u8]); 3] =
+                [(Kind::Plan, &plan), (Kind::Program, b"0"), (Kind::TrapHelper, b"h")];
+            Bundle::parse(&laid_out(&contents)).err()
+        };
+        assert_eq!((read(0), read(1)), (None, Some(BundleError::Table)));
     }
 
     #[test]

@@ -15,6 +15,40 @@ pub struct Plan {
     pub vcpus: u32,
     /// Entropy from whoever made the plan, if it is used once only.
     pub seed: Option<Seed>,
+    /// What the processes may have together that programs start.
+    pub children: Children,
+}
+
+/// What the processes of a domain may have together that were started by others of it. Its own processes have theirs beside this.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Children {
+    /// The first of the numbers that are for them (`link::Process`): those before are its own processes'.
+    pub first_number: u32,
+    /// How many there may be at a time. One that has ended counts until whoever started it has asked how, or has ended.
+    pub processes_max: u32,
+    /// What all that live may take, in bytes: each its [`ProgramPlan::memory_bytes_max`] and [`Self::PROCESS_BYTES`].
+    pub memory_bytes_max: u64,
+}
+
+impl Children {
+    /// For who starts none.
+    pub const NONE: Self = Self { first_number: 0, processes_max: 0, memory_bytes_max: 0 };
+
+    /// What the library OS needs for a process: some stack, its instance, page tables. So a domain that is full of them still has pages.
+    pub const PROCESS_BYTES: u64 = 128 << 10;
+    /// And for itself.
+    pub const LIBRARY_OS_BYTES: u64 = 4 << 20;
+
+    /// How many of those numbers there are beyond [`Self::processes_max`] whose end their root has not heard of yet.
+    const ON_THE_WAY: u32 = 32;
+
+    /// How many numbers there are for them.
+    pub fn numbers(self) -> u32 {
+        match self.processes_max {
+            0 => 0,
+            processes => processes.saturating_add(Self::ON_THE_WAY),
+        }
+    }
 }
 
 impl ProgramPlan {
@@ -44,6 +78,7 @@ impl Default for ProgramPlan {
             descriptors_max: Self::DESCRIPTORS,
             log_bytes_per_s: None,
             directories: Vec::new(),
+            start: Vec::new(),
         }
     }
 }
@@ -51,7 +86,14 @@ impl Default for ProgramPlan {
 impl Plan {
     /// To run this program alone, at once, on one virtual CPU. Its artifact is the bundle's first.
     pub fn of_one(program: ProgramPlan, console: Console, seed: Option<Seed>) -> Self {
-        Self { programs: Vec::from([program]), console, begin: Begin::AtOnce, vcpus: 1, seed }
+        Self {
+            programs: Vec::from([program]),
+            console,
+            begin: Begin::AtOnce,
+            vcpus: 1,
+            seed,
+            children: Children::NONE,
+        }
     }
 }
 
@@ -82,6 +124,17 @@ pub struct ProgramPlan {
     pub log_bytes_per_s: Option<u64>,
     /// The directories that it is given, in the order of their descriptors (3 and up).
     pub directories: Vec<Directory>,
+    /// The programs of the plan that it may start.
+    pub start: Vec<Startable>,
+}
+
+/// A program that another may start.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Startable {
+    /// What that one calls it.
+    pub name: String,
+    /// Its place in the plan.
+    pub program: u32,
 }
 
 /// What a library OS begins when.

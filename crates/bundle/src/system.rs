@@ -86,6 +86,8 @@ pub struct Domain {
     pub budget_ns: u64,
     /// Its programs, in the order of its plan.
     pub programs: Vec<Program>,
+    /// How many numbers its library OS has for processes that programs start ([`crate::Children::numbers`]).
+    pub children: u32,
     /// What it finds as its boot module: a [`crate::Bundle`], put together of these.
     pub parts: Vec<Part>,
     /// Where in that its [`Start`] goes, a page of its own.
@@ -99,7 +101,7 @@ pub struct Domain {
 pub struct Program {
     /// Its name.
     pub name: String,
-    /// How many processes of it there are; not 0.
+    /// How many processes of it the root starts.
     pub instances: u32,
     /// When one is started again.
     pub restart: Restart,

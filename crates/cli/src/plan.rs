@@ -34,6 +34,7 @@ pub fn plan(
         descriptors_max: arguments.descriptors,
         log_bytes_per_s: None,
         directories: directories.map(|(grant, source)| directory(grant, source)).collect(),
+        start: Vec::new(),
     };
     Ok(Plan::of_one(program, console, seed))
 }

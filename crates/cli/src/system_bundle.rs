@@ -56,11 +56,14 @@ impl Packer {
         let (sources, contents) = self.contents(manifest, wanted)?;
         let programs = wanted.programs.iter().zip(sources);
         let plan = Plan {
-            programs: programs.map(|(program, sources)| program_plan(program, &files, sources)).collect(),
+            programs: programs
+                .map(|(program, sources)| program_plan(wanted, program, &files, sources))
+                .collect(),
             console: Console::Framed(Terminals::all(Terminal::No)),
             begin: Begin::WhenTold,
             vcpus: wanted.cpus,
             seed: None,
+            children: wanted.children(),
         };
         let plan = self.pages.add(&Layout::encode_plan(&plan)).map_err(write)?;
         let mut placed = vec![(Kind::Files, contents), (Kind::Plan, plan)];
@@ -81,6 +84,7 @@ impl Packer {
                 .cpu_budget
                 .map_or(0, |budget| u64::from(budget.ppm) * DomainParameters::PERIOD_NS / CPU_PPM),
             programs: wanted.programs.iter().map(listed).collect(),
+            children: wanted.children().numbers(),
             parts,
             start_at,
             module_bytes,

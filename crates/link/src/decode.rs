@@ -37,6 +37,13 @@ pub enum FromGuest<'a> {
     Crash(CrashHead),
     /// The process has to wait, for it writes faster than it may.
     Throttled,
+    /// The process runs: another one of the guest has started it.
+    Spawned {
+        /// Which of the plan's programs; perhaps there is none of that number.
+        program: u32,
+        /// Who started it; perhaps there is no such process.
+        parent: Process,
+    },
 }
 
 /// What the guest hears. Input comes in pieces, as with [`FromGuest`].
@@ -71,6 +78,8 @@ pub enum FromHost<'a> {
     Shutdown,
     /// Each living process is to be told of, by a `Usage`.
     Measure,
+    /// The `Exit` of a process that was `Spawned` has been heard.
+    Freed,
 }
 
 /// The host's end: decodes what a guest says.
@@ -142,6 +151,11 @@ impl HostDecoder {
             Part::End(Kind::Started, _) => FromGuest::Started,
             Part::End(Kind::Crash, head) => FromGuest::Crash(CrashHead::from_bytes(&head)),
             Part::End(Kind::Throttled, _) => FromGuest::Throttled,
+            Part::End(Kind::Spawned, head) => {
+                let [_, _, _, _, p0, p1, p2, p3, ..] = head;
+                let parent = Process(u32::from_le_bytes([p0, p1, p2, p3]));
+                FromGuest::Spawned { program: number(head), parent }
+            }
             Part::End(Kind::Exit, [status, cause, ..]) => {
                 FromGuest::Exit { status, cause: Cause::from_code(cause)? }
             }
@@ -221,6 +235,7 @@ fn from_host(part: Part<'_>) -> Option<FromHost<'_>> {
         Part::End(Kind::Start, head) => FromHost::Start { program: number(head) },
         Part::End(Kind::Shutdown, _) => FromHost::Shutdown,
         Part::End(Kind::Measure, _) => FromHost::Measure,
+        Part::End(Kind::Freed, _) => FromHost::Freed,
         Part::Begin(_) | Part::Body(..) | Part::End(..) => return None,
     })
 }

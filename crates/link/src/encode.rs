@@ -35,6 +35,8 @@ pub enum Frame<'a> {
     Shutdown,
     /// [`Kind::Measure`]
     Measure,
+    /// [`Kind::Freed`]
+    Freed,
     /// [`Kind::Hello`], with our [`VERSION`]
     Hello,
     /// [`Kind::Stdout`]
@@ -70,6 +72,13 @@ pub enum Frame<'a> {
     },
     /// [`Kind::Throttled`]
     Throttled,
+    /// [`Kind::Spawned`]
+    Spawned {
+        /// Which of the plan's programs, from 0.
+        program: u32,
+        /// Who started it.
+        parent: Process,
+    },
 }
 
 /// Everything of a frame before its body.
@@ -104,6 +113,10 @@ impl<'a> Frame<'a> {
                 payload[..4].copy_from_slice(&bytes.to_le_bytes())
             }
             Self::Start { program } => payload[..4].copy_from_slice(&program.to_le_bytes()),
+            Self::Spawned { program, parent } => {
+                payload[..4].copy_from_slice(&program.to_le_bytes());
+                payload[4..8].copy_from_slice(&parent.0.to_le_bytes());
+            }
             Self::Usage(usage) => payload[..Usage::BYTES].copy_from_slice(&usage.to_bytes()),
             Self::Crash { head, .. } => payload[..CrashHead::BYTES].copy_from_slice(&head.to_bytes()),
             Self::Exit { status, cause, .. } => payload[..2].copy_from_slice(&[status, cause as u8]),
@@ -132,7 +145,9 @@ impl<'a> Frame<'a> {
             | Self::StderrCredit { .. }
             | Self::Usage(_)
             | Self::Started
-            | Self::Throttled => &[],
+            | Self::Throttled
+            | Self::Spawned { .. }
+            | Self::Freed => &[],
         }
     }
 
@@ -158,6 +173,8 @@ impl<'a> Frame<'a> {
             Self::Started => Kind::Started,
             Self::Crash { .. } => Kind::Crash,
             Self::Throttled => Kind::Throttled,
+            Self::Spawned { .. } => Kind::Spawned,
+            Self::Freed => Kind::Freed,
         }
     }
 }

@@ -25,6 +25,8 @@ pub enum Kind {
     Shutdown = 0x09,
     /// The host asks what the processes use.
     Measure = 0x0a,
+    /// The host has heard of the end of a process that the guest had given its number.
+    Freed = 0x0b,
     /// The guest is there, and speaks a version.
     Hello = 0x81,
     /// Bytes of standard output.
@@ -45,6 +47,8 @@ pub enum Kind {
     Crash = 0x89,
     /// The process writes faster than it may, and has to wait.
     Throttled = 0x8a,
+    /// A process runs that another one of the guest has started.
+    Spawned = 0x8b,
 }
 
 /// Who sends a frame.
@@ -77,6 +81,7 @@ impl Kind {
             (Sender::Host, 0x08) => Self::Start,
             (Sender::Host, 0x09) => Self::Shutdown,
             (Sender::Host, 0x0a) => Self::Measure,
+            (Sender::Host, 0x0b) => Self::Freed,
             (Sender::Guest, 0x81) => Self::Hello,
             (Sender::Guest, 0x82) => Self::Stdout,
             (Sender::Guest, 0x83) => Self::Stderr,
@@ -87,6 +92,7 @@ impl Kind {
             (Sender::Guest, 0x88) => Self::Started,
             (Sender::Guest, 0x89) => Self::Crash,
             (Sender::Guest, 0x8a) => Self::Throttled,
+            (Sender::Guest, 0x8b) => Self::Spawned,
             _ => return Err(Error::UnknownKind(code)),
         })
     }
@@ -99,10 +105,11 @@ impl Kind {
             | Self::StderrClosed
             | Self::Shutdown
             | Self::Measure
+            | Self::Freed
             | Self::Started
             | Self::Throttled => (0, 0),
             Self::StdinCredit | Self::StdoutCredit | Self::StderrCredit | Self::Start => (4, 0),
-            Self::Hello => (8, 0),
+            Self::Hello | Self::Spawned => (8, 0),
             Self::Usage => (Usage::BYTES, 0),
             Self::Crash => (CrashHead::BYTES, BODY_BYTES_MAX),
             Self::Exit => (2, EXIT_TEXT_BYTES_MAX),

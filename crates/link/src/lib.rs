@@ -27,6 +27,7 @@
 //! | 0x08 | [`Start`](Kind::Start) | host | which program of the plan, u32, little-endian |
 //! | 0x09 | [`Shutdown`](Kind::Shutdown) | host, nobody's | nothing |
 //! | 0x0a | [`Measure`](Kind::Measure) | host, nobody's | nothing; each living process is answered for by a `Usage` |
+//! | 0x0b | [`Freed`](Kind::Freed) | host | nothing; the `Exit` of a process that was `Spawned` has been heard |
 //! | 0x81 | [`Hello`](Kind::Hello) | guest, nobody's | "SELK", then the version as u32, little-endian; the first frame, and only the first |
 //! | 0x82 | [`Stdout`](Kind::Stdout) | guest | bytes |
 //! | 0x83 | [`Stderr`](Kind::Stderr) | guest | bytes |
@@ -37,12 +38,18 @@
 //! | 0x88 | [`Started`](Kind::Started) | guest | nothing; the first frame of a process that was told to `Start`, unless it cannot |
 //! | 0x89 | [`Crash`](Kind::Crash) | guest | [`CrashHead`], then [`CrashBody`]; only before the `Exit` of a process that failed |
 //! | 0x8a | [`Throttled`](Kind::Throttled) | guest | nothing; the process has to wait, for it writes faster than it may. Once at most |
+//! | 0x8b | [`Spawned`](Kind::Spawned) | guest | which program of the plan, u32, and which process started it, u32, little-endian; the first frame of a process that was not told to `Start` |
 //!
 //! # Processes
 //! A guest runs what its plan says. Either that is one program, which runs at once as [`Process::FIRST`], and the guest is
 //! over when that is. Or it begins a process when it hears `Start`, and is over when it hears `Shutdown` or the stream
 //! ends. The host gives processes their numbers. One that is in use is free again when the host has heard `Exit`; what the
 //! host said to a process before that may come after its end, and the guest ignores it.
+//!
+//! A process can start others, and the guest gives those their numbers, from some that are for this alone: it tells the host, and asks
+//! nothing. One that is in use is free again when the guest has heard `Freed`. So no number means two processes at a time to either
+//! end, and a guest whose processes start others without end has to wait for a host that does not listen.
+//! Nobody writes to the standard input of such a process.
 //!
 //! # Flow
 //! Each process has its own streams, and each of them is counted for itself, anew with each `Start`. The host sends no byte
@@ -81,7 +88,7 @@ pub use frame::{Cause, Kind};
 pub use process::{Process, State, Usage};
 
 /// Goes up with every change of the frames. Both ends must agree exactly.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 /// The most that a process may have sent of an output stream without its reader having taken it, in bytes.
 pub const OUTPUT_BYTES_MAX: u32 = 256 << 10;

@@ -15,6 +15,7 @@ enum Heard {
     Usage(Usage),
     Crash(CrashHead),
     Sign(Kind),
+    Spawned(u32, Process),
     Lost(Error),
 }
 
@@ -46,6 +47,7 @@ fn from_guest(event: FromGuest<'_>) -> Heard {
         FromGuest::CrashBody(bytes) => Heard::Stream(Kind::Crash, bytes.to_vec()),
         FromGuest::Crash(head) => Heard::Crash(head),
         FromGuest::Throttled => Heard::Sign(Kind::Throttled),
+        FromGuest::Spawned { program, parent } => Heard::Spawned(program, parent),
     }
 }
 
@@ -61,6 +63,7 @@ fn from_host(event: FromHost<'_>) -> Heard {
         FromHost::Start { program } => Heard::Number(Kind::Start, program),
         FromHost::Shutdown => Heard::Sign(Kind::Shutdown),
         FromHost::Measure => Heard::Sign(Kind::Measure),
+        FromHost::Freed => Heard::Sign(Kind::Freed),
     }
 }
 
@@ -125,6 +128,7 @@ enum Said {
     Exit(u8, Cause, String),
     Usage(Usage),
     Crash(CrashHead, Vec<u8>),
+    Spawned(u32, Process),
     Sign(Kind),
 }
 
@@ -147,6 +151,8 @@ impl Said {
             Self::Sign(Kind::StderrClosed) => Frame::StderrClosed,
             Self::Sign(Kind::Shutdown) => Frame::Shutdown,
             Self::Sign(Kind::Measure) => Frame::Measure,
+            Self::Sign(Kind::Freed) => Frame::Freed,
+            Self::Spawned(program, parent) => Frame::Spawned { program: *program, parent: *parent },
             Self::Crash(head, body) => Frame::Crash { head: *head, body },
             Self::Sign(Kind::Throttled) => Frame::Throttled,
             Self::Sign(_) => Frame::Started,
@@ -172,6 +178,7 @@ impl Said {
             }
             Self::Usage(usage) => vec![Heard::Usage(usage)],
             Self::Crash(head, body) => vec![Heard::Stream(Kind::Crash, body), Heard::Crash(head)],
+            Self::Spawned(program, parent) => vec![Heard::Spawned(program, parent)],
             Self::Sign(kind) => vec![Heard::Sign(kind)],
         }
     }
@@ -253,6 +260,7 @@ fn said_by_guest() -> impl Strategy<Value = (u32, Said)> {
         (any::<u8>(), cause(), ".{0,30}").prop_map(|(status, cause, text)| Said::Exit(status, cause, text)),
         usage().prop_map(Said::Usage),
         crash(),
+        any::<[u32; 2]>().prop_map(|[program, parent]| Said::Spawned(program, Process(parent))),
         prop::sample::select(vec![Kind::Started, Kind::Throttled]).prop_map(Said::Sign),
     ];
     (process(), said)
@@ -264,7 +272,7 @@ fn said_by_host() -> impl Strategy<Value = (u32, Said)> {
         bytes().prop_map(|bytes| Said::Bytes(StdinData, bytes)),
         (prop::sample::select(vec![StdoutCredit, StderrCredit, Start]), any::<u32>())
             .prop_map(|(kind, number)| Said::Number(kind, number)),
-        prop::sample::select(vec![StdinEnd, Cancel, StdoutClosed, StderrClosed, Shutdown, Measure])
+        prop::sample::select(vec![StdinEnd, Cancel, StdoutClosed, StderrClosed, Shutdown, Measure, Freed])
             .prop_map(Said::Sign),
     ];
     (process(), said)
@@ -357,7 +365,7 @@ fn lost_streams_say_why() {
         _ => panic!("decoded to {heard:?}"),
     };
     let lost = |first: &[u8], then: &[u8]| reason(hear_guest(&[first, then].concat(), &[]));
-    assert_eq!(lost(&hello, b"\x8b\0\0\0\0\0\0\0"), Error::UnknownKind(0x8b));
+    assert_eq!(lost(&hello, b"\x8c\0\0\0\0\0\0\0"), Error::UnknownKind(0x8c));
     assert_eq!(lost(&hello, b"\x01\0\0\0\0\0\0\0"), Error::UnknownKind(0x01), "a host's frame from a guest");
     let too_long = Error::TooLong { kind: Kind::Stdout, length: 65_537 };
     assert_eq!(lost(&hello, b"\x82\x01\0\x01\0\0\0\0"), too_long);
@@ -376,7 +384,7 @@ fn lost_streams_say_why() {
     assert_eq!(lost(&[], b"\x81\x08\0\0\xff\xff\xff\xffSELF\x04\0\0\0"), Error::NotSelkis);
     assert_eq!(lost(&[], b"\x81\x08\0\0\xff\xff\xff\xffSELK\xff\0\0\0"), Error::WrongVersion(255));
     let lost_by_host = |stream: &[u8]| reason(hear_host(stream, &[]));
-    assert_eq!(lost_by_host(b"\x0b\0\0\0\0\0\0\0"), Error::UnknownKind(0x0b));
+    assert_eq!(lost_by_host(b"\x0c\0\0\0\0\0\0\0"), Error::UnknownKind(0x0c));
     assert_eq!(lost_by_host(b"\x81\0\0\0\0\0\0\0"), Error::UnknownKind(0x81), "a guest's frame from a host");
     assert_eq!(lost_by_host(b"\x08\x03\0\0\0\0\0\0"), wrong(Kind::Start, 3));
     assert_eq!(lost_by_host(b"\x0a\x01\0\0\xff\xff\xff\xff"), wrong(Kind::Measure, 1));
@@ -392,7 +400,7 @@ fn a_frame_is_a_processs_or_nobodys_as_its_kind_says() {
     assert_eq!(Frame::Measure.head(Process(3)), Err(wrong(Kind::Measure, Process(3))));
     assert_eq!(Frame::Stdout(b"x").head(none), Err(wrong(Kind::Stdout, none)));
     let lost = |error| vec![(none, Heard::Lost(error))];
-    let hello = b"\x81\x08\0\0\0\0\0\0SELK\x04\0\0\0";
+    let hello = b"\x81\x08\0\0\0\0\0\0SELK\x05\0\0\0";
     assert_eq!(hear_guest(hello, &[]), lost(wrong(Kind::Hello, Process(0))));
     assert_eq!(hear_host(b"\x03\0\0\0\xff\xff\xff\xff", &[]), lost(wrong(Kind::Cancel, none)));
     assert_eq!(hear_host(b"\x09\0\0\0\x07\0\0\0", &[]), lost(wrong(Kind::Shutdown, Process(7))));
@@ -431,12 +439,15 @@ fn no_more_is_charged_than_there_is() {
 
 #[test]
 fn the_layout_is_the_documented_one() {
-    assert_eq!(encoded(&[(Process::NONE, Frame::Hello)]), b"\x81\x08\0\0\xff\xff\xff\xffSELK\x04\0\0\0");
-    assert_eq!(VERSION, 4);
+    assert_eq!(encoded(&[(Process::NONE, Frame::Hello)]), b"\x81\x08\0\0\xff\xff\xff\xffSELK\x05\0\0\0");
+    assert_eq!(VERSION, 5);
     let one = |frame| encoded(&[(Process(0x0a0b_0c0d), frame)]);
     let credit = Frame::StdinCredit { bytes: 0x0102_0304 };
     assert_eq!(one(credit), b"\x84\x04\0\0\x0d\x0c\x0b\x0a\x04\x03\x02\x01");
     assert_eq!(one(Frame::Start { program: 0x0201 }), b"\x08\x04\0\0\x0d\x0c\x0b\x0a\x01\x02\0\0");
+    let spawned = Frame::Spawned { program: 0x0201, parent: Process(0x0403) };
+    assert_eq!(one(spawned), b"\x8b\x08\0\0\x0d\x0c\x0b\x0a\x01\x02\0\0\x03\x04\0\0");
+    assert_eq!(one(Frame::Freed), b"\x0b\0\0\0\x0d\x0c\x0b\x0a");
     let exit = Frame::Exit { status: 137, cause: Cause::TimedOut, message: "late" };
     assert_eq!(one(exit), b"\x85\x06\0\0\x0d\x0c\x0b\x0a\x89\x02late");
     let usage = Usage {

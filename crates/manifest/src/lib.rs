@@ -13,16 +13,17 @@
 //! cpu-share = 100                 # its weight when CPUs are short, 1 to 10000; default 100
 //! cpu-budget = "50%"              # of one CPU, at most; default: no limit
 //! cpus = 1                        # how many CPUs its processes may run on at a time, 1 to 16; default 1
-//! processes = 16                  # how many processes it may have; default 16
+//! processes = 16                  # how many processes it may have, started ones too; default 16
 //!
 //! [[domains.alice.programs]]
 //! name = "web"                    # default: the file's name without `.wasm`
 //! file = "python.wasm"            # from the manifest's folder, or a name that `selkis programs` lists; needed
-//! instances = 1                   # so many processes of it; default 1
+//! instances = 1                   # so many processes of it; default 1; 0 of one that only others start
+//! start = ["worker"]              # programs of this domain that it may start, as often as there are processes left; default: none
 //! arguments = ["-c", "print(1)"]
 //! environment = { LANG = "C" }
 //! directories = [{ path = "docs", name = "/docs", access = "read-only" }]
-//! memory = "32MiB"                # of each instance; default for a domain's only process: the domain's
+//! memory = "32MiB"                # of each process of it; default for a domain's only process: the domain's
 //! timeout = "10s"                 # default: none
 //! cpu-time = "2s"                 # ended when it has used so much; default: no limit
 //! stack = "512KiB"                # for its own calls, 16KiB to 512KiB; default 512KiB
@@ -30,6 +31,11 @@
 //! descriptors = 64                # open at a time, streams and directories too; default 1024
 //! log-rate = "1MiB/s"             # written in a second; who writes faster waits. Default: no limit
 //! restart = "on-failure"          # "never" (default), "on-failure", "always"
+//!
+//! [[domains.alice.programs]]      # only started by others, who say what each begins with
+//! file = "worker.wasm"
+//! instances = 0
+//! memory = "1MiB"
 //! ```
 #![deny(unsafe_code)]
 
@@ -38,10 +44,11 @@ mod mistake;
 mod name;
 mod quote;
 mod read;
+mod start;
 mod table;
 pub mod units;
 
-pub use bundle::{Access, PROGRAMS_MAX};
+pub use bundle::{Access, Children, PROGRAMS_MAX};
 pub use check::Machine;
 pub use mistake::{Mistake, Mistakes, Position, ReadError, Wrong};
 pub use name::{Name, NameError};
@@ -95,6 +102,26 @@ pub struct Domain {
     pub at: Position,
 }
 
+impl Domain {
+    /// What is left for processes that its programs start; nothing if none of them may.
+    pub fn children(&self) -> Children {
+        if self.programs.iter().all(|program| program.start.is_empty()) {
+            return Children::NONE;
+        }
+        let own = self.programs.iter().map(|program| program.instances).fold(0, u32::saturating_add);
+        let own_memory = |program: &Program| program.memory.0.saturating_mul(program.instances.into());
+        let promised = self.programs.iter().map(own_memory).fold(0, u64::saturating_add);
+        Children {
+            first_number: own,
+            processes_max: self.processes.saturating_sub(own),
+            memory_bytes_max: self
+                .memory
+                .0
+                .saturating_sub(promised.saturating_add(Children::LIBRARY_OS_BYTES)),
+        }
+    }
+}
+
 /// A program and what it may use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Program {
@@ -104,8 +131,10 @@ pub struct Program {
     pub file: PathBuf,
     /// Where the manifest names the file.
     pub file_at: Position,
-    /// How many processes of it there are; not 0.
+    /// How many processes of it there are from the beginning; 0 of one that only others start.
     pub instances: u32,
+    /// The programs that it may start, by their places in [`Domain::programs`].
+    pub start: Vec<usize>,
     /// Without the program's own name. None holds a NUL.
     pub arguments: Vec<String>,
     /// Names (not empty, without `=`) and values. None holds a NUL.

@@ -149,6 +149,56 @@ pub enum Wrong {
     /// A domain that does nothing.
     #[error("the domain `{0}` has no program\nwrite one: [[domains.{0}.programs]]")]
     NoPrograms(Name),
+    /// A program to start that is not there.
+    #[error("there is no program {} in the domain `{domain}`{}\na program can start those of its own domain", Quote(.name), meant(.nearest.as_ref().map(Name::as_str)))]
+    Start {
+        /// What is there.
+        name: String,
+        /// In which.
+        domain: Name,
+        /// What may have been meant.
+        nearest: Option<Name>,
+    },
+    /// A program to start, named again.
+    #[error("{} stands in `start` twice", Quote(.0))]
+    StartTwice(String),
+    /// What says nothing about a program that only others start.
+    #[error(
+        "`{key}` says nothing about a program with `instances = 0`\nwho starts it says with what it begins; leave the line out"
+    )]
+    OnlyStarted {
+        /// What.
+        key: &'static str,
+    },
+    /// A program that never runs.
+    #[error("nothing starts `{0}`: its `instances` is 0, and it is in no `start`")]
+    NeverStarted(Name),
+    /// A program to start, and no process that it could be.
+    #[error(
+        "no process of `{domain}` is left for `{program}` to be started: it may have {processes}\nset its `processes` higher"
+    )]
+    NoProcessLeft {
+        /// In which.
+        domain: Name,
+        /// Which.
+        program: Name,
+        /// What it may have.
+        processes: u32,
+    },
+    /// A program to start, and no memory for it.
+    #[error(
+        "`{program}` may use {memory}, and the other programs of `{domain}`, with what runs them, leave {left}: it could not be started\ngive the domain more, or the programs less"
+    )]
+    NoMemoryLeft {
+        /// In which.
+        domain: Name,
+        /// Which.
+        program: Name,
+        /// What it may use.
+        memory: ByteCount,
+        /// What is left.
+        left: ByteCount,
+    },
     /// More instances of programs than processes.
     #[error(
         "the programs of `{domain}` are {wanted} processes, and it may have {processes}\nset its `processes` to {wanted} or more"

@@ -8,6 +8,7 @@ use bundle::{PROGRAMS_MAX, ProgramPlan};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use toml::Spanned;
@@ -37,6 +38,7 @@ const PROGRAM_KEYS: &[&str] = &[
     "name",
     "file",
     "instances",
+    "start",
     "arguments",
     "environment",
     "directories",
@@ -157,6 +159,7 @@ impl<'t> Reader<'t> {
         let programs = self.programs(&table, name.as_ref());
         let (name, memory) = (name?, memory?);
         let programs = self.share_memory(&name, memory, start, programs?);
+        let programs = programs.and_then(|drafts| self.starts(&name, drafts));
         let domain = Domain {
             name,
             memory,
@@ -167,7 +170,7 @@ impl<'t> Reader<'t> {
             programs: programs?,
             at: self.position(start),
         };
-        self.check_processes(domain)
+        self.check_processes(domain).and_then(|domain| self.check_children(domain))
     }
 
     fn check_processes(&mut self, domain: Domain) -> Option<Domain> {
@@ -218,7 +221,13 @@ impl<'t> Reader<'t> {
             Some(file) => self.name_or_stem(&table, file, "a program"),
             None => table.get("name").and_then(|value| self.name(value, "a program")),
         };
-        let instances = self.number(&table, "instances", INSTANCES, PROCESSES_MAX);
+        let instances = self.number_from(&table, "instances", INSTANCES, 0..=PROCESSES_MAX);
+        let names = self.each(&table, "start", |reader, key, value| {
+            Some((reader.text(key, value)?.to_owned(), value.span().start))
+        });
+        if instances == Some(0) {
+            self.only_started(&table);
+        }
         let arguments = self.each(&table, "arguments", Self::c_text);
         let environment = self.environment(&table);
         let directories = self.directories(&table);
@@ -242,6 +251,8 @@ impl<'t> Reader<'t> {
             file: file?,
             file_at: self.position(file_value?.span().start),
             instances: instances?,
+            // Until the whole domain is known, as its memory.
+            start: Vec::new(),
             arguments: arguments?,
             environment: environment?,
             directories: directories?,
@@ -256,7 +267,7 @@ impl<'t> Reader<'t> {
             restart: restart?.unwrap_or(Restart::Never),
             at: self.position(table.start),
         };
-        Some(Draft { program, memory, start: table.start })
+        Some(Draft { program, memory, names: names?, start: table.start })
     }
 
     /// Gives the programs their memory and checks that the domain has it.
@@ -266,23 +277,25 @@ impl<'t> Reader<'t> {
         quota: ByteCount,
         start: usize,
         drafts: Vec<Draft>,
-    ) -> Option<Vec<Program>> {
-        let several = drafts.len() > 1 || drafts.iter().any(|draft| draft.program.instances > 1);
-        let programs = all(drafts.into_iter().map(|draft| {
+    ) -> Option<Vec<Draft>> {
+        let can_be_several = |draft: &Draft| draft.program.instances != 1 || !draft.names.is_empty();
+        let several = drafts.len() > 1 || drafts.iter().any(can_be_several);
+        let drafts = all(drafts.into_iter().map(|draft| {
             if several && draft.memory.is_none() {
                 self.wrong(draft.start, Wrong::MemoryOfEach { domain: domain.clone(), quota });
                 return None;
             }
-            Some(Program { memory: draft.memory.unwrap_or(quota), ..draft.program })
+            let program = Program { memory: draft.memory.unwrap_or(quota), ..draft.program };
+            Some(Draft { program, ..draft })
         }))?;
-        let share = |program: &Program| program.memory.0.saturating_mul(program.instances.into());
-        let promised = programs.iter().map(share).fold(0, u64::saturating_add);
+        let share = |Draft { program, .. }: &Draft| program.memory.0.saturating_mul(program.instances.into());
+        let promised = drafts.iter().map(share).fold(0, u64::saturating_add);
         if promised > quota.0 {
             let promised = ByteCount(promised);
             self.wrong(start, Wrong::MemoryOfDomain { domain: domain.clone(), promised, quota });
             return None;
         }
-        Some(programs)
+        Some(drafts)
     }
 
     fn environment(&mut self, program: &Table<'_, 't>) -> Option<Vec<(String, String)>> {
@@ -413,16 +426,26 @@ impl<'t> Reader<'t> {
     }
 
     fn number(&mut self, table: &Table<'_, 't>, key: &'static str, default: u32, max: u32) -> Option<u32> {
+        self.number_from(table, key, default, 1..=max)
+    }
+
+    fn number_from(
+        &mut self,
+        table: &Table<'_, 't>,
+        key: &'static str,
+        default: u32,
+        range: RangeInclusive<u32>,
+    ) -> Option<u32> {
         let Some(value) = table.get(key) else { return Some(default) };
         let DeValue::Integer(digits) = value.get_ref() else {
             self.wrong_type(key, value, "a whole number");
             return None;
         };
         let number = u32::from_str_radix(digits.as_str(), digits.radix()).ok();
-        let number = number.filter(|number| (1..=max).contains(number));
+        let number = number.filter(|number| range.contains(number));
         if number.is_none() {
-            let text = self.source(value.span());
-            self.wrong(value.span().start, Wrong::Range { key: key.to_owned(), text, min: 1, max });
+            let (text, min, max) = (self.source(value.span()), *range.start(), *range.end());
+            self.wrong(value.span().start, Wrong::Range { key: key.to_owned(), text, min, max });
         }
         number
     }
@@ -517,15 +540,17 @@ impl<'t> Reader<'t> {
 }
 
 /// A program, before it is known what the others of its domain need.
-struct Draft {
-    program: Program,
+pub(crate) struct Draft {
+    pub program: Program,
     /// What the manifest says.
     memory: Option<ByteCount>,
+    /// The programs that it may start, with their places in the text.
+    pub names: Vec<(String, usize)>,
     start: usize,
 }
 
 /// All of them, if there was no mistake in any. Each is made in any case, so that all mistakes are found.
-fn all<T>(items: impl Iterator<Item = Option<T>>) -> Option<Vec<T>> {
+pub(crate) fn all<T>(items: impl Iterator<Item = Option<T>>) -> Option<Vec<T>> {
     let items: Vec<Option<T>> = items.collect();
     items.into_iter().collect()
 }

@@ -1,7 +1,7 @@
 //! Each mistake is found, at its place, and said in words that help.
 
 use manifest::units::{ByteCount, CpuBudget};
-use manifest::{Access, Mitigations, PROGRAMS_MAX, Restart, System};
+use manifest::{Access, Children, Mitigations, PROGRAMS_MAX, Restart, System};
 use std::path::Path;
 use std::time::Duration;
 
@@ -329,10 +329,91 @@ fn mistakes_of_a_programs_file_and_of_several_programs_are_placed() {
             "[[domains.d.programs]]\nfile='a'\ninstances=3\nmemory='3MiB'",
             &["1:10 the programs of `d` may use 9 MiB, and the domain 8 MiB"],
         ),
-        ("[[domains.d.programs]]\nfile='a'\ninstances=0", &["5:11 `0` is not in the range of `instances`"]),
+        ("[[domains.d.programs]]\nfile='a'\ninstances=-1", &["5:11 `-1` is not in the range of `instances`"]),
     ] {
         assert_eq!(mistakes(&format!("{begin}{text}")), wrong, "{text}");
     }
+}
+
+/// What may be started.
+fn family(domain: &str, parent: &str, child: &str) -> String {
+    format!(
+        "[domains.d]\nmemory = '16MiB'\n{domain}\n[[domains.d.programs]]\nfile = 'parent'\nmemory = '2MiB'\n{parent}\n\
+         [[domains.d.programs]]\nfile = 'child'\nmemory = '3MiB'\n{child}\n\
+         [domains.e]\nmemory = '1MiB'\nprograms = [{{ file = 'stranger' }}]\n"
+    )
+}
+
+#[test]
+fn programs_that_others_start_are_read() {
+    let system =
+        parse(&family("processes = 4", "start = ['child', 'parent']\ninstances = 2", "instances = 0"))
+            .unwrap();
+    let domain = &system.domains[0];
+    let start: Vec<&[usize]> = domain.programs.iter().map(|program| &program.start[..]).collect();
+    assert_eq!(start, [&[1, 0][..], &[]]);
+    assert_eq!(domain.programs[1].instances, 0);
+    // Two of four processes are there from the beginning, with a quarter of the memory; another is for what runs them.
+    let children = Children { first_number: 2, processes_max: 2, memory_bytes_max: 8 << 20 };
+    assert_eq!(domain.children(), children);
+    assert_eq!(system.domains[1].children(), Children::NONE);
+    let own =
+        parse("[domains.d]\nmemory = '16MiB'\nprograms = [{ file = 'x', memory = '4MiB', start = ['x'] }]")
+            .unwrap();
+    assert_eq!(own.domains[0].programs[0].start, [0]);
+}
+
+#[test]
+fn mistakes_of_what_may_be_started_are_placed() {
+    let only_started = "says nothing about a program with `instances = 0`";
+    for (domain, parent, child, wrong) in [
+        (
+            "",
+            "start = ['chidl']",
+            "",
+            "7:10 there is no program `chidl` in the domain `d`; did you mean `child`?",
+        ),
+        ("", "start = ['child', 'stranger']", "", "7:19 there is no program `stranger` in the domain `d`"),
+        ("", "start = ['child', 'child']", "", "7:19 `child` stands in `start` twice"),
+        ("", "start = 'child'", "", "7:9 `'child'` is text in quotes, and `start` must be an array: [ … ]"),
+        ("", "start = [1]", "", "7:10 `1` is a whole number, and `start` must be text in quotes"),
+        (
+            "",
+            "",
+            "instances = 0",
+            "8:1 nothing starts `child`: its `instances` is 0, and it is in no `start`",
+        ),
+        (
+            "",
+            "start = ['child']",
+            "instances = 0\narguments = []",
+            &format!("12:13 `arguments` {only_started}"),
+        ),
+        ("", "start = ['child']", "instances = 0\nstart = []", &format!("12:9 `start` {only_started}")),
+        (
+            "",
+            "start = ['child']",
+            "instances = 0\nrestart = 'always'",
+            &format!("12:11 `restart` {only_started}"),
+        ),
+        (
+            "processes = 1",
+            "start = ['child']",
+            "instances = 0",
+            "8:1 no process of `d` is left for `child` to be started: it may have 1",
+        ),
+        (
+            "",
+            "start = ['child']\ninstances = 5",
+            "instances = 0",
+            "9:1 `child` may use 3 MiB, and the other programs of `d`, with what runs them, leave 2 MiB: it could not be started",
+        ),
+    ] {
+        assert_eq!(mistakes(&family(domain, parent, child)), [wrong], "{parent} {child}");
+    }
+    let alone = "[domains.d]\nmemory = '8MiB'\n[[domains.d.programs]]\nfile='a'\nstart=['a']";
+    let wrong = "3:1 the domain `d` has several processes: each program needs a `memory` of its own";
+    assert_eq!(mistakes(alone), [wrong]);
 }
 
 #[test]

@@ -485,6 +485,12 @@ pub fn cpu_ns(system: &System) -> u64 {
     get().map_or(0, |current| system.now_ns().saturating_sub(current.cpu_epoch_ns.load(Relaxed)))
 }
 
+/// How much CPU time the process that runs may still have, in nanoseconds; `None` if there is no limit.
+pub fn cpu_left_ns(system: &System) -> Option<u64> {
+    let max_ns = get()?.cpu_ns_max;
+    (max_ns != Request::NEVER).then(|| max_ns.saturating_sub(cpu_ns(system)))
+}
+
 /// The process enters a function of ours: from now until [`leave_host_function`] it is not preempted.
 pub fn enter_host_function() {
     if let Some(current) = get() {

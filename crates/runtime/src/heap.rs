@@ -102,6 +102,12 @@ impl Heap {
         }
     }
 
+    /// Whether nothing is short: the reserve is held, or can be taken again.
+    pub fn has_reserve(&self) -> bool {
+        self.renew_reserve();
+        self.talc.lock().oom_handler.reserve.is_some()
+    }
+
     /// The bytes of all blocks that somebody has, or that wait in lists of other virtual CPUs.
     pub fn used_bytes(&self) -> usize {
         let lists = &Vcpu::current().lists;

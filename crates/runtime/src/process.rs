@@ -203,12 +203,30 @@ impl<T: Send> Prepared<T> {
 
     /// Starts a process, which will run the program's `_start` when its turn comes; `data` is for its host functions.
     pub fn start(&self, system: &'static System, data: T, limits: Limits) -> Result<ProcessId, abi::Error> {
+        Ok(self.make(system, data, limits)?.start())
+    }
+
+    /// Makes a process, which does not run yet.
+    pub fn make(&self, system: &'static System, data: T, limits: Limits) -> Result<Made, abi::Error> {
         let instance = self.instance.clone();
         let program = self.program;
         let main = move || run(program, &instance, data, limits);
         system.processes().lock().make_room()?;
         let process = Process::new(system, Some(program), limits, main)?;
-        Ok(system.processes().lock().add(system, process))
+        Ok(Made { system, process })
+    }
+}
+
+/// A process that does not run yet. Only one at a time is made.
+pub struct Made {
+    system: &'static System,
+    process: Process,
+}
+
+impl Made {
+    /// Lets it run when its turn comes. Another virtual CPU may run it before this returns.
+    pub fn start(self) -> ProcessId {
+        self.system.processes().lock().add(self.system, self.process)
     }
 }
 

@@ -66,6 +66,9 @@ pub trait Platform {
     /// Something may have happened: wakes, stops and starts processes.
     fn look(&mut self);
 
+    /// A process wants something that only the platform can do: see [`System::ask`].
+    fn serve(&mut self) {}
+
     /// No process can run. Sleeps until something happens, or until `deadline_ns`; then [`Platform::look`] is called.
     fn sleep(&mut self, deadline_ns: u64);
 
@@ -202,6 +205,14 @@ impl Processes {
         let runs = |vcpu: &&Vcpu| self.vcpus[vcpu.number()] == Occupation::Runs(id.slot);
         system.vcpus().filter(runs).for_each(|vcpu| vcpu.poke(system));
         self.wake(system, id, 0);
+    }
+
+    /// Something was done for a process outside of its turns, and took so long: it pays for that.
+    pub fn charge(&mut self, id: ProcessId, took_ns: u64) {
+        if let Some(life) = self.life_mut(id) {
+            life.usage.cpu_ns += took_ns;
+            life.had_ns += took_ns;
+        }
     }
 
     /// What a process waits for, if it does.
@@ -388,6 +399,9 @@ impl Next {
 pub fn run(system: &'static System, platform: &mut impl Platform) {
     let mut may_have_happened = true;
     loop {
+        if system.take_asked() {
+            platform.serve();
+        }
         if current::take_event() || may_have_happened {
             platform.look();
             // After that: whoever puts one there raises an event then.

@@ -11,7 +11,7 @@ use abi::{
 };
 use alloc::boxed::Box;
 use core::sync::atomic::{
-    AtomicU8, AtomicU64,
+    AtomicBool, AtomicU8, AtomicU64,
     Ordering::{Acquire, Relaxed, Release},
 };
 use spin::{Mutex, Once};
@@ -34,6 +34,8 @@ pub struct System {
     /// The virtual CPUs, by their numbers.
     vcpus: [Once<&'static Vcpu>; VCPUS_MAX],
     reserve: Reserve,
+    /// A process wants something of the platform.
+    asked: AtomicBool,
 }
 
 /// Pages that are given up when the machine has no others left and our own code needs one to come to an end.
@@ -84,6 +86,7 @@ impl System {
             idle_stacks: Mutex::new(IdleStacks::default()),
             processes: Mutex::new(Processes::default()),
             reserve: Reserve::default(),
+            asked: AtomicBool::new(false),
         }
     }
 
@@ -124,6 +127,17 @@ impl System {
         if Vcpu::current().number() != 0 {
             self.vcpus().take(1).for_each(|first| first.poke(self));
         }
+    }
+
+    /// Has [`crate::Platform::serve`] called: for a process that has left word of what it wants, and waits next.
+    pub fn ask(&self) {
+        self.asked.store(true, Release);
+        self.call_first();
+    }
+
+    /// Whether somebody has asked since the last time.
+    pub(crate) fn take_asked(&self) -> bool {
+        self.asked.swap(false, Acquire)
     }
 
     /// The virtual CPU that runs this.
@@ -231,6 +245,12 @@ impl System {
         }
     }
 
+    /// Whether nothing is short: the reserve is held, or can be taken again, or this platform has none.
+    pub fn has_reserve(&self) -> bool {
+        self.renew_reserve();
+        self.reserve.base.load(Relaxed) == 0 || self.reserve.state.load(Acquire) == Reserve::HELD
+    }
+
     /// Gives the reserve up, in an upcall. Whether there was one.
     pub(crate) fn spend_reserve(&self) -> bool {
         let span = Span::new(self.reserve.base.load(Relaxed), Reserve::BYTES);
@@ -287,12 +307,13 @@ mod tests {
         let system = kernel.system();
         system.renew_reserve();
         assert!(!system.spend_reserve(), "none is held yet");
+        assert!(system.has_reserve(), "nor is any needed");
         system.hold_reserve().unwrap();
         assert_eq!(kernel.committed_bytes(), Reserve::BYTES);
         assert!(system.spend_reserve());
         assert_eq!(kernel.committed_bytes(), 0);
         assert!(!system.spend_reserve());
-        system.renew_reserve();
+        assert!(system.has_reserve());
         assert_eq!(kernel.committed_bytes(), Reserve::BYTES);
         assert!(system.spend_reserve());
         let poor = FakeKernel::new(&[], Reserve::BYTES - PAGE_SIZE);

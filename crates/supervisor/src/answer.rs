@@ -1,5 +1,6 @@
 //! What the control protocol is answered.
 
+use crate::domain::Process;
 use crate::event::{Effect, Event, ProcessId};
 use crate::log::Entry;
 use crate::supervisor::Supervisor;
@@ -28,7 +29,8 @@ enum Stage {
         follow: Follow,
     },
     Trace(Trace),
-    Kill(Vec<ProcessId>),
+    /// With their names.
+    Kill(Vec<ProgramName>, Vec<Seen>),
     /// Of whom there is still something to tell.
     Crashes(VecDeque<ProcessId>),
     Shutdown,
@@ -44,10 +46,17 @@ pub struct Trace {
     pub next: Option<Result<TracePiece, Refusal>>,
 }
 
+/// A process that is meant, and no other that has taken its place.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    id: ProcessId,
+    generation: u64,
+}
+
 /// The next line that is wanted of a process.
 #[derive(Debug)]
 struct Cursor {
-    id: ProcessId,
+    seen: Seen,
     number: u64,
 }
 
@@ -101,7 +110,7 @@ impl Supervisor {
                     *stage = Stage::Log { cursors, follow };
                     Reply::Log(piece)
                 }
-                None if cursors.iter().all(|cursor| self.process(cursor.id).life.is_over()) => {
+                None if cursors.iter().all(|cursor| self.is_over(cursor.seen)) => {
                     Reply::LogEnd(LogEnd::Ended)
                 }
                 None if follow == Follow::No => Reply::LogEnd(LogEnd::Newest),
@@ -122,9 +131,7 @@ impl Supervisor {
                     return Progress::NotYet;
                 }
             },
-            Stage::Kill(ids) if ids.iter().all(|id| self.process(*id).life.is_over()) => {
-                Reply::Killed(self.names(&ids))
-            }
+            Stage::Kill(names, seen) if seen.iter().all(|seen| self.is_over(*seen)) => Reply::Killed(names),
             Stage::Crashes(mut ids) => match self.next_crash(&mut ids) {
                 Some(report) => {
                     *stage = Stage::Crashes(ids);
@@ -133,7 +140,7 @@ impl Supervisor {
                 None => Reply::CrashEnd,
             },
             Stage::Shutdown if self.phase() == Phase::Ended => Reply::ShutDown,
-            waiting @ (Stage::List | Stage::Kill(_) | Stage::Shutdown) => {
+            waiting @ (Stage::List | Stage::Kill(..) | Stage::Shutdown) => {
                 *stage = waiting;
                 return Progress::NotYet;
             }
@@ -164,8 +171,9 @@ impl Supervisor {
         if left.is_empty() {
             return Err(Refusal::NotRunning(self.names(&selected)));
         }
+        let seen = left.iter().map(|id| self.see(*id)).collect();
         let effects = self.kill(&left, how, now_ns);
-        Ok((Stage::Kill(left), effects))
+        Ok((Stage::Kill(self.names(&left), seen), effects))
     }
 
     fn select(&self, which: Selector) -> Result<Vec<ProcessId>, Refusal> {
@@ -198,7 +206,21 @@ impl Supervisor {
             From::Start => 0,
             From::Last(count) => self.process(id).log.number_at(self.sequence_of_last(ids, count)),
         };
-        ids.iter().map(|id| Cursor { id: *id, number: first(*id) }).collect()
+        ids.iter().map(|id| Cursor { seen: self.see(*id), number: first(*id) }).collect()
+    }
+
+    fn see(&self, id: ProcessId) -> Seen {
+        Seen { id, generation: self.process(id).generation }
+    }
+
+    /// The process, if no other has taken its place.
+    fn seen(&self, seen: Seen) -> Option<&Process> {
+        Some(self.process(seen.id)).filter(|process| process.generation == seen.generation)
+    }
+
+    /// Does nothing follow for it?
+    fn is_over(&self, seen: Seen) -> bool {
+        self.seen(seen).is_none_or(|process| process.life.is_over())
     }
 
     /// The place of the `count`th line from the end, of these processes together.
@@ -234,25 +256,29 @@ impl Supervisor {
             lines.push(entry.line.clone());
             cursor.number += 1;
         }
-        Some(LogPiece { program: self.name(cursor.id), lines_dropped, lines })
+        Some(LogPiece { program: self.name(cursor.seen.id), lines_dropped, lines })
     }
 
     /// Lines that are gone with nothing kept after them.
     fn missed(&self, cursors: &mut [Cursor]) -> Option<LogPiece> {
-        let cursor = cursors.iter_mut().find(|cursor| cursor.number < self.process(cursor.id).log.first())?;
+        let has_missed = |cursor: &&mut Cursor| {
+            self.seen(cursor.seen).is_some_and(|process| cursor.number < process.log.first())
+        };
+        let cursor = cursors.iter_mut().find(has_missed)?;
         let lines_dropped = self.skip_missed(cursor);
-        Some(LogPiece { program: self.name(cursor.id), lines_dropped, lines: Vec::new() })
+        Some(LogPiece { program: self.name(cursor.seen.id), lines_dropped, lines: Vec::new() })
     }
 
     fn skip_missed(&self, cursor: &mut Cursor) -> u64 {
-        let missed = self.process(cursor.id).log.first().saturating_sub(cursor.number);
+        let first = self.seen(cursor.seen).map_or(0, |process| process.log.first());
+        let missed = first.saturating_sub(cursor.number);
         cursor.number += missed;
         missed
     }
 
     /// The oldest line that is kept and wanted.
     fn entry(&self, cursor: &Cursor) -> Option<&Entry> {
-        let log = &self.process(cursor.id).log;
+        let log = &self.seen(cursor.seen)?.log;
         log.get(cursor.number.max(log.first()))
     }
 }

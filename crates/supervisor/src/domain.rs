@@ -22,6 +22,11 @@ pub struct Domain {
     words: Words,
     /// By their numbers.
     pub processes: Vec<Process>,
+    /// How many of them are its own: those after them were started by others, living or not.
+    own: usize,
+    /// How many of those there can be.
+    children_max: usize,
+    child_log_bytes_max: usize,
 }
 
 /// A process of a domain.
@@ -38,7 +43,22 @@ pub struct Process {
     crash: Option<Crash>,
     /// How it failed last.
     pub report: Option<Box<CrashReport>>,
+    kind: Kind,
+    /// Another one, if a child has taken the place of another.
+    pub generation: u64,
 }
+
+/// Where a process comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// The manifest.
+    Own,
+    /// Another process has started it. Its end is for that one to hear: nothing follows, and nothing is told unasked.
+    Child,
+}
+
+/// What the log of a child may take: there can be many, and whatever it has said goes with the next that has its place.
+const CHILD_LOG_BYTES_MAX: usize = 32 << 10;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
@@ -71,15 +91,67 @@ impl Domain {
             is_asked: false,
             crash: None,
             report: None,
+            kind: Kind::Own,
+            generation: 0,
         };
-        let processes = (0..).zip(instances).map(process).collect();
+        let processes: Vec<Process> = (0..).zip(instances).map(process).collect();
         Self {
             id,
             step: Step::Down,
             process_id: None,
             account: Account::default(),
             words: Words::default(),
+            own: processes.len(),
             processes,
+            children_max: setup.children,
+            child_log_bytes_max: log_bytes_max.min(CHILD_LOG_BYTES_MAX),
+        }
+    }
+
+    /// Those that the manifest names.
+    pub fn own(&self) -> &[Process] {
+        &self.processes[..self.own]
+    }
+
+    /// Was it started by another?
+    pub fn is_child(&self, number: u32) -> bool {
+        number as usize >= self.own
+    }
+
+    /// A process runs that another one has started, of a program of that name and place.
+    pub fn spawned(
+        &mut self,
+        number: u32,
+        (program, name): (u32, &str),
+        parent: u32,
+        now_ns: u64,
+        sequence: &mut Sequence,
+    ) {
+        let place = number as usize;
+        let is_possible = self.is_alive()
+            && self.is_child(number)
+            && place - self.own < self.children_max
+            && place <= self.processes.len()
+            && self.processes.get(place).is_none_or(|before| before.life.is_over());
+        if !is_possible {
+            return;
+        }
+        let mut child = Process {
+            name: format!("{name}/{number}"),
+            life: Life::spawned(ProcessId { domain: self.id, number }, program, now_ns),
+            log: Log::new(self.child_log_bytes_max),
+            account: Account::default(),
+            is_asked: false,
+            crash: None,
+            report: None,
+            kind: Kind::Child,
+            generation: self.processes.get(place).map_or(0, |before| before.generation + 1),
+        };
+        let parent = self.processes.get(parent as usize).map_or("", |parent| parent.name.as_str());
+        child.log.note(&format!("started by {parent}"), now_ns, sequence);
+        match self.processes.get_mut(place) {
+            Some(before) => *before = child,
+            None => self.processes.push(child),
         }
     }
 
@@ -190,6 +262,11 @@ impl Domain {
 }
 
 impl Process {
+    /// Is it to be seen? A child that has done its work is not, though its log is there until another has its place.
+    pub fn is_listed(&self) -> bool {
+        self.kind == Kind::Own || self.life.state() != State::Ended || self.report.is_some()
+    }
+
     /// What its library OS says of its end.
     pub fn crashed(&mut self, crash: Crash) {
         self.crash = Some(crash).filter(|_| self.life.is_alive());
@@ -213,13 +290,20 @@ impl Process {
             }
             self.account.close();
             self.is_asked = false;
-            // What a user ends has not failed.
-            if !end.is_success() && self.life.state() != State::Stopping {
+            if self.has_failed(&end, crash.as_ref()) {
                 self.report =
                     Some(Box::new(CrashReport { last_lines, crash, ..self.report_on(&end, words, now_ns) }));
             }
             self.life.ended(end, now_ns, effects);
         }
+    }
+
+    /// Has it, in ending like this?
+    fn has_failed(&self, end: &End, crash: Option<&Crash>) -> bool {
+        // What a user ends has not; nor what its parent ends.
+        let was_ended = self.life.state() == State::Stopping
+            || self.kind == Kind::Child && crash.is_none() && matches!(end, End::Exited { .. });
+        !end.is_success() && !was_ended
     }
 
     /// The domain that it waited for was not started.

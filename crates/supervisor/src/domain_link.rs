@@ -19,7 +19,12 @@ const OUT_BYTES: usize = 4 << 10;
 pub struct DomainLink {
     domain: DomainId,
     decoder: HostDecoder,
+    /// By their numbers: those that are started from here, then those that the domain starts by itself.
     processes: Vec<Process>,
+    /// How many of them are of the first kind.
+    own: usize,
+    /// The first number that the domain has not used: it takes the lowest that is free.
+    fresh: usize,
     /// To which there is something to say.
     waiting: VecDeque<u32>,
     measure: Wish,
@@ -36,6 +41,8 @@ pub struct DomainLink {
 struct Process {
     step: Step,
     cancel: Wish,
+    /// That its end was heard, if the domain has given it its number.
+    freed: Wish,
     /// What it has written since it was given credit, to either stream.
     written: [u32; 2],
     is_waiting: bool,
@@ -53,6 +60,11 @@ enum Step {
     Started,
 }
 
+impl Process {
+    const FREE: Self =
+        Self { step: Step::Free, cancel: Wish::No, freed: Wish::No, written: [0; 2], is_waiting: false };
+}
+
 /// Whether something is to be said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Wish {
@@ -61,13 +73,14 @@ enum Wish {
 }
 
 impl DomainLink {
-    /// For a domain that has just been started and may have so many processes.
-    pub fn new(domain: DomainId, processes: usize) -> Self {
-        let free = Process { step: Step::Free, cancel: Wish::No, written: [0; 2], is_waiting: false };
+    /// For a domain that has just been started, has so many processes of its own, and as many numbers for others that those start.
+    pub fn new(domain: DomainId, processes: usize, children: usize) -> Self {
         Self {
             domain,
             decoder: HostDecoder::new(),
-            processes: vec![free; processes],
+            processes: vec![Process::FREE; processes + children],
+            own: processes,
+            fresh: processes,
             waiting: VecDeque::new(),
             measure: Wish::No,
             shutdown: Wish::No,
@@ -81,12 +94,8 @@ impl DomainLink {
     pub fn start(&mut self, process: ProcessId, program: u32) {
         self.wish(process.number, |process| {
             if process.step == Step::Free {
-                *process = Process {
-                    step: Step::Wanted(program),
-                    cancel: Wish::No,
-                    written: [0; 2],
-                    is_waiting: process.is_waiting,
-                };
+                *process =
+                    Process { step: Step::Wanted(program), is_waiting: process.is_waiting, ..Process::FREE };
             }
         });
     }
@@ -137,9 +146,31 @@ impl DomainLink {
             match said {
                 FromGuest::Hello => {}
                 FromGuest::Log(bytes) => tell(Event::DomainWrote { domain: self.domain, bytes }),
+                FromGuest::Spawned { program, parent } => self.spawned(process, program, parent, tell)?,
                 said => self.hear(process, said, tell)?,
             }
         }
+        Ok(())
+    }
+
+    fn spawned(
+        &mut self,
+        process: link::Process,
+        program: u32,
+        link::Process(parent): link::Process,
+        tell: &mut impl FnMut(Event<'_>),
+    ) -> Result<(), Error> {
+        let number = process.0 as usize;
+        let is_childs = (self.own..=self.fresh).contains(&number);
+        let place = self.processes.get_mut(number).filter(|_| is_childs);
+        let place = place.ok_or(Error::NoSuchProcess(process))?;
+        if place.step != Step::Free || place.freed == Wish::Yes {
+            return Err(Error::OutOfOrder(Kind::Spawned));
+        }
+        *place = Process { step: Step::Started, is_waiting: place.is_waiting, ..Process::FREE };
+        self.fresh = self.fresh.max(number + 1);
+        let process = ProcessId { domain: self.domain, number: process.0 };
+        tell(Event::Spawned { process, program, parent });
         Ok(())
     }
 
@@ -181,10 +212,16 @@ impl DomainLink {
             FromGuest::Exit { status, .. } => {
                 process.step = Step::Free;
                 process.cancel = Wish::No;
+                if number as usize >= self.own {
+                    self.wish(number, |process| process.freed = Wish::Yes);
+                }
                 tell(Event::Ended(id, End::Exited { status }));
             }
             // It is told that there is nothing to read.
-            FromGuest::StdinCredit { .. } | FromGuest::Hello | FromGuest::Log(_) => {}
+            FromGuest::StdinCredit { .. }
+            | FromGuest::Hello
+            | FromGuest::Log(_)
+            | FromGuest::Spawned { .. } => {}
         }
         Ok(())
     }
@@ -228,6 +265,9 @@ impl DomainLink {
             process.step = Step::Told;
             say(Frame::Start { program });
             say(Frame::StdinEnd);
+        }
+        if core::mem::replace(&mut process.freed, Wish::No) == Wish::Yes {
+            say(Frame::Freed);
         }
         if process.step == Step::Free {
             return;

@@ -30,10 +30,12 @@ pub struct DomainSetup {
     pub memory_quota_bytes: u64,
     /// In the order of its plan.
     pub programs: Vec<ProgramSetup>,
+    /// How many numbers it has for processes that its programs start: those after the numbers of its own.
+    pub children: usize,
 }
 
 impl DomainSetup {
-    /// How many processes it has: all instances of all programs.
+    /// How many processes it has of its own: all instances of all programs.
     pub fn processes(&self) -> usize {
         self.programs.iter().map(|program| program.instances as usize).sum()
     }
@@ -44,7 +46,7 @@ impl DomainSetup {
 pub struct ProgramSetup {
     /// Its name.
     pub name: String,
-    /// How many there are; not 0.
+    /// How many there are; 0 of a program that only others start.
     pub instances: u32,
     /// When one is started again.
     pub restart: Restart,
@@ -80,7 +82,7 @@ pub struct DomainId(pub usize);
 pub struct ProcessId {
     /// Where it runs.
     pub domain: DomainId,
-    /// Its number there: the instances of the first program, then those of the next.
+    /// Its number there: the instances of the first program, then those of the next; then those that programs have started.
     pub number: u32,
 }
 
@@ -108,6 +110,15 @@ pub enum Event<'a> {
     },
     /// What [`Effect::StartProcess`] asked for is done: the process runs.
     Started(ProcessId),
+    /// A process runs that another one there has started.
+    Spawned {
+        /// Which: of those numbers the first that is free.
+        process: ProcessId,
+        /// Its program's place in the plan.
+        program: u32,
+        /// The number of who started it.
+        parent: u32,
+    },
     /// What its library OS says of a process that fails; [`Event::Ended`] follows.
     Crashed(ProcessId, Crash),
     /// The process has to wait, for it writes faster than it may.

@@ -92,6 +92,12 @@ impl Life {
         }
     }
 
+    /// Of one that runs already: another process has started it.
+    pub fn spawned(id: ProcessId, program: u32, now_ns: u64) -> Self {
+        let step = Step::Alive { running: Running::Yes, stop: Stop::No };
+        Self { step, started_ns: Some(now_ns), ..Self::new(id, program, Restart::Never) }
+    }
+
     /// What `ps` shows.
     pub fn state(&self) -> State {
         match self.step {

@@ -177,8 +177,12 @@ mod tests {
 
     fn supervisor() -> Supervisor {
         let program = ProgramSetup { name: "web".to_string(), instances: 1, restart: Restart::Never };
-        let domain =
-            DomainSetup { name: "alice".to_string(), memory_quota_bytes: 1, programs: vec![program] };
+        let domain = DomainSetup {
+            name: "alice".to_string(),
+            memory_quota_bytes: 1,
+            programs: vec![program],
+            children: 0,
+        };
         let mut supervisor = Supervisor::new(Setup {
             name: "tenants".to_string(),
             platform: control::Platform::Machine,

@@ -10,7 +10,7 @@ pub fn domain((setup, domain): (&DomainSetup, &Domain)) -> control::Domain {
         process_id: domain.process_id,
         memory_quota_bytes: setup.memory_quota_bytes,
         usage: domain.account.total(),
-        programs: domain.processes.iter().map(program).collect(),
+        programs: domain.processes.iter().filter(|process| process.is_listed()).map(program).collect(),
     }
 }
 

@@ -92,6 +92,14 @@ impl Supervisor {
             Event::Started(id) => {
                 self.with(id, |process, _| process.life.started(now_ns, &mut effects));
             }
+            Event::Spawned { process: ProcessId { domain: id, number }, program, parent } => {
+                let setup = self.setup.domains.get(id.0);
+                let program = setup.and_then(|setup| Some((program, setup.programs.get(program as usize)?)));
+                let domain = self.domains.get_mut(id.0);
+                if let Some(((program, setup), domain)) = program.zip(domain) {
+                    domain.spawned(number, (program, &setup.name), parent, now_ns, &mut self.sequence);
+                }
+            }
             Event::Crashed(id, crash) => self.with(id, |process, _| process.crashed(crash)),
             Event::Throttled(id) => self.with(id, |process, sequence| {
                 if process.life.is_alive() {
@@ -118,7 +126,7 @@ impl Supervisor {
             }),
             Event::MeasuredCpus(cpus) => self.cpus = cpus,
         }
-        self.note(&effects);
+        self.note(&mut effects);
         effects
     }
 
@@ -145,7 +153,11 @@ impl Supervisor {
             process.life.state() == control::State::Ended
                 && process.life.last_end.as_ref().is_some_and(|(end, _)| !end.is_success())
         };
-        if self.processes().any(failed) { Outcome::Failed } else { Outcome::Succeeded }
+        if self.domains.iter().flat_map(Domain::own).any(failed) {
+            Outcome::Failed
+        } else {
+            Outcome::Succeeded
+        }
     }
 
     pub(crate) fn platform(&self) -> Platform {
@@ -210,7 +222,7 @@ impl Supervisor {
         self.now_ns = now_ns;
         let mut effects = Vec::new();
         self.kill_into(ids, how, &mut effects);
-        self.note(&effects);
+        self.note(&mut effects);
         effects
     }
 
@@ -264,14 +276,18 @@ impl Supervisor {
         });
     }
 
-    /// What is told about a process stands in its log as well.
-    fn note(&mut self, effects: &[Effect]) {
+    /// What is told about a process stands in its log as well; of one that another has started only there.
+    fn note(&mut self, effects: &mut Vec<Effect>) {
         let now_ns = self.now_ns;
-        for effect in effects {
+        for effect in &*effects {
             if let Effect::Notice(id, notice) = effect {
                 self.with(*id, |process, sequence| process.note(notice, now_ns, sequence));
             }
         }
+        effects.retain(|effect| match effect {
+            Effect::Notice(id, _) => !self.domains[id.domain.0].is_child(id.number),
+            _ => true,
+        });
     }
 }
 

@@ -15,6 +15,7 @@ fn supervisor(domains: &[Domain<'_>]) -> Supervisor {
     let domain = |(name, programs): &Domain<'_>| DomainSetup {
         name: (*name).into(),
         memory_quota_bytes: 64 << 20,
+        children: 0,
         programs: programs.iter().map(program).collect(),
     };
     Supervisor::new(Setup {

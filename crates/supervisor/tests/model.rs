@@ -122,6 +122,7 @@ fn setup() -> Setup {
     let domain = |(number, programs): (usize, &&[(u32, Restart)])| DomainSetup {
         name: format!("d{number}"),
         memory_quota_bytes: 1 << 20,
+        children: 0,
         programs: programs.iter().enumerate().map(program).collect(),
     };
     Setup {

@@ -5,6 +5,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[repr(u16)]
 pub enum Errno {
+    /// More arguments, or longer ones, than can be passed.
+    Toobig = 1,
     /// The host's own permissions forbid it.
     Acces = 2,
     /// Nothing there now, and the descriptor says not to wait.
@@ -13,6 +15,8 @@ pub enum Errno {
     Badf = 8,
     /// In use by something else.
     Busy = 10,
+    /// No such child, or none at all.
+    Child = 12,
     /// The host's quota for a user is used up.
     Dquot = 19,
     /// The name is taken.
@@ -45,6 +49,8 @@ pub enum Errno {
     Nodev = 43,
     /// Nothing has that name.
     Noent = 44,
+    /// The program cannot be run.
+    Noexec = 45,
     /// The host is out of memory.
     Nomem = 48,
     /// The storage is full.
@@ -73,6 +79,8 @@ pub enum Errno {
     Rofs = 69,
     /// The descriptor has no position.
     Spipe = 70,
+    /// No such process.
+    Srch = 71,
     /// The file is gone from its server.
     Stale = 72,
     /// The file is being executed.

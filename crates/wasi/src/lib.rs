@@ -1,8 +1,8 @@
 //! WASI: the functions that programs call, and the providers that answer them.
 //!
 //! ```text
-//! p1        the 46 functions of wasi_snapshot_preview1, over
-//! provider  traits: Clock, Entropy, Streams, Files, Wait, gathered by Host. Whoever runs a program brings them
+//! p1        the 46 functions of wasi_snapshot_preview1 and the 4 of selkis_process, over
+//! provider  traits: Clock, Entropy, Streams, Files, Wait, Children, gathered by Host. Whoever runs a program brings them
 //!
 //! tree      Files in memory, made from the directories that travel in a bundle
 //! entropy   Entropy of a seeded generator

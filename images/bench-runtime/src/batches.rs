@@ -38,7 +38,7 @@ pub fn run_root(
     let start = Start { epoch_ns: clock::epoch_ns(), seed: Seed(description.seed.0) };
     let mut children = Vec::new();
     for (index, domain) in description.domains.iter().enumerate() {
-        let link = DomainLink::new(DomainId(index), domain.programs.len());
+        let link = DomainLink::new(DomainId(index), domain.programs.len(), 0);
         let event = index as u32 % u64::BITS;
         let child = Child::start(&ground, domain, &description.image, &start, event, link);
         children.push(child.map_err(explain)?);
@@ -123,7 +123,7 @@ impl Measurement for Batches<'_> {
                     Ok(()) => Report::exited("a batch", 0),
                     Err(why) => Report::not_started("a batch", why),
                 };
-                console::ended(process, &report);
+                console::ended(process, None, &report);
             }
             if console::with(|console| console.is_broken()) != Some(false) {
                 return Err(String::from("the root is gone"));

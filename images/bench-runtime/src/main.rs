@@ -24,6 +24,9 @@ extern crate alloc;
 
 mod batches;
 #[allow(dead_code)]
+#[path = "../../runtime/src/children.rs"]
+mod children;
+#[allow(dead_code)]
 #[path = "../../runtime/src/console/mod.rs"]
 mod console;
 #[allow(dead_code)]

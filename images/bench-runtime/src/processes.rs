@@ -6,6 +6,7 @@ use crate::waiting::{ProcessClock, Ready, Suspend};
 use crate::{entry, gate};
 use alloc::format;
 use alloc::string::{String, ToString};
+use alloc::sync::Arc;
 use bundle::Bundle;
 use runtime::{Ending, Platform, ProcessId, Stop, System, Usage, scheduler};
 use wasi::Exit;
@@ -123,7 +124,8 @@ impl Processes {
         let launcher = self.launcher;
         let (clock, wait) = (ProcessClock(launcher), Suspend(NoInput));
         let host = Providers { clock, entropy: launcher, streams: launcher, files: launcher, wait };
-        self.programs.start(0, host, 0)?;
+        let plan = self.programs.plan(0).map(Arc::clone).ok_or("there is no program")?;
+        self.programs.make(&plan, host, 0).map_err(|error| error.to_string())?.start();
         self.run.left -= 1;
         self.run.alive += 1;
         Ok(())

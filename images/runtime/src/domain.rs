@@ -1,16 +1,19 @@
 //! The processes of this domain: which begin, which end, and what is told of them.
 
-use crate::console::{self, Command};
+use crate::children::{self, Family, Key, Name, Nursery, Request, WithChildren};
+use crate::console::{self, Command, Origin};
 use crate::entry;
-use crate::programs::{self, Programs};
+use crate::programs::{self, Programs, StartError};
 use crate::report::Report;
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
+use alloc::sync::Arc;
 use bundle::{Begin, Bundle, ProgramPlan};
 use link::Process;
-use runtime::process::Wait;
+use runtime::process::{Made, Wait};
 use runtime::{Activity, Ending, Platform, ProcessId, Stop, System, Usage, scheduler};
+use wasi::Errno;
 use wasi::provider::Host;
 
 /// What is outside of the domain. Where nothing else is said, the console leads there.
@@ -45,15 +48,20 @@ pub trait Outside {
         console::with(|console| console.is_broken()).unwrap_or(true)
     }
 
-    /// A process begins.
-    fn begun(&mut self, process: Process, id: ProcessId, program: &ProgramPlan) {
-        console::with(|console| console.begin(process, id, program.log_bytes_per_s));
+    /// Has a process begin.
+    fn begin(&mut self, process: Process, made: Made, program: &ProgramPlan, origin: Origin) -> ProcessId {
+        let mut made = Some(made);
+        let begun = console::with(|console| {
+            // What it writes at once, on another virtual CPU, waits for the console.
+            let id = made.take()?.start();
+            console.begin(process, id, program.log_bytes_per_s, origin);
+            Some(id)
+        });
+        begun.flatten().or_else(|| made.map(Made::start)).expect("it is started with a console or without")
     }
 
-    /// What a process uses, or has used.
-    fn tell_usage(&self, process: Process, usage: Usage, state: link::State) {
-        let Usage { memory_bytes, host_bytes, cpu_ns, switches, migrations, .. } = usage;
-        let usage = link::Usage { memory_bytes, host_bytes, cpu_ns, switches, migrations, state };
+    /// What a process uses.
+    fn tell_usage(&self, process: Process, usage: link::Usage) {
         console::with(|console| console.tell_usage(process, usage));
     }
 
@@ -62,9 +70,9 @@ pub trait Outside {
         console::with(|console| console.written(process)).unwrap_or(0)
     }
 
-    /// A process has ended.
-    fn ended(&mut self, process: Process, report: &Report) {
-        console::ended(process, report);
+    /// A process has ended; and what it had used, if it had begun and somebody wants to know.
+    fn ended(&mut self, process: Process, usage: Option<link::Usage>, report: &Report) {
+        console::ended(process, usage, report);
     }
 }
 
@@ -80,19 +88,24 @@ enum Phase {
 struct Domain<O: Outside> {
     system: &'static System,
     outside: O,
-    programs: Programs<O::Host>,
+    programs: Programs<WithChildren<O::Host>>,
     processes: BTreeMap<Process, Entry>,
     names: BTreeMap<ProcessId, Process>,
+    /// Where processes come from that others start.
+    nursery: Nursery,
     begin: Begin,
     phase: Phase,
     /// How the first process of a plan that begins at once has ended.
     status: u8,
 }
 
-#[derive(Clone, Copy)]
 struct Entry {
     id: ProcessId,
-    program: u32,
+    plan: Arc<ProgramPlan>,
+    /// If it may start others.
+    key: Option<Key>,
+    /// If another has started it.
+    child: Option<Name>,
 }
 
 /// Runs the bundle's programs as its plan says, and answers with the status of the first.
@@ -100,6 +113,8 @@ pub fn run<O: Outside>(system: &'static System, bundle: Bundle<'static>, mut out
     let begin = bundle.plan.begin;
     let first = bundle.plan.programs[0].name.clone();
     let vcpus = bundle.plan.vcpus;
+    let nursery = Nursery::new(bundle.plan.children);
+    children::with(|families| families.limit(bundle.plan.children.processes_max));
     let programs = Programs::new(system, bundle).map_err(|error| format!("{error}"));
     // One process alone has no use for more than one.
     let started = programs.and_then(|programs| match begin {
@@ -114,7 +129,7 @@ pub fn run<O: Outside>(system: &'static System, bundle: Bundle<'static>, mut out
             scheduler::close(system);
             let report = Report::not_started(&first, error);
             match begin {
-                Begin::AtOnce => outside.ended(Process::FIRST, &report),
+                Begin::AtOnce => outside.ended(Process::FIRST, None, &report),
                 Begin::WhenTold => console::log(&report.message()),
             }
             return report.status;
@@ -122,7 +137,7 @@ pub fn run<O: Outside>(system: &'static System, bundle: Bundle<'static>, mut out
     };
     let (processes, names) = (BTreeMap::new(), BTreeMap::new());
     let phase = Phase::GoesOn;
-    let mut domain = Domain { system, outside, programs, processes, names, begin, phase, status: 0 };
+    let mut domain = Domain { system, outside, programs, processes, names, nursery, begin, phase, status: 0 };
     if begin == Begin::AtOnce {
         domain.begin_process(Process::FIRST, 0);
         domain.phase = Phase::Ends;
@@ -141,27 +156,87 @@ impl<O: Outside> Domain<O> {
         let Err(reason) = self.try_begin(process, program) else { return };
         let name = self.programs.plan(program).map_or("a program", |plan| plan.name.as_str());
         let report = Report::not_started(name, reason);
-        self.over(process, &report);
+        self.over(process, None, &report);
     }
 
     fn try_begin(&mut self, process: Process, program: u32) -> Result<(), String> {
         let plan = self.programs.plan(program).ok_or_else(|| format!("there is no program {program}"))?;
-        let host = self.outside.host(process, plan)?;
-        let files_bytes_max = self.outside.files_bytes_max(plan);
-        let id = self.programs.start(program, host, files_bytes_max)?;
-        self.processes.insert(process, Entry { id, program });
-        self.names.insert(id, process);
-        if let Some(plan) = self.programs.plan(program) {
-            self.outside.begun(process, id, plan);
-        }
-        Ok(())
+        let plan = Arc::clone(plan);
+        self.begin_by(process, plan, Origin::Told).map(drop).map_err(|error| format!("{error}"))
     }
 
-    fn over(&mut self, process: Process, report: &Report) {
-        if self.begin == Begin::AtOnce {
-            self.status = report.status;
+    /// Begins a process by this plan.
+    fn begin_by(
+        &mut self,
+        process: Process,
+        plan: Arc<ProgramPlan>,
+        origin: Origin,
+    ) -> Result<ProcessId, StartError> {
+        let host = self.outside.host(process, &plan).map_err(StartError::Program)?;
+        let may_start = !plan.start.is_empty();
+        let key = may_start.then(|| children::with(|families| families.add(process, Arc::clone(&plan))));
+        let host = WithChildren { host, family: key.map(Family) };
+        let made = self.programs.make(&plan, host, self.outside.files_bytes_max(&plan));
+        let made = made.inspect_err(|_| {
+            // It has none yet.
+            let _ = key.map(|key| children::with(|families| families.remove(key)));
+        })?;
+        let id = self.outside.begin(process, made, &plan, origin);
+        if let Some(key) = key {
+            children::with(|families| families.begun(key, id));
         }
-        self.outside.ended(process, report);
+        self.processes.insert(process, Entry { id, plan, key, child: None });
+        self.names.insert(id, process);
+        Ok(id)
+    }
+
+    /// Begins a process for another.
+    fn spawn(&mut self, request: &Request) -> Result<(), Errno> {
+        let parent = children::with(|families| {
+            families.parent(request.parent).map(|(plan, process)| (Arc::clone(plan), process))
+        });
+        // It may have ended meanwhile.
+        let Some((parent_plan, parent)) = parent else { return Ok(()) };
+        let program = request.program;
+        let plan = self.programs.plan(program).ok_or(Errno::Noexec)?;
+        self.nursery.check(children::memory_bytes_max(plan, request))?;
+        children::room_for_directories(&parent_plan, request)?;
+        let plan = Arc::new(children::plan(plan, &parent_plan, request));
+        if !self.system.has_reserve() || !entry::HEAP.has_reserve() {
+            return Err(Errno::Nomem);
+        }
+        self.nursery.load(program, || self.programs.load(program))?;
+        let process = self.nursery.admit(&plan)?;
+        let origin = Origin::Spawned { program, parent };
+        match self.begin_by(process, Arc::clone(&plan), origin) {
+            Ok(id) => {
+                let name = children::with(|families| families.spawned(self.system, request.parent, id));
+                if let Some(entry) = self.processes.get_mut(&process) {
+                    entry.child = name;
+                }
+                Ok(())
+            }
+            Err(error) => {
+                self.nursery.refuse(process, &plan);
+                Err(match error {
+                    StartError::Program(_) => Errno::Noexec,
+                    StartError::Directory(..) => Errno::Io,
+                    StartError::Descriptors(..) => Errno::Mfile,
+                    StartError::Memory(_) => Errno::Nomem,
+                })
+            }
+        }
+    }
+
+    fn over(&mut self, process: Process, usage: Option<link::Usage>, report: &Report) {
+        let usage = match self.begin {
+            Begin::AtOnce => {
+                self.status = report.status;
+                None
+            }
+            Begin::WhenTold => usage,
+        };
+        self.outside.ended(process, usage, report);
     }
 
     fn stop(&self, process: Process) {
@@ -180,10 +255,10 @@ impl<O: Outside> Domain<O> {
             let seen = self.system.processes().lock().look_at(self.system, entry.id);
             match seen {
                 Some((usage, Activity::Runs)) => {
-                    self.outside.tell_usage(*process, usage, link::State::Runnable)
+                    self.outside.tell_usage(*process, told(usage, link::State::Runnable));
                 }
                 Some((usage, Activity::Waits)) => {
-                    self.outside.tell_usage(*process, usage, link::State::Waiting)
+                    self.outside.tell_usage(*process, told(usage, link::State::Waiting));
                 }
                 None => {}
             }
@@ -202,15 +277,34 @@ impl<O: Outside> Platform for Domain<O> {
                 Command::Start(process, program) => {
                     let name = self.programs.plan(program).map_or("a program", |plan| plan.name.as_str());
                     let report = Report::cancelled(name);
-                    self.over(process, &report);
+                    self.over(process, None, &report);
                 }
                 Command::Cancel(process) => self.stop(process),
+                Command::Freed(process) => {
+                    self.nursery.free(process);
+                    self.serve();
+                }
                 Command::Measure => self.measure(),
                 Command::Shutdown => self.end(),
             }
         }
         if self.phase == Phase::GoesOn && self.outside.is_gone() {
             self.end();
+        }
+    }
+
+    fn serve(&mut self) {
+        while self.nursery.has_number()
+            && let Some(request) = children::with(|families| families.next_request())
+        {
+            let began_ns = self.system.now_ns();
+            if let Err(errno) = self.spawn(&request) {
+                children::with(|families| families.refuse(self.system, request.parent, errno));
+            }
+            if let Some(id) = children::with(|families| families.id(request.parent)) {
+                let took_ns = self.system.now_ns().saturating_sub(began_ns);
+                self.system.processes().lock().charge(id, took_ns);
+            }
         }
     }
 
@@ -230,16 +324,28 @@ impl<O: Outside> Platform for Domain<O> {
         entry::HEAP.renew_reserve();
         let Some(process) = self.names.remove(&id) else { return };
         let Some(entry) = self.processes.remove(&process) else { return };
-        let Some(plan) = self.programs.plan(entry.program) else { return };
-        let host_bytes_max = programs::host_bytes_max(plan, self.outside.files_bytes_max(plan));
-        let report = Report::ended(plan, ending, usage, host_bytes_max, self.outside.written(process));
-        if self.begin == Begin::WhenTold {
-            self.outside.tell_usage(process, usage, link::State::Stopping);
+        let Entry { plan, key, child, .. } = entry;
+        let host_bytes_max = programs::host_bytes_max(&plan, self.outside.files_bytes_max(&plan));
+        let report = Report::ended(&plan, ending, usage, host_bytes_max, self.outside.written(process));
+        let orphans = key.map(|key| children::with(|families| families.remove(key)));
+        for orphan in orphans.into_iter().flatten() {
+            self.system.processes().lock().stop(self.system, orphan, Stop::Cancelled);
         }
-        self.over(process, &report);
+        if let Some(child) = child {
+            let end = children::end_of(report.cause, report.status);
+            self.nursery.leave(process, &plan, end);
+            children::with(|families| families.ended(self.system, child, end));
+        }
+        self.over(process, Some(told(usage, link::State::Stopping)), &report);
     }
 
     fn is_over(&self) -> bool {
         self.phase == Phase::Ends && self.processes.is_empty()
     }
+}
+
+/// As the root is told.
+fn told(usage: Usage, state: link::State) -> link::Usage {
+    let Usage { memory_bytes, host_bytes, cpu_ns, switches, migrations, .. } = usage;
+    link::Usage { memory_bytes, host_bytes, cpu_ns, switches, migrations, state }
 }

@@ -1,6 +1,6 @@
 //! Hosted: the launcher provides what is not the kernel's, and Linux does the waiting.
 
-use crate::console::{self, Command, Talk};
+use crate::console::{self, Command, Origin, Talk};
 use crate::domain::{self, Outside};
 use crate::launcher::{self, Launcher, LauncherHost};
 use crate::report::{Report, STATUS_FAILED};
@@ -13,7 +13,7 @@ use alloc::string::String;
 use bundle::services::Services;
 use bundle::{Console as Mode, ProgramPlan, Terminal, Terminals};
 use link::{Cause, Process};
-use runtime::process::Wait;
+use runtime::process::{Made, Wait};
 use runtime::{ProcessId, System};
 use wasi::provider::{Output, OutputStream, Providers, Stream, StreamSet, Streams, Wait as _};
 
@@ -101,9 +101,11 @@ impl Outside for Alone {
         false
     }
 
-    fn begun(&mut self, _process: Process, _id: ProcessId, _program: &ProgramPlan) {}
+    fn begin(&mut self, _: Process, made: Made, _: &ProgramPlan, _: Origin) -> ProcessId {
+        made.start()
+    }
 
-    fn ended(&mut self, _process: Process, report: &Report) {
+    fn ended(&mut self, _: Process, _: Option<link::Usage>, report: &Report) {
         say(&mut self.launcher, report.message().as_bytes());
         // Of a program that has said itself that it failed there is no more to say.
         if let Some(crash) = report.crash.as_ref().filter(|_| report.cause != Cause::Exited) {

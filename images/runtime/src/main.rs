@@ -10,6 +10,7 @@
 
 extern crate alloc;
 
+mod children;
 mod console;
 mod cpu;
 mod domain;

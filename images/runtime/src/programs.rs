@@ -8,10 +8,12 @@ use alloc::collections::BTreeMap;
 use alloc::collections::btree_map::Entry;
 use alloc::format;
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use bundle::{Bundle, DirectorySource, Module, ProgramPlan};
-use runtime::process::{Guest, Limits};
-use runtime::{LoadError, Prepared, ProcessId, Program, System, current, program, trap};
+use core::fmt;
+use runtime::process::{Guest, Limits, Made};
+use runtime::{LoadError, Prepared, Program, System, current, program, trap};
 use wasi::p1::{Preopen, Start, State};
 use wasi::provider::Host;
 
@@ -31,41 +33,70 @@ pub struct Programs<H: Host + 'static> {
     /// One for each size of stack that was asked for, which is the engine's.
     engines: BTreeMap<u64, wasmtime::Engine>,
     bundle: Bundle<'static>,
+    plans: Vec<Arc<ProgramPlan>>,
     /// By the number of the artifact, and the stack.
     prepared: BTreeMap<(u32, u64), Prepared<State<H>>>,
 }
 
+/// Why a process did not begin.
+pub enum StartError {
+    /// The program cannot be run: why.
+    Program(String),
+    /// A directory cannot be opened: which, and why.
+    Directory(String, wasi::Error),
+    /// It may have fewer descriptors than it begins with: how many that is, and may be.
+    Descriptors(usize, u32),
+    /// There is no memory for its stack.
+    Memory(abi::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Program(why) => f.write_str(why),
+            Self::Directory(guest, error) => write!(f, "the directory {guest} cannot be opened: {error:?}"),
+            Self::Descriptors(wanted, max) => write!(
+                f,
+                "its streams and directories are {wanted} descriptors, and it may have {max} (--descriptors)"
+            ),
+            Self::Memory(error) => write!(f, "there is no memory for its stack ({error:?})"),
+        }
+    }
+}
+
 impl<H: Host + Send + 'static> Programs<H> {
     /// None is loaded yet, but for the trap helper.
-    pub fn new(system: &'static System, bundle: Bundle<'static>) -> Result<Self, LoadError> {
+    pub fn new(system: &'static System, mut bundle: Bundle<'static>) -> Result<Self, LoadError> {
         let engine = program::engine(system, cpu::has_feature)?;
         let helper = load(&engine, bundle.trap_helper)?;
         trap::set_helper(helper);
         helper.spring(&engine)?;
         let engines = BTreeMap::from([(ProgramPlan::STACK_BYTES, engine)]);
-        Ok(Self { system, engines, bundle, prepared: BTreeMap::new() })
+        let plans = core::mem::take(&mut bundle.plan.programs).into_iter().map(Arc::new).collect();
+        Ok(Self { system, engines, bundle, plans, prepared: BTreeMap::new() })
     }
 
     /// What the plan says of a program, if there is one of that number.
-    pub fn plan(&self, program: u32) -> Option<&ProgramPlan> {
-        self.bundle.plan.programs.get(program as usize)
+    pub fn plan(&self, program: u32) -> Option<&Arc<ProgramPlan>> {
+        self.plans.get(program as usize)
     }
 
-    /// Starts a process of a program, which stands on `host`. What it writes to files may take so much of our memory.
-    pub fn start(&mut self, program: u32, mut host: H, files_bytes_max: u64) -> Result<ProcessId, String> {
+    /// Loads and links a program, if that has not been done.
+    pub fn load(&mut self, program: u32) -> Result<(), String> {
+        let plan =
+            self.plan(program).map(Arc::clone).ok_or_else(|| format!("there is no program {program}"))?;
+        self.prepared(&plan).map(drop)
+    }
+
+    /// Makes a process by this plan, which stands on `host`. What it writes to files may take so much of our memory.
+    pub fn make(
+        &mut self,
+        plan: &ProgramPlan,
+        mut host: H,
+        files_bytes_max: u64,
+    ) -> Result<Made, StartError> {
         let system = self.system;
-        // Whoever has a host has asked for the plan.
-        let plan = &self.bundle.plan.programs[program as usize];
-        let prepared = match self.prepared.entry((plan.artifact, plan.stack_bytes)) {
-            Entry::Occupied(prepared) => prepared.into_mut(),
-            Entry::Vacant(place) => {
-                let engine = engine(&mut self.engines, self.system, plan.stack_bytes)?;
-                let artifact = self.bundle.artifacts[plan.artifact as usize];
-                let (prepared, refused) =
-                    current::load(host_bytes_max(plan, 0), || prepare(engine, artifact));
-                place.insert(if refused { prepared.map_err(|_| String::from(TOO_LARGE))? } else { prepared? })
-            }
-        };
+        let prepared = self.prepared(plan).map_err(StartError::Program)?;
         let beginning = beginning(&mut host, plan)?;
         let state = State::new(host, beginning).map_err(|_| too_few_descriptors(plan))?;
         let deadline_ns =
@@ -78,9 +109,21 @@ impl<H: Host + Send + 'static> Programs<H> {
             deadline_ns,
             cpu_ns_max: plan.cpu_ns_max.unwrap_or(Request::NEVER),
         };
-        prepared
-            .start(system, state, limits)
-            .map_err(|error| format!("there is no memory for its stack ({error:?})"))
+        prepared.make(system, state, limits).map_err(StartError::Memory)
+    }
+
+    /// The program of this plan, which is loaded and linked if it has not been.
+    fn prepared(&mut self, plan: &ProgramPlan) -> Result<&Prepared<State<H>>, String> {
+        Ok(match self.prepared.entry((plan.artifact, plan.stack_bytes)) {
+            Entry::Occupied(prepared) => prepared.into_mut(),
+            Entry::Vacant(place) => {
+                let engine = engine(&mut self.engines, self.system, plan.stack_bytes)?;
+                let artifact = self.bundle.artifacts[plan.artifact as usize];
+                let (prepared, refused) =
+                    current::load(host_bytes_max(plan, 0), || prepare(engine, artifact));
+                place.insert(if refused { prepared.map_err(|_| String::from(TOO_LARGE))? } else { prepared? })
+            }
+        })
     }
 }
 
@@ -146,12 +189,8 @@ pub fn host_bytes_max(plan: &ProgramPlan, files_bytes_max: u64) -> u64 {
 /// The most imports that a message names.
 const IMPORTS_NAMED: usize = 4;
 
-fn too_few_descriptors(plan: &ProgramPlan) -> String {
-    let wanted = STREAMS + plan.directories.len();
-    format!(
-        "its streams and directories are {wanted} descriptors, and it may have {} (--descriptors)",
-        plan.descriptors_max
-    )
+fn too_few_descriptors(plan: &ProgramPlan) -> StartError {
+    StartError::Descriptors(STREAMS + plan.directories.len(), plan.descriptors_max)
 }
 
 fn imports_nobody_serves(imports: &[String]) -> String {
@@ -162,13 +201,13 @@ fn imports_nobody_serves(imports: &[String]) -> String {
     };
     let advice = match imports.iter().any(|import| import.starts_with("wasi_unstable::")) {
         true => "; it was built for an older WASI: build it for wasm32-wasip1",
-        false => "; what is served here is wasi_snapshot_preview1",
+        false => "; what is served here is wasi_snapshot_preview1, and selkis_process",
     };
     format!("it imports {}{more}, which nobody serves{advice}", named.join(", "))
 }
 
 /// What the program begins with; opens the granted directories.
-fn beginning<H: Host>(host: &mut H, plan: &ProgramPlan) -> Result<Start, String> {
+fn beginning<H: Host>(host: &mut H, plan: &ProgramPlan) -> Result<Start, StartError> {
     let mut directories = Vec::new();
     for (place, directory) in plan.directories.iter().enumerate() {
         let number = match directory.source {
@@ -178,7 +217,7 @@ fn beginning<H: Host>(host: &mut H, plan: &ProgramPlan) -> Result<Start, String>
         let handle = host
             .files()
             .open_grant(number)
-            .map_err(|error| format!("the directory {} cannot be opened: {error:?}", directory.guest))?;
+            .map_err(|error| StartError::Directory(directory.guest.clone(), error))?;
         directories.push(Preopen { guest: directory.guest.as_str().into(), handle });
     }
     Ok(Start {

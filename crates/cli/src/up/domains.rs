@@ -7,7 +7,7 @@ use crate::failure::Failure;
 use crate::parts::{self, Part};
 use crate::plan::nanoseconds;
 use crate::report::Verbosity;
-use bundle::{Begin, Console, DirectorySource, Plan, ProgramPlan};
+use bundle::{Begin, Console, DirectorySource, Plan, ProgramPlan, Startable};
 use hosted::Runtime;
 use hosted::domain::{Confinement, Domain, Quotas, Share};
 use hosted::files::Grant;
@@ -64,7 +64,7 @@ fn domain(
             grants.push(grant.map_err(|error| Failure::Open(place, error))?);
         }
         let sources = (first..grants.len()).map(|number| DirectorySource::Host(number as u32)).collect();
-        programs.push(program_plan(program, &files, sources));
+        programs.push(program_plan(wanted, program, &files, sources));
     }
     Ok(Domain {
         runtime,
@@ -74,6 +74,7 @@ fn domain(
             begin: Begin::WhenTold,
             vcpus: wanted.cpus,
             seed: None,
+            children: wanted.children(),
         },
         trap_helper: duplicate(files[0], &compiled[files[0]].trap_helper)?,
         artifacts: files.iter().map(artifact).collect::<Result<_, _>>()?,
@@ -98,8 +99,15 @@ pub fn files(domain: &Wanted) -> Vec<&PathBuf> {
     files
 }
 
-/// What a library OS is told of a program; `files` are those of its domain, `sources` those of its directories.
-pub fn program_plan(program: &Program, files: &[&PathBuf], sources: Vec<DirectorySource>) -> ProgramPlan {
+/// What a library OS is told of a program of that domain; `files` are those of the domain, `sources` those of its directories.
+pub fn program_plan(
+    domain: &Wanted,
+    program: &Program,
+    files: &[&PathBuf],
+    sources: Vec<DirectorySource>,
+) -> ProgramPlan {
+    let startable =
+        |place: &usize| Startable { name: domain.programs[*place].name.to_string(), program: *place as u32 };
     let own_name = program.file.file_name().unwrap_or(program.file.as_os_str());
     let own_name = own_name.as_encoded_bytes().to_vec();
     let given = program.arguments.iter().map(|argument| argument.clone().into_bytes());
@@ -123,6 +131,7 @@ pub fn program_plan(program: &Program, files: &[&PathBuf], sources: Vec<Director
         descriptors_max: program.descriptors,
         log_bytes_per_s: program.log_rate.map(|rate| rate.0),
         directories: program.directories.iter().zip(sources).map(directory).collect(),
+        start: program.start.iter().map(startable).collect(),
     }
 }
 
@@ -151,7 +160,7 @@ mod tests {
         let domain = &system.domains[0];
         let files = files(domain);
         assert_eq!(files, [Path::new("one.wasm"), Path::new("two.wasm")]);
-        let artifact = |program| program_plan(program, &files, Vec::new()).artifact;
+        let artifact = |program| program_plan(domain, program, &files, Vec::new()).artifact;
         assert_eq!(domain.programs.iter().map(artifact).collect::<Vec<_>>(), [0, 1, 0]);
     }
 }

@@ -24,8 +24,8 @@ const REST_BYTES: usize = 1 << 20;
 pub struct Process {
     id: DomainId,
     domain: Domain,
-    /// How many processes it may have.
-    processes: usize,
+    /// How many processes it may have of its own, and how many numbers for those that they start.
+    processes: [usize; 2],
     run: Option<Run>,
 }
 
@@ -53,7 +53,7 @@ enum Rest {
 
 impl Process {
     /// Not running.
-    pub fn new(id: DomainId, domain: Domain, processes: usize) -> Self {
+    pub fn new(id: DomainId, domain: Domain, processes: [usize; 2]) -> Self {
         Self { id, domain, processes, run: None }
     }
 
@@ -64,7 +64,8 @@ impl Process {
         command.arg("__domain").env_clear().process_group(0).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut running = self.domain.start(&mut command)?;
         let wire = running.take_wire().ok_or(ErrorKind::NotConnected)?;
-        let wire = Wire::new(wire, DomainLink::new(self.id, self.processes))?;
+        let [own, children] = self.processes;
+        let wire = Wire::new(wire, DomainLink::new(self.id, own, children))?;
         let output = running.take_output().map(OwnedFd::from);
         let errors = running.take_errors().map(OwnedFd::from);
         let pipes = output.into_iter().chain(errors).map(Pipe::new).collect::<io::Result<_>>()?;

@@ -33,8 +33,9 @@ impl System {
     pub fn new(manifest: &Manifest, domains: Vec<Domain>) -> Self {
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).ok();
         let wanted: Vec<DomainSetup> = manifest.domains.iter().map(domain).collect();
-        let processes: Vec<usize> = wanted.iter().map(DomainSetup::processes).collect();
-        let count = processes.iter().sum::<usize>().max(1);
+        let processes: Vec<[usize; 2]> =
+            wanted.iter().map(|domain| [domain.processes(), domain.children]).collect();
+        let count = processes.iter().flatten().sum::<usize>().max(1);
         let setup = Setup {
             name: manifest.name.to_string(),
             platform: control::Platform::Hosted,
@@ -166,6 +167,7 @@ fn domain(wanted: &manifest::Domain) -> DomainSetup {
         name: wanted.name.to_string(),
         memory_quota_bytes: wanted.memory.0,
         programs: wanted.programs.iter().map(program).collect(),
+        children: wanted.children().numbers() as usize,
     }
 }
 

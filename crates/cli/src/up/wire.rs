@@ -113,7 +113,7 @@ mod tests {
     fn wire() -> (Wire, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
         theirs.set_nonblocking(true).unwrap();
-        (Wire::new(ours, DomainLink::new(DOMAIN, 2)).unwrap(), theirs)
+        (Wire::new(ours, DomainLink::new(DOMAIN, 2, 0)).unwrap(), theirs)
     }
 
     fn bytes(process: Process, frame: Frame<'_>) -> Vec<u8> {

@@ -166,6 +166,7 @@ impl Shared {
                     FromGuest::Stderr(bytes) => self.stderr.take(bytes)?,
                     FromGuest::Log(bytes) => self.stderr.offer(bytes),
                     FromGuest::StdinCredit { bytes } => self.grant(bytes),
+                    FromGuest::Spawned { .. } => return Err(link::Error::NoSuchProcess(process).into()),
                     FromGuest::ExitMessage(bytes) => message.extend_from_slice(bytes),
                     FromGuest::CrashBody(bytes) => body.extend_from_slice(bytes),
                     FromGuest::Crash(head) => {
@@ -365,7 +366,7 @@ mod tests {
                         FromHost::StderrClosed => heard.signs.push("stderr closed"),
                         FromHost::StdoutCredit { bytes } => heard.room += bytes,
                         FromHost::StderrCredit { .. } => heard.signs.push("room for stderr"),
-                        FromHost::Start { .. } | FromHost::Shutdown | FromHost::Measure => {
+                        FromHost::Start { .. } | FromHost::Shutdown | FromHost::Measure | FromHost::Freed => {
                             panic!("{event:?}")
                         }
                     }

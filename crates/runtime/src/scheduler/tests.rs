@@ -13,6 +13,9 @@ const LIMITS: Limits = Limits::NONE;
 /// What has happened, in order.
 type Diary = Arc<spin::Mutex<Vec<(&'static str, u64)>>>;
 
+/// What each time costs it.
+const SERVED_NS: u64 = 3_000_000_000;
+
 /// Nothing happens outside but what was planned: each sleep does the next step.
 struct Scripted {
     kernel: &'static FakeKernel,
@@ -20,13 +23,15 @@ struct Scripted {
     steps: VecDeque<fn(&mut Scripted)>,
     ids: Vec<ProcessId>,
     ended: Vec<ProcessId>,
+    /// How often a process wanted something.
+    served: u64,
 }
 
 impl Scripted {
     fn new() -> Self {
         let kernel = FakeKernel::new(&[], 64 << 20);
         let (steps, ids, ended) = (VecDeque::new(), Vec::new(), Vec::new());
-        Self { kernel, system: kernel.system(), steps, ids, ended }
+        Self { kernel, system: kernel.system(), steps, ids, ended, served: 0 }
     }
 
     fn start(&mut self, main: impl FnOnce() + Send + 'static) {
@@ -46,6 +51,14 @@ impl Scripted {
 impl Platform for Scripted {
     fn look(&mut self) {}
 
+    /// Whoever it was, the first gets an answer.
+    fn serve(&mut self) {
+        self.served += 1;
+        let mut processes = self.system.processes().lock();
+        processes.charge(self.ids[0], SERVED_NS);
+        processes.wake(self.system, self.ids[0], 9);
+    }
+
     fn sleep(&mut self, deadline_ns: u64) {
         match self.steps.pop_front() {
             Some(step) => step(self),
@@ -59,6 +72,7 @@ impl Platform for Scripted {
 
     fn ended(&mut self, process: ProcessId, _ending: Ending, usage: Usage) {
         assert!(usage.switches > 0);
+        assert!(usage.cpu_ns >= self.served * SERVED_NS);
         self.ended.push(process);
     }
 
@@ -107,6 +121,23 @@ fn sleepers_wake_in_the_order_of_their_deadlines() {
     }
     scripted.run();
     assert_eq!(diary.lock().iter().map(|(name, _)| *name).collect::<Vec<_>>(), ["soon", "late", "later"]);
+}
+
+#[test]
+fn who_asks_the_platform_is_served_before_it_sleeps() {
+    let mut scripted = Scripted::new();
+    let diary = Diary::default();
+    let (told, system) = (diary.clone(), scripted.system);
+    scripted.start(move || {
+        for _ in 0..3 {
+            system.ask();
+            told.lock().push(("answered", wait_until(Request::NEVER)));
+        }
+    });
+    // Nothing else would wake it.
+    scripted.run();
+    assert_eq!(*diary.lock(), [("answered", 9); 3]);
+    assert_eq!(scripted.served, 3);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod basics;
 mod bounds;
 mod broken;
+mod children;
 mod clients;
 mod cpus;
 mod crowd;
@@ -35,6 +36,7 @@ pub fn all() -> Vec<Scenario> {
         clients::SCENARIOS,
         crowd::SCENARIOS,
         cpus::SCENARIOS,
+        children::SCENARIOS,
         traces::SCENARIOS,
     ]
     .concat()

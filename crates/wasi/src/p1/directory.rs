@@ -24,14 +24,14 @@ impl<H: Host> State<H> {
         let used = memory.place(used, 4)?;
         let directory = self.table.directory(fd)?;
         let mut page = Page { into: memory.bytes_mut(buffer, length)?, used: 0 };
-        self.list(directory, cookie, &mut page)?;
+        self.show_entries(directory, cookie, &mut page)?;
         // No longer than `length`, which is 32 bits.
         let total = page.used as u32;
         memory.put(used, total.to_le_bytes());
         Ok(())
     }
 
-    fn list(&mut self, directory: Handle, mut cookie: u64, page: &mut Page<'_>) -> Result<()> {
+    fn show_entries(&mut self, directory: Handle, mut cookie: u64, page: &mut Page<'_>) -> Result<()> {
         if cookie < COOKIES_BEFORE {
             let inode = self.host.files().stat(directory)?.inode;
             // The parent of a granted directory is not the program's business: `..` shows the directory

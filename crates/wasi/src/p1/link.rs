@@ -1,5 +1,6 @@
 //! The functions as a wasmtime linker's.
 
+use super::children::for_each_process_function;
 use super::functions::for_each_function;
 use super::{Memory, State};
 use crate::provider::Host;
@@ -10,35 +11,60 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use wasmtime::{Caller, Extern, ImportType, Linker, Module};
 
-/// The module that programs import the functions from.
-const MODULE: &str = "wasi_snapshot_preview1";
+/// The modules that programs import the functions from.
+const PREVIEW_1: &str = "wasi_snapshot_preview1";
+const PROCESS: &str = "selkis_process";
 
+/// Names that a program imports, with their modules.
+type Wanted<'p> = BTreeSet<(&'p str, &'p str)>;
+
+/// Defines all functions of `wasi_snapshot_preview1` and of `selkis_process` for programs whose store data holds a [`State`],
+/// which `access` finds.
+///
+/// A call leaves the program with an error only as [`Stopped`] or [`Exit`].
+///
+/// Answers with the program's imports that are none of these functions, as `module::name`.
+///
+/// # Errors
+/// If the linker has one of the names already.
+pub fn add_to_linker<T, H>(
+    linker: &mut Linker<T>,
+    program: &Module,
+    access: impl Fn(&mut T) -> &mut State<H> + Copy + Send + Sync + 'static,
+) -> wasmtime::Result<Vec<String>>
+where
+    T: 'static,
+    H: Host + 'static,
+{
+    let mut wanted: Wanted<'_> = program.imports().map(|import| (import.module(), import.name())).collect();
+    add_preview_1(linker, &mut wanted, access)?;
+    add_process(linker, &mut wanted, access)?;
+    if wanted.remove(&(PREVIEW_1, "proc_exit")) {
+        linker.func_wrap(PREVIEW_1, "proc_exit", move |status: u32| -> wasmtime::Result<()> {
+            Err(wasmtime::Error::new(Exit(status)))
+        })?;
+    }
+    let unserved = |import: &ImportType<'_>| wanted.contains(&(import.module(), import.name()));
+    let name = |import: ImportType<'_>| format!("{}::{}", import.module(), import.name());
+    Ok(program.imports().filter(unserved).map(name).collect())
+}
+
+/// A function `$add` that defines those functions of `$module` that are wanted.
 macro_rules! link_functions {
-    ($($name:ident($($parameter:ident: $type:ty),*);)*) => {
-        /// Defines all functions of `wasi_snapshot_preview1` for programs whose store data holds a [`State`],
-        /// which `access` finds.
-        ///
-        /// A call leaves the program with an error only as [`Stopped`] or [`Exit`].
-        ///
-        /// Answers with the program's imports that are none of these functions, as `module::name`.
-        ///
-        /// # Errors
-        /// If the linker has one of the names already.
-        pub fn add_to_linker<T, H>(
+    ($add:ident, $module:expr; $($name:ident($($parameter:ident: $type:ty),*);)*) => {
+        fn $add<T, H>(
             linker: &mut Linker<T>,
-            program: &Module,
+            wanted: &mut Wanted<'_>,
             access: impl Fn(&mut T) -> &mut State<H> + Copy + Send + Sync + 'static,
-        ) -> wasmtime::Result<Vec<String>>
+        ) -> wasmtime::Result<()>
         where
             T: 'static,
             H: Host + 'static,
         {
-            let ours = program.imports().filter(|import| import.module() == MODULE);
-            let mut wanted: BTreeSet<&str> = ours.map(|import| import.name()).collect();
             $(
-                if wanted.remove(stringify!($name)) {
+                if wanted.remove(&($module, stringify!($name))) {
                     linker.func_wrap(
-                        MODULE,
+                        $module,
                         stringify!($name),
                         move |mut caller: Caller<'_, T>, $($parameter: $type),*| -> wasmtime::Result<u32> {
                             enter(&mut caller, access, |state, memory| state.$name(memory, $($parameter),*))
@@ -46,19 +72,19 @@ macro_rules! link_functions {
                     )?;
                 }
             )*
-            if wanted.remove("proc_exit") {
-                linker.func_wrap(MODULE, "proc_exit", move |status: u32| -> wasmtime::Result<()> {
-                    Err(wasmtime::Error::new(Exit(status)))
-                })?;
-            }
-            let unserved = |import: &ImportType<'_>| import.module() != MODULE || wanted.contains(import.name());
-            let name = |import: ImportType<'_>| format!("{}::{}", import.module(), import.name());
-            Ok(program.imports().filter(unserved).map(name).collect())
+            Ok(())
         }
     };
 }
 
-for_each_function!(link_functions);
+macro_rules! link_preview_1 {
+    ($($functions:tt)*) => { link_functions!(add_preview_1, PREVIEW_1; $($functions)*); };
+}
+macro_rules! link_process {
+    ($($functions:tt)*) => { link_functions!(add_process, PROCESS; $($functions)*); };
+}
+for_each_function!(link_preview_1);
+for_each_process_function!(link_process);
 
 /// Runs one function on the caller's memory and state. A program that exports no memory has an empty one:
 /// every pointer of it is bad.

@@ -1,4 +1,4 @@
-//! WASI preview 1: the functions of `wasi_snapshot_preview1`.
+//! WASI preview 1: the functions of `wasi_snapshot_preview1`; and beside them those of [`selkis_process`](children).
 //!
 //! Each function is a method of [`State`] over the program's [`Memory`], so that it runs without an engine;
 //! `link` (cargo feature `engine`) gives them all to a wasmtime linker. Answers are an [`Errno`] for the
@@ -7,6 +7,7 @@
 // The functions take what preview 1 says that they take.
 #![allow(clippy::too_many_arguments)]
 
+pub mod children;
 mod descriptor;
 mod directory;
 mod file;

@@ -1,12 +1,14 @@
 //! What WASI stands on, as traits: whoever runs a program brings these.
 //!
-//! A [`Host`] gathers the five of them. No call of [`Clock`], [`Entropy`], [`Streams`] or [`Files`] waits for
-//! something that may never come; [`Wait`] is the only place where a process sleeps. Every call may answer
+//! A [`Host`] gathers them. No call of [`Clock`], [`Entropy`], [`Streams`] or [`Files`] waits for
+//! something that may never come; [`Wait`] is where a process sleeps, or in [`Children`] for a child. Every call may answer
 //! [`Error::Stopped`](crate::Error::Stopped), and the process then ends without seeing another result.
 
+mod children;
 mod files;
 mod path;
 
+pub use children::{Child, ChildCause, ChildEnd, ChildLimits, ChildState, Children, Spawn, Strings};
 pub use files::{
     Appended, Create, Entry, Expect, FileAccess, FileKind, Files, Follow, Handle, Open, Opened, SetTime,
     Stat, Sync, Times, Truncate, Visit,
@@ -28,6 +30,10 @@ pub trait Host {
     fn files(&mut self) -> &mut dyn Files;
     /// The way to sleep.
     fn wait(&mut self) -> &mut dyn Wait;
+    /// Other processes; `None` if the process is given none to start.
+    fn children(&mut self) -> Option<&mut dyn Children> {
+        None
+    }
 }
 
 /// A host whose five are values of their own.

@@ -54,10 +54,26 @@ pub enum Command {
     Start(Process, u32),
     /// This process is to end.
     Cancel(Process),
+    /// The number of a process that another had started can be given again.
+    Freed(Process),
     /// Each process is to be told of.
     Measure,
     /// Everything is to end.
     Shutdown,
+}
+
+/// Who wanted a process to begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The root, or the plan.
+    Told,
+    /// Another process.
+    Spawned {
+        /// Which program it is.
+        program: u32,
+        /// Which process.
+        parent: Process,
+    },
 }
 
 /// How the two ends talk.
@@ -93,18 +109,19 @@ pub fn open(system: &'static System, wire: Option<AnyWire>, talk: Talk, terminal
     *CONSOLE.lock() = Some(console);
 }
 
-/// Says how a process ended. Nothing more is heard of it.
-pub fn ended(process: Process, report: &Report) {
+/// Says how a process ended, and what it has used. Nothing more is heard of it.
+pub fn ended(process: Process, usage: Option<Usage>, report: &Report) {
     let told = with(|console| {
         console.processes.remove(&process);
         match console.talk {
             Talk::Frames => {
-                if let Some(crash) = &report.crash {
-                    console.frame(process, Frame::Crash { head: crash.head, body: (*crash.body).as_ref() });
-                }
                 let text = report.message();
                 let message = &text[..text.floor_char_boundary(link::EXIT_TEXT_BYTES_MAX)];
-                console.frame(process, Frame::Exit { status: report.status, cause: report.cause, message });
+                let crash = report.crash.as_ref();
+                let crash =
+                    crash.map(|crash| Frame::Crash { head: crash.head, body: (*crash.body).as_ref() });
+                let exit = Frame::Exit { status: report.status, cause: report.cause, message };
+                console.frames(process, usage.map(Frame::Usage).into_iter().chain(crash).chain([exit]));
             }
             Talk::Plain => console.plain(report.text().as_bytes()),
         }
@@ -174,15 +191,23 @@ pub struct Console {
 
 impl Console {
     /// A process begins, which may write so many bytes in a second.
-    pub fn begin(&mut self, process: Process, id: ProcessId, bytes_per_s: Option<u64>) {
+    pub fn begin(&mut self, process: Process, id: ProcessId, bytes_per_s: Option<u64>, origin: Origin) {
         let rate = bytes_per_s.map(|bytes_per_s| Rate::new(bytes_per_s, self.system.now_ns()));
-        self.processes.insert(process, Streams::new(id, rate));
-        match self.talk {
-            Talk::Frames => {
+        let streams = Streams::new(id, rate);
+        match (self.talk, origin) {
+            (Talk::Frames, Origin::Told) => {
+                self.processes.insert(process, streams);
                 self.frame(process, Frame::Started);
                 self.grant(process, INPUT_BYTES_MAX);
             }
-            Talk::Plain => self.pump(),
+            (Talk::Frames, Origin::Spawned { program, parent }) => {
+                self.processes.insert(process, streams.without_input());
+                self.frame(process, Frame::Spawned { program, parent });
+            }
+            (Talk::Plain, _) => {
+                self.processes.insert(process, streams);
+                self.pump();
+            }
         }
     }
 
@@ -367,6 +392,7 @@ impl Console {
         match event {
             FromHost::Start { program } => self.want(Command::Start(process, program)),
             FromHost::Cancel => self.want(Command::Cancel(process)),
+            FromHost::Freed => self.want(Command::Freed(process)),
             FromHost::Measure => self.want(Command::Measure),
             FromHost::Shutdown => self.want(Command::Shutdown),
             stream => {
@@ -419,6 +445,18 @@ impl Console {
         let in_body = taken.saturating_sub(parts[0].len());
         self.outbox.extend_from_slice(&parts[0][taken.min(parts[0].len())..]);
         self.outbox.extend_from_slice(&parts[1][in_body..]);
+        self.have_rest_sent();
+    }
+
+    /// Sends several at once.
+    fn frames<'f>(&mut self, process: Process, frames: impl Iterator<Item = Frame<'f>>) {
+        for frame in frames {
+            if let Ok(head) = frame.head(process) {
+                self.outbox.extend_from_slice(head.as_ref());
+                self.outbox.extend_from_slice(frame.body());
+            }
+        }
+        self.flush();
         self.have_rest_sent();
     }
 

@@ -45,6 +45,14 @@ impl Streams {
         }
     }
 
+    /// With nothing to read.
+    pub fn without_input(self) -> Self {
+        let mut allowed = self.allowed;
+        // Nothing was sent, so there is nothing to refuse.
+        let _ = allowed.end();
+        Self { allowed, ..self }
+    }
+
     /// How much may still be sent.
     pub fn credit(&mut self, stream: OutputStream) -> &mut Credit {
         match stream {
@@ -124,7 +132,11 @@ impl Streams {
             FromHost::StderrClosed => self.closed = self.closed.union(StreamSet::ERROR),
             FromHost::StdoutCredit { bytes } => self.output.grant(bytes),
             FromHost::StderrCredit { bytes } => self.error.grant(bytes),
-            FromHost::Start { .. } | FromHost::Cancel | FromHost::Measure | FromHost::Shutdown => {}
+            FromHost::Start { .. }
+            | FromHost::Cancel
+            | FromHost::Freed
+            | FromHost::Measure
+            | FromHost::Shutdown => {}
         }
         Ok(())
     }

@@ -34,7 +34,7 @@ const FILES_BYTES_MIN: u64 = 16 << 20;
 /// Runs the plan, and reports through the console.
 pub fn main(system: &'static System, boot: &'static BootInfo) -> u8 {
     let status = start(system, boot).unwrap_or_else(|report| {
-        console::ended(Process::FIRST, &report);
+        console::ended(Process::FIRST, None, &report);
         report.status
     });
     console::drain(|| console::sleep(system, Request::NEVER));

@@ -262,7 +262,7 @@ impl Root {
         self.entropy.fill(&mut seed.0).map_err(|error| format!("no random numbers: {error:?}"))?;
         let start = Start { epoch_ns: clock::epoch_ns(), seed };
         let (domain, image) = (&self.description.domains[id.0], &self.description.image);
-        let link = DomainLink::new(id, setup(domain).processes());
+        let link = DomainLink::new(id, setup(domain).processes(), domain.children as usize);
         let child = Child::start(&self.ground, domain, image, &start, event_of(id.0), link);
         self.children[id.0] = Some(child.map_err(child::explain)?);
         Ok(())
@@ -324,6 +324,7 @@ fn setup(domain: &bundle::system::Domain) -> DomainSetup {
     DomainSetup {
         name: domain.name.clone(),
         memory_quota_bytes: domain.memory_bytes,
+        children: domain.children as usize,
         programs: domain
             .programs
             .iter()

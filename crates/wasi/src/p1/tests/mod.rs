@@ -1,6 +1,7 @@
 //! All functions over a fake host: no engine, no clock but the fake's, nothing that waits in earnest.
 
 mod basics;
+mod children;
 mod files;
 mod hostile;
 mod poll;
@@ -95,6 +96,8 @@ struct Fake {
     checkpoints: u64,
     gave_way: u32,
     random: u8,
+    /// What it may start.
+    children: Option<children::FakeChildren>,
 }
 
 /// Where the fake's clocks stand at the beginning.
@@ -120,6 +123,7 @@ impl Fake {
             checkpoints: u64::MAX,
             gave_way: 0,
             random: 0,
+            children: None,
         }
     }
 }
@@ -143,6 +147,10 @@ impl Host for Fake {
 
     fn wait(&mut self) -> &mut dyn Wait {
         self
+    }
+
+    fn children(&mut self) -> Option<&mut dyn Children> {
+        self.children.as_mut().map(|children| children as &mut dyn Children)
     }
 }
 

@@ -1,0 +1,525 @@
+//! What processes know of the processes that they have started, and what they want of them. A process is begun by the first virtual CPU, as all
+//! are: whoever wants one leaves word here ([`Request`]), and waits. Everything else is done at once, by whoever wants it.
+
+use crate::console;
+use crate::waiting::not_stopped;
+use abi::Request as Kernel;
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::format;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use bundle::{Directory, DirectorySource, Node, NodeKind, ProgramPlan};
+use core::ops::Range;
+use link::{Cause, Process};
+use runtime::{ProcessId, Stop, System, current, process};
+use spin::Mutex;
+use wasi::provider::{
+    Child, ChildCause, ChildEnd, ChildLimits, ChildState, Children, Clock, Entropy, Files, Host, Spawn,
+    Streams, Strings, Wait,
+};
+use wasi::{Errno, Result};
+
+/// All families. Whoever has it does not suspend itself, and takes no other lock but that of the processes; no upcall looks at it.
+static FAMILIES: Mutex<Families> = Mutex::new(Families {
+    parents: BTreeMap::new(),
+    requests: VecDeque::new(),
+    count: 0,
+    count_max: 0,
+    last_key: Key(0),
+});
+
+/// Does something with the families. What they hold is bounded by the domain's processes, and for all.
+pub fn with<T>(operation: impl FnOnce(&mut Families) -> T) -> T {
+    current::uncharged(|| operation(&mut FAMILIES.lock()))
+}
+
+/// A process that may start others. Never the same again, as the numbers of processes are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Key(u64);
+
+/// A child, by its parent and by what that calls it.
+pub type Name = (Key, Child);
+
+/// A process that is to be started.
+pub struct Request {
+    /// For whom.
+    pub parent: Key,
+    /// Which program of the plan.
+    pub program: u32,
+    /// `argv` and `environ`: strings, each with a NUL after it.
+    pub arguments: Vec<u8>,
+    pub environment: Vec<u8>,
+    /// Which of its parent's directories, by their places.
+    pub directories: Vec<usize>,
+    /// Which of the programs that its parent may start.
+    pub start: Vec<usize>,
+    pub limits: ChildLimits,
+}
+
+pub struct Families {
+    parents: BTreeMap<Key, Parent>,
+    /// One at most for each parent.
+    requests: VecDeque<Request>,
+    /// How many children there are, those among them that have ended and were not waited for; and how many there may be.
+    count: u32,
+    count_max: u32,
+    last_key: Key,
+}
+
+/// A process that may start others, and lives.
+struct Parent {
+    /// What it was begun with: its grants.
+    plan: Arc<ProgramPlan>,
+    /// What the root knows it as.
+    process: Process,
+    /// Whom to wake; not known while it is being begun.
+    id: Option<ProcessId>,
+    children: BTreeMap<Child, Life>,
+    /// Those of them that have ended.
+    ended: BTreeSet<Child>,
+    last_child: Child,
+    /// To its request.
+    answer: Option<Result<Child, Errno>>,
+}
+
+/// A child.
+enum Life {
+    Lives(ProcessId),
+    Ended(ChildEnd),
+}
+
+impl Families {
+    /// How many children there may be.
+    pub fn limit(&mut self, count_max: u32) {
+        self.count_max = count_max;
+    }
+
+    /// A process is about to begin that may start others.
+    pub fn add(&mut self, process: Process, plan: Arc<ProgramPlan>) -> Key {
+        self.last_key = Key(self.last_key.0 + 1);
+        let parent = Parent {
+            plan,
+            process,
+            id: None,
+            children: BTreeMap::new(),
+            ended: BTreeSet::new(),
+            last_child: Child(0),
+            answer: None,
+        };
+        self.parents.insert(self.last_key, parent);
+        self.last_key
+    }
+
+    /// It has begun.
+    pub fn begun(&mut self, key: Key, id: ProcessId) {
+        if let Some(parent) = self.parents.get_mut(&key) {
+            parent.id = Some(id);
+        }
+    }
+
+    /// It has ended, or did not begin. Its children that live are nobody's now, and are to end too.
+    pub fn remove(&mut self, key: Key) -> Vec<ProcessId> {
+        let Some(parent) = self.parents.remove(&key) else { return Vec::new() };
+        self.count -= parent.ended.len() as u32;
+        self.requests.retain(|request| request.parent != key);
+        let living = |life: &Life| match life {
+            Life::Lives(id) => Some(*id),
+            Life::Ended(_) => None,
+        };
+        parent.children.values().filter_map(living).collect()
+    }
+
+    /// The next process that is to be started.
+    pub fn next_request(&mut self) -> Option<Request> {
+        self.requests.pop_front()
+    }
+
+    /// The process that a parent is.
+    pub fn id(&self, key: Key) -> Option<ProcessId> {
+        self.parents.get(&key)?.id
+    }
+
+    /// Whether there may be another one.
+    fn has_room(&self) -> Result<(), Errno> {
+        if self.count < self.count_max { Ok(()) } else { Err(Errno::Again) }
+    }
+
+    /// What a parent was begun with, and the root's number for it, if it lives.
+    pub fn parent(&self, key: Key) -> Option<(&Arc<ProgramPlan>, Process)> {
+        self.parents.get(&key).map(|parent| (&parent.plan, parent.process))
+    }
+
+    /// A child was started: what its parent calls it, which is told so.
+    pub fn spawned(&mut self, system: &System, key: Key, id: ProcessId) -> Option<Name> {
+        let parent = self.parents.get_mut(&key)?;
+        let child = Child(parent.last_child.0 + 1);
+        parent.last_child = child;
+        parent.children.insert(child, Life::Lives(id));
+        self.count += 1;
+        parent.tell(system, Ok(child));
+        Some((key, child))
+    }
+
+    /// No child could be started.
+    pub fn refuse(&mut self, system: &System, key: Key, errno: Errno) {
+        if let Some(parent) = self.parents.get_mut(&key) {
+            parent.tell(system, Err(errno));
+        }
+    }
+
+    /// A child has ended. If its parent has not, that is told, and until it has heard of it the child counts.
+    pub fn ended(&mut self, system: &System, (key, child): Name, end: ChildEnd) {
+        let Some(parent) = self.parents.get_mut(&key) else {
+            self.count -= 1;
+            return;
+        };
+        parent.children.insert(child, Life::Ended(end));
+        parent.ended.insert(child);
+        parent.wake(system);
+    }
+
+    /// How a child has ended, if it has: told once. `None` stands for any of them.
+    fn take_end(&mut self, key: Key, which: Option<Child>) -> Result<Option<(Child, ChildEnd)>, Errno> {
+        let parent = self.parents.get_mut(&key).ok_or(Errno::Child)?;
+        let child = match which {
+            Some(child) if parent.children.contains_key(&child) => child,
+            None if !parent.children.is_empty() => match parent.ended.first() {
+                Some(child) => *child,
+                None => return Ok(None),
+            },
+            _ => return Err(Errno::Child),
+        };
+        let Some(Life::Ended(end)) = parent.children.get(&child) else { return Ok(None) };
+        let end = *end;
+        parent.children.remove(&child);
+        parent.ended.remove(&child);
+        self.count -= 1;
+        Ok(Some((child, end)))
+    }
+
+    /// What is to be started, if the parent may start it and has what it passes on.
+    fn request(&self, key: Key, spawn: &Spawn<'_>) -> Result<Request, Errno> {
+        let parent = self.parents.get(&key).ok_or(Errno::Notcapable)?;
+        let startable = |name: &[u8]| {
+            let place = parent.plan.start.iter().position(|startable| startable.name.as_bytes() == name);
+            place.ok_or(Errno::Notcapable)
+        };
+        let directory = |name: &&str| {
+            let place = parent.plan.directories.iter().position(|directory| directory.guest == *name);
+            place.ok_or(Errno::Notcapable)
+        };
+        let place = startable(spawn.program.as_bytes())?;
+        // Who asks in vain does it in its own time.
+        self.has_room()?;
+        Ok(Request {
+            parent: key,
+            program: parent.plan.start[place].program,
+            arguments: copy(spawn.arguments)?,
+            environment: copy(spawn.environment)?,
+            directories: spawn.directories.iter().map(directory).collect::<Result<_, _>>()?,
+            start: spawn.start.iter().map(startable).collect::<Result<_, _>>()?,
+            limits: spawn.limits,
+        })
+    }
+}
+
+fn copy(strings: Strings<'_>) -> Result<Vec<u8>, Errno> {
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact(strings.bytes().len()).map_err(|_| Errno::Nomem)?;
+    bytes.extend_from_slice(strings.bytes());
+    Ok(bytes)
+}
+
+impl Parent {
+    fn tell(&mut self, system: &System, answer: Result<Child, Errno>) {
+        self.answer = Some(answer);
+        self.wake(system);
+    }
+
+    /// If it waits, it looks again.
+    fn wake(&self, system: &System) {
+        if let Some(id) = self.id {
+            system.processes().lock().wake(system, id, 0);
+        }
+    }
+}
+
+/// How a process has ended, for its parent.
+pub fn end_of(cause: Cause, status: u8) -> ChildEnd {
+    let cause = match cause {
+        Cause::Exited => ChildCause::Exited,
+        Cause::Trapped => ChildCause::Trapped,
+        Cause::TimedOut => ChildCause::TimedOut,
+        Cause::Cancelled => ChildCause::Killed,
+        Cause::OutOfMemory => ChildCause::OutOfMemory,
+        Cause::FailedToStart => ChildCause::NotStarted,
+    };
+    ChildEnd { cause, status }
+}
+
+/// A process's own children.
+pub struct Family(pub Key);
+
+impl Family {
+    /// Suspends the process until something may have changed for it.
+    fn sleep(deadline_ns: u64) -> Result<()> {
+        let system = System::get().ok_or(Errno::Nosys)?;
+        let deadline_ns = deadline_ns.min(current::deadline_ns());
+        process::wait(process::Wait { deadline_ns, interest: 0 });
+        current::look_at_time(system);
+        Ok(not_stopped()?)
+    }
+}
+
+impl Children for Family {
+    fn spawn(&mut self, spawn: Spawn<'_>) -> Result<Child> {
+        let system = System::get().ok_or(Errno::Nosys)?;
+        let cpu_left_ns = current::cpu_left_ns(system);
+        with(|families| {
+            let mut request = families.request(self.0, &spawn)?;
+            request.limits.cpu_ns = least(request.limits.cpu_ns, cpu_left_ns);
+            families.requests.push_back(request);
+            Ok::<(), Errno>(())
+        })?;
+        system.ask();
+        loop {
+            let answer = with(|families| families.parents.get_mut(&self.0)?.answer.take());
+            if let Some(answer) = answer {
+                return Ok(answer?);
+            }
+            Self::sleep(Kernel::NEVER)?;
+        }
+    }
+
+    fn wait(&mut self, which: Option<Child>, deadline_ns: u64) -> Result<(Child, ChildEnd)> {
+        let system = System::get().ok_or(Errno::Nosys)?;
+        loop {
+            if let Some(end) = with(|families| families.take_end(self.0, which))? {
+                return Ok(end);
+            }
+            if deadline_ns == 0 || system.now_ns() >= deadline_ns {
+                return Err(Errno::Again.into());
+            }
+            Self::sleep(deadline_ns)?;
+        }
+    }
+
+    fn kill(&mut self, child: Child) -> Result<()> {
+        let system = System::get().ok_or(Errno::Nosys)?;
+        with(|families| {
+            let parent = families.parents.get(&self.0).ok_or(Errno::Srch)?;
+            if let Life::Lives(id) = parent.children.get(&child).ok_or(Errno::Srch)? {
+                system.processes().lock().stop(system, *id, Stop::Cancelled);
+            }
+            Ok(())
+        })
+    }
+
+    fn list(&mut self, show: &mut dyn FnMut(Child, ChildState)) -> Result<()> {
+        let mut all = Vec::new();
+        // The process's own, until it is told no.
+        all.try_reserve_exact(with(|families| families.count) as usize).map_err(|_| Errno::Nomem)?;
+        with(|families| {
+            let children = families.parents.get(&self.0).map(|parent| &parent.children);
+            let state = |life: &Life| match life {
+                Life::Lives(_) => ChildState::Lives,
+                Life::Ended(_) => ChildState::Ended,
+            };
+            let known = children.into_iter().flatten().map(|(child, life)| (*child, state(life)));
+            all.extend(known.take(all.capacity()));
+        });
+        all.into_iter().for_each(|(child, state)| show(child, state));
+        Ok(())
+    }
+}
+
+/// What a child is begun with: what its parent passes on of its own, and no more of anything than its program may have.
+pub fn plan(program: &ProgramPlan, parent: &ProgramPlan, request: &Request) -> ProgramPlan {
+    let strings = |bytes: &[u8]| Strings::new(bytes).unwrap_or_default().iter().map(Vec::from).collect();
+    let ChildLimits { cpu_ns, timeout_ns, descriptors, .. } = request.limits;
+    let directory = |place: &usize| parent.directories.get(*place).cloned();
+    let startable = |place: &usize| parent.start.get(*place).cloned();
+    ProgramPlan {
+        name: program.name.clone(),
+        artifact: program.artifact,
+        arguments: strings(&request.arguments),
+        environment: strings(&request.environment),
+        memory_bytes_max: memory_bytes_max(program, request),
+        timeout_ns: least(program.timeout_ns, timeout_ns),
+        cpu_ns_max: least(program.cpu_ns_max, cpu_ns),
+        table_elements_max: program.table_elements_max,
+        stack_bytes: program.stack_bytes,
+        descriptors_max: program.descriptors_max.min(descriptors.unwrap_or(u32::MAX)),
+        log_bytes_per_s: program.log_bytes_per_s,
+        directories: request.directories.iter().filter_map(directory).collect(),
+        start: request.start.iter().filter_map(startable).collect(),
+    }
+}
+
+/// How much memory it may have.
+pub fn memory_bytes_max(program: &ProgramPlan, request: &Request) -> u64 {
+    program.memory_bytes_max.min(request.limits.memory_bytes.unwrap_or(u64::MAX))
+}
+
+/// What a node of a copied directory takes of the heap at most, in a plan, on its way to the process, and in that one's tree.
+const NODE_BYTES: usize = 512;
+/// And how often its name.
+const NAME_COPIES: usize = 4;
+
+/// `ENOMEM` if there is no memory for the copies of the directories that a child is to have: nobody who makes them can be told no.
+pub fn room_for_directories(parent: &ProgramPlan, request: &Request) -> Result<(), Errno> {
+    let mut bytes = 0usize;
+    let mut left: Vec<&[Node]> = Vec::new();
+    for place in &request.directories {
+        if let Some(Directory { source: DirectorySource::Copy(nodes), .. }) = parent.directories.get(*place) {
+            left.push(nodes);
+        }
+    }
+    while let Some(nodes) = left.pop() {
+        for node in nodes {
+            bytes = bytes.saturating_add(NODE_BYTES + NAME_COPIES * node.name.len());
+            if let NodeKind::Directory(nodes) = &node.kind {
+                left.push(nodes);
+            }
+        }
+    }
+    // What the heap has once taken it keeps.
+    Vec::<u8>::new().try_reserve_exact(bytes).map_err(|_| Errno::Nomem)
+}
+
+/// The less of two limits.
+fn least<T: Ord>(one: Option<T>, other: Option<T>) -> Option<T> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
+}
+
+/// What one is promised that may use so much memory.
+fn promise(memory_bytes: u64) -> u64 {
+    memory_bytes.saturating_add(bundle::Children::PROCESS_BYTES)
+}
+
+/// What the domain has for children: the numbers that the root knows them by, and their memory.
+pub struct Nursery {
+    quota: bundle::Children,
+    /// What those that live may use.
+    promised_bytes: u64,
+    /// Numbers that were not given yet.
+    fresh: Range<u32>,
+    /// Numbers that can be given again.
+    free: BTreeSet<u32>,
+    /// The same of those that had failed, the first that did first. With its number what is known of a process is gone.
+    failed: VecDeque<u32>,
+    /// Numbers of those that have ended, and how; the root has not heard of it yet.
+    leaving: BTreeMap<u32, ChildEnd>,
+    /// Programs that cannot be run.
+    broken: BTreeSet<u32>,
+}
+
+impl Nursery {
+    /// For so many.
+    pub fn new(quota: bundle::Children) -> Self {
+        let fresh = quota.first_number..quota.first_number.saturating_add(quota.numbers());
+        Self {
+            quota,
+            promised_bytes: 0,
+            fresh,
+            free: BTreeSet::new(),
+            failed: VecDeque::new(),
+            leaving: BTreeMap::new(),
+            broken: BTreeSet::new(),
+        }
+    }
+
+    /// Whether there is a number to be given: if not, the root has yet to hear of ends.
+    pub fn has_number(&self) -> bool {
+        !self.free.is_empty() || !self.fresh.is_empty() || !self.failed.is_empty()
+    }
+
+    /// Whether there may be another one, with so much memory.
+    pub fn check(&self, memory_bytes: u64) -> Result<(), Errno> {
+        with(|families| families.has_room())?;
+        let promised_bytes = self.promised_bytes.saturating_add(promise(memory_bytes));
+        if promised_bytes > self.quota.memory_bytes_max { Err(Errno::Nomem) } else { Ok(()) }
+    }
+
+    /// Has a program loaded; `ENOEXEC` if it cannot be, and then it is not tried again: that would cost others time.
+    pub fn load(&mut self, program: u32, load: impl FnOnce() -> Result<(), String>) -> Result<(), Errno> {
+        if self.broken.contains(&program) {
+            return Err(Errno::Noexec);
+        }
+        load().map_err(|why| {
+            self.broken.insert(program);
+            console::log(&format!("a program cannot be started: {why}\n"));
+            Errno::Noexec
+        })
+    }
+
+    /// Gives another one its number, and promises it its memory. A list of all is short if low numbers come again; but where one
+    /// has failed, that is to be seen for as long as there are others.
+    pub fn admit(&mut self, plan: &ProgramPlan) -> Result<Process, Errno> {
+        let number = self.free.pop_first().or_else(|| self.fresh.next()).or_else(|| self.failed.pop_front());
+        let number = number.ok_or(Errno::Again)?;
+        self.promised_bytes += promise(plan.memory_bytes_max);
+        Ok(Process(number))
+    }
+
+    /// One that was admitted did not begin.
+    pub fn refuse(&mut self, Process(number): Process, plan: &ProgramPlan) {
+        self.promised_bytes -= promise(plan.memory_bytes_max);
+        self.free.insert(number);
+    }
+
+    /// One has ended. Its number is not given again before [`Self::free`].
+    pub fn leave(&mut self, Process(number): Process, plan: &ProgramPlan, end: ChildEnd) {
+        self.promised_bytes -= promise(plan.memory_bytes_max);
+        self.leaving.insert(number, end);
+    }
+
+    /// The root has heard of the end of one.
+    pub fn free(&mut self, Process(number): Process) {
+        match self.leaving.remove(&number) {
+            Some(ChildEnd { cause: ChildCause::Killed, .. } | ChildEnd { status: 0, .. }) => {
+                self.free.insert(number);
+            }
+            Some(_) => self.failed.push_back(number),
+            None => {}
+        }
+    }
+}
+
+/// A host with what a process may know of its children, if it may start any.
+pub struct WithChildren<H> {
+    /// Everything else.
+    pub host: H,
+    /// Its children.
+    pub family: Option<Family>,
+}
+
+impl<H: Host> Host for WithChildren<H> {
+    fn clock(&mut self) -> &mut dyn Clock {
+        self.host.clock()
+    }
+
+    fn entropy(&mut self) -> &mut dyn Entropy {
+        self.host.entropy()
+    }
+
+    fn streams(&mut self) -> &mut dyn Streams {
+        self.host.streams()
+    }
+
+    fn files(&mut self) -> &mut dyn Files {
+        self.host.files()
+    }
+
+    fn wait(&mut self) -> &mut dyn Wait {
+        self.host.wait()
+    }
+
+    fn children(&mut self) -> Option<&mut dyn Children> {
+        self.family.as_mut().map(|family| family as &mut dyn Children)
+    }
+}
