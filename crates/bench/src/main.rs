@@ -147,6 +147,8 @@ fn notes() -> Vec<String> {
          all it had is given back. The peer: from increment_epoch by another thread until its store is dropped, with pooling, in a thread that stays.",
         "A process: WASI state, stack, turn of the scheduler, instance, _start, end, one after the other. The peer: a thread of Linux for each, in it what a \
          fresh instance is.",
+        "The same by a program: it starts itself and waits for the end, one after the other, in what runs a domain's programs, but without a root. In a \
+         system each comes with two messages to the root and one from it, which take longer than all the rest. The peer as before.",
         "The peer's pool is the fastest of three settings for the program, chosen anew in each run.",
     ]
     .map(String::from)

@@ -26,7 +26,9 @@ pub fn measure(sides: &Sides<'_>, workshop: &Workshop<'_>) -> Result<Vec<Figure>
     let mut figures = shared(sides, workshop)?;
     figures.push(switches(sides, &text("yield", include_str!("../guests/yield.wat"))?)?);
     figures.extend(runaways(sides, workshop)?);
-    figures.push(processes(sides, &text("hello", include_str!("../guests/hello.wat"))?)?);
+    let hello = text("hello", include_str!("../guests/hello.wat"))?;
+    figures.push(processes(sides, &hello)?);
+    figures.push(children(sides, &text("family", include_str!("../guests/family.wat"))?, &hello)?);
     Ok(figures)
 }
 
@@ -105,6 +107,25 @@ fn processes(sides: &Sides<'_>, artifacts: &Artifacts) -> Result<Figure, Failure
     in_turns(
         sides,
         "process of WASI hello, start to end",
+        "a thread of Linux and wasmtime with pooling",
+        ours,
+        peer,
+    )
+}
+
+/// By a program, of which Linux's peer knows nothing: it does the same by itself.
+fn children(sides: &Sides<'_>, family: &Artifacts, hello: &Artifacts) -> Result<Figure, Failure> {
+    progress("processes that a program starts");
+    let count = match sides.effort {
+        Effort::Quick => "2000",
+        Effort::Full => "20000",
+    };
+    let ours = || sides.ours(family, &["children", count]);
+    let pool = sides.fastest_pool(hello)?;
+    let peer = || sides.peer(["threads", pool], hello, &[count]);
+    in_turns(
+        sides,
+        "the same, started and waited for by a program",
         "a thread of Linux and wasmtime with pooling",
         ours,
         peer,

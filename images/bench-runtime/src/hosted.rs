@@ -37,6 +37,7 @@ pub fn processes(arguments: &[Vec<u8>]) -> Result<Option<processes::What>, Strin
         "switches" => processes::What::Switches { count: number(count)? },
         "runaways" => processes::What::Runaways { count: number(count)? },
         "processes" => processes::What::Processes { count: number(count)? },
+        "children" => processes::What::Children { count: number(count)? },
         _ => return Ok(None),
     }))
 }

@@ -38,6 +38,7 @@ mod domain;
 #[allow(dead_code)]
 #[path = "../../runtime/src/entry.rs"]
 mod entry;
+mod family;
 #[allow(dead_code)]
 #[path = "../../runtime/src/gate.rs"]
 mod gate;

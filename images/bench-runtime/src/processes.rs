@@ -3,7 +3,7 @@
 use crate::launcher::{Launcher, LauncherHost};
 use crate::programs::Programs;
 use crate::waiting::{ProcessClock, Ready, Suspend};
-use crate::{entry, gate};
+use crate::{entry, family, gate};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
@@ -26,6 +26,8 @@ pub enum What {
     Runaways { count: u64 },
     /// The start of a process, its `_start`, and its end.
     Processes { count: u64 },
+    /// The same by a program, which waits for the end.
+    Children { count: u64 },
 }
 
 /// Measures processes of the bundle's first program.
@@ -37,6 +39,10 @@ pub fn run(
 ) -> Result<(), String> {
     if let What::Runaways { .. } = what {
         bundle.plan.programs[0].timeout_ns = Some(RUNAWAY_NS);
+    }
+    if let What::Children { count } = what {
+        let nanoseconds = family::run(system, launcher, bundle, count)?;
+        return say(launcher, &format!("nanoseconds {nanoseconds}\n"));
     }
     let programs = Programs::new(system, bundle).map_err(|error| error.to_string())?;
     let mut processes =
@@ -63,14 +69,21 @@ pub fn run(
             let elapsed_ns = system.now_ns() - begin_ns;
             processes.say(&format!("nanoseconds {}\n", elapsed_ns / count))
         }
+        What::Children { .. } => Ok(()),
     }
 }
 
 /// The host of each process: as hosted programs have it, without input.
-type Host = LauncherHost<ProcessClock<Launcher>, Launcher, Suspend<NoInput>>;
+pub type Host = LauncherHost<ProcessClock<Launcher>, Launcher, Suspend<NoInput>>;
+
+/// Such a host.
+pub fn host(launcher: Launcher) -> Host {
+    let (clock, wait) = (ProcessClock(launcher), Suspend(NoInput));
+    Providers { clock, entropy: launcher, streams: launcher, files: launcher, wait }
+}
 
 /// Nothing that is measured waits for a stream.
-struct NoInput;
+pub struct NoInput;
 
 impl Ready for NoInput {
     fn of(&mut self, _streams: StreamSet) -> StreamSet {
@@ -121,9 +134,7 @@ impl Processes {
     }
 
     fn start(&mut self) -> Result<(), String> {
-        let launcher = self.launcher;
-        let (clock, wait) = (ProcessClock(launcher), Suspend(NoInput));
-        let host = Providers { clock, entropy: launcher, streams: launcher, files: launcher, wait };
+        let host = host(self.launcher);
         let plan = self.programs.plan(0).map(Arc::clone).ok_or("there is no program")?;
         self.programs.make(&plan, host, 0).map_err(|error| error.to_string())?.start();
         self.run.left -= 1;
@@ -167,9 +178,13 @@ impl Processes {
     }
 
     fn say(&mut self, line: &str) -> Result<(), String> {
-        let said = self.launcher.write(OutputStream::Error, line.as_bytes());
-        said.map(|_| ()).map_err(|_| String::from("nobody reads the measurements"))
+        say(self.launcher, line)
     }
+}
+
+fn say(mut launcher: Launcher, line: &str) -> Result<(), String> {
+    let said = launcher.write(OutputStream::Error, line.as_bytes());
+    said.map(|_| ()).map_err(|_| String::from("nobody reads the measurements"))
 }
 
 impl Platform for Processes {
