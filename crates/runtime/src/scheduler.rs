@@ -198,13 +198,19 @@ impl Processes {
         }
     }
 
-    /// Makes a process end; the first reason stays.
+    /// Makes a process end, at its next turn, which is the next there is; the first reason stays.
     pub fn stop(&mut self, system: &System, id: ProcessId, stop: Stop) {
         let Some(life) = self.life(id) else { return };
         life.control.want_stop(stop);
         let runs = |vcpu: &&Vcpu| self.vcpus[vcpu.number()] == Occupation::Runs(id.slot);
         system.vcpus().filter(runs).for_each(|vcpu| vcpu.poke(system));
         self.wake(system, id, 0);
+        if self.ready.take(id.slot) {
+            self.ready.put(id.slot, 0);
+            if let Some(life) = self.life_mut(id) {
+                life.had_ns = 0;
+            }
+        }
     }
 
     /// Something was done for a process outside of its turns, and took so long: it pays for that.

@@ -107,6 +107,31 @@ fn who_gives_way_waits_for_all_others() {
 }
 
 #[test]
+fn who_has_to_end_does_not_wait_for_all_others() {
+    let mut scripted = Scripted::new();
+    let diary = Diary::default();
+    let (system, last) = (scripted.system, Arc::new(spin::Mutex::new(None)));
+    for name in ["a", "b", "c", "d"] {
+        let (diary, last) = (diary.clone(), last.clone());
+        scripted.start(move || {
+            for turn in 0..2 {
+                diary.lock().push((name, turn));
+                if turn == 1
+                    && let Some(id) = last.lock().take()
+                {
+                    system.processes().lock().stop(system, id, Stop::Cancelled);
+                }
+                process::give_way();
+            }
+        });
+    }
+    *last.lock() = scripted.ids.last().copied();
+    scripted.run();
+    let then: Vec<_> = diary.lock().iter().skip(4).copied().collect();
+    assert_eq!(then, [("a", 1), ("d", 1), ("b", 1), ("c", 1)]);
+}
+
+#[test]
 fn sleepers_wake_in_the_order_of_their_deadlines() {
     let mut scripted = Scripted::new();
     let diary = Diary::default();

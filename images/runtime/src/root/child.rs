@@ -247,8 +247,8 @@ impl Child {
 }
 
 fn regions(wanted: &Domain) -> u64 {
-    let processes = wanted.programs.iter().map(|program| u64::from(program.instances)).sum::<u64>();
-    REGIONS + processes * REGIONS_OF_PROCESS
+    let started = wanted.programs.iter().map(|program| u64::from(program.instances)).sum::<u64>();
+    REGIONS + (started + u64::from(wanted.children)) * REGIONS_OF_PROCESS
 }
 
 fn parameters(wanted: &Domain) -> DomainParameters {
