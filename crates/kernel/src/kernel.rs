@@ -334,10 +334,12 @@ impl<M: Machine> Kernel<M> {
         }
         self.idle.fetch_and(!bit, SeqCst);
         for (home, seat) in self.seats.iter().enumerate().filter(|&(home, _)| home != cpu.number) {
-            let left = seat.queue.lock().spare(cpu.number);
-            if let Some(left) = left {
-                self.offer(cpu, home, left.cpus);
-            }
+            let idle = self.idle.load(SeqCst);
+            let asked =
+                seat.queue.lock().waiting().fold(0, |asked, entry| asked | first_of(idle & entry.cpus, home));
+            (0..self.seats.len())
+                .filter(|number| asked >> number & 1 != 0)
+                .for_each(|number| self.attend(cpu, number));
         }
     }
 
@@ -451,8 +453,8 @@ impl<M: Machine> Kernel<M> {
 
     /// One in the queue of `home` waits for its turn: a CPU that sleeps may take it, or its own ends the slice of the one that runs.
     fn offer(&self, cpu: &Cpu, home: usize, cpus: u64) {
-        let idle = self.idle.load(SeqCst) & cpus;
-        self.attend(cpu, if idle != 0 { idle.trailing_zeros() as usize } else { home });
+        let asked = first_of(self.idle.load(SeqCst) & cpus, home);
+        self.attend(cpu, asked.trailing_zeros() as usize);
     }
 
     /// Has a CPU look at its queue.
@@ -563,4 +565,9 @@ fn answer(context: &mut Context, result: Result<u64, Error>) {
         Ok(value) => (0, value),
         Err(error) => (error.code(), 0),
     };
+}
+
+/// The first of these CPUs as a bit, or `other`'s if there are none.
+const fn first_of(cpus: u64, other: usize) -> u64 {
+    if cpus == 0 { 1 << other } else { cpus & cpus.wrapping_neg() }
 }

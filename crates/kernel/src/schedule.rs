@@ -213,10 +213,14 @@ impl Queue {
         self.entries.iter().filter(|entry| entry.run != Run::Blocked).count()
     }
 
+    /// Those that wait for their turn.
+    pub fn waiting(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter().filter(|entry| entry.can_run())
+    }
+
     /// How heavy the CPU is laden: what waits for it, and how many it has.
     pub fn load(&self) -> (u64, usize) {
-        let waiting = self.entries.iter().filter(|entry| entry.can_run());
-        (waiting.map(|entry| entry.weight).sum(), self.entries.len())
+        (self.waiting().map(|entry| entry.weight).sum(), self.entries.len())
     }
 
     /// The one that is the furthest behind of those that run or can.
@@ -243,7 +247,7 @@ impl Queue {
 
     /// Whether one waits that may run on another CPU than `cpu`.
     pub fn is_waited_in(&self, cpu: usize) -> bool {
-        self.entries.iter().any(|entry| entry.can_run() && entry.cpus & !(1 << cpu) != 0)
+        self.waiting().any(|entry| entry.cpus & !(1 << cpu) != 0)
     }
 
     /// Makes one ready that slept. Answers whether the CPU has to look: it should have it now, or from when its budget is renewed.
@@ -328,8 +332,8 @@ impl Queue {
 
     /// One that waits here and may run on `cpu`, for that one to take.
     pub fn spare(&self, cpu: usize) -> Option<Entry> {
-        let fits = |entry: &&Entry| entry.can_run() && !entry.stop && entry.cpus >> cpu & 1 != 0;
-        self.entries.iter().filter(fits).min_by_key(|entry| entry.virtual_ns).copied()
+        let fits = |entry: &&Entry| !entry.stop && entry.cpus >> cpu & 1 != 0;
+        self.waiting().filter(fits).min_by_key(|entry| entry.virtual_ns).copied()
     }
 
     /// When the CPU has to look again.

@@ -106,3 +106,27 @@ fn a_slice_is_as_long_as_it_was_when_it_began() {
         false,
     );
 }
+
+/// Of two that wait in one queue the CPU that takes the first may not run the second: the queue's own is told of that.
+#[test]
+fn who_is_left_by_a_cpu_that_took_another_is_not_forgotten() {
+    run(
+        &[
+            step(0, CreateVcpu, [0, 0, 0, 0, 0, 0]),
+            step(0, Start, [0, 0, 0, 0, 0, 0]),
+            step(1, Interrupt, [0, 0, 0, 0, 0, 0]),
+            step(0, Wait, [0, 80, 0, 0, 0, 0]),
+            step(0, Spawn, [0, 6, 247, 0, 0, 1]),
+            step(0, Derive, [0, 0, 0, 0, 0, 0]),
+            step(0, Revoke, [0, 192, 0, 0, 0, 0]),
+            step(0, CreateEvent, [0, 0, 0, 0, 0, 0]),
+            step(0, Revoke, [0, 192, 0, 0, 0, 0]),
+            step(0, Pass, [237, 0, 0, 0, 0, 0]),
+            step(1, Spawn, [0, 212, 0, 157, 103, 7]),
+            step(0, Signal, [0, 0, 0, 0, 0, 0]),
+            step(2, Interrupt, [0, 0, 0, 0, 0, 0]),
+            step(0, Listen, [0, 0, 0, 0, 0, 0]),
+        ],
+        false,
+    );
+}
