@@ -38,15 +38,19 @@ fn modules(context: &Context) -> Verdict {
     Ok(())
 }
 
-/// As much as its memory holds, and more than that.
+/// As much as its memory holds, and more than that; and a file of more than any program may have.
 fn data(context: &Context) -> Verdict {
-    let mib = if context.depth == Depth::Soak { 1024 } else { 48 };
+    let mib = if context.depth == Depth::Soak { 500 } else { 48 };
     let path = data_segments(context, mib)?;
     let enough = format!("{}MiB", mib + 1);
     let output = context.program(&path).options(["--memory", &enough]).patience(10).run()?;
     output.exits(0)?.ends_well()?.writes("")?;
     let output = context.program(&path).options(["--memory", "16MiB"]).patience(10).run()?;
     output.exits(125)?.ends_well()?.says(&[&format!("{mib} MiB"), "may have 16 MiB", "--memory"])?;
+    let path = context.folder().join("gib.wasm");
+    File::create(&path)?.set_len(1 << 30)?;
+    let output = context.program(&path).options(["--memory", "2GiB"]).run()?;
+    output.exits(125)?.ends_well()?.says(&["gib.wasm` is too large for a program: 512 MiB is the most"])?;
     Ok(())
 }
 
@@ -69,7 +73,8 @@ fn in_a_domain(context: &Context) -> Verdict {
     for (name, module, _) in &modules {
         context.file(&format!("{name}.wat"), module)?;
     }
-    let mut up = Up::start_manifest(context, context.file("crowd.toml", text)?, "crowd")?;
+    let command = context.up(context.file("crowd.toml", text)?).patience(3);
+    let mut up = Up::start_command(context, command, "crowd")?;
     up.until("crowd", "started")?;
     let have_ended =
         |domain: &Domain| domain.programs[1..].iter().all(|program| program.state == State::Ended);
