@@ -88,6 +88,8 @@ pub struct Processes {
     ready: Queue,
     /// Those that wait until a time, by when that is.
     sleeping: Queue,
+    /// Those that may live until a time, by when that is.
+    expiring: Queue,
     /// What the process that ran last had had, or one before it that had had more.
     least_ns: u64,
     /// What each virtual CPU does.
@@ -148,7 +150,8 @@ impl Processes {
             let number = self.slots.len() as u32;
             let made = self.slots.try_reserve(1).and_then(|()| self.free.try_reserve(self.slots.len() + 1));
             let made = made.and_then(|()| self.ready.try_reserve(number));
-            made.and_then(|()| self.sleeping.try_reserve(number)).map_err(|_| abi::Error::NoMemory)?;
+            let made = made.and_then(|()| self.sleeping.try_reserve(number));
+            made.and_then(|()| self.expiring.try_reserve(number)).map_err(|_| abi::Error::NoMemory)?;
         }
         Ok(())
     }
@@ -161,6 +164,11 @@ impl Processes {
         });
         self.ready.reserve(number);
         self.sleeping.reserve(number);
+        self.expiring.reserve(number);
+        let deadline_ns = process.control().deadline_ns();
+        if deadline_ns != Request::NEVER {
+            self.expiring.put(number, deadline_ns);
+        }
         let slot = &mut self.slots[number as usize];
         slot.life = Some(Life {
             control: Arc::clone(process.control()),
@@ -205,9 +213,14 @@ impl Processes {
         let runs = |vcpu: &&Vcpu| self.vcpus[vcpu.number()] == Occupation::Runs(id.slot);
         system.vcpus().filter(runs).for_each(|vcpu| vcpu.poke(system));
         self.wake(system, id, 0);
-        if self.ready.take(id.slot) {
-            self.ready.put(id.slot, 0);
-            if let Some(life) = self.life_mut(id) {
+        self.hurry(id.slot);
+    }
+
+    /// Who has to end has the next turn there is.
+    fn hurry(&mut self, number: u32) {
+        if self.ready.take(number) {
+            self.ready.put(number, 0);
+            if let Some(life) = &mut self.slots[number as usize].life {
                 life.had_ns = 0;
             }
         }
@@ -285,6 +298,11 @@ impl Processes {
         {
             self.make_ready(number, 0);
         }
+        while let Some((number, _)) = self.expiring.first().filter(|(_, deadline_ns)| *deadline_ns <= now_ns)
+        {
+            self.expiring.take(number);
+            self.hurry(number);
+        }
     }
 
     /// When the first of those that wait for a time wants to run.
@@ -360,6 +378,7 @@ impl Processes {
     /// A process has ended, after it has had this virtual CPU for `had_ns`: what it had used.
     fn remove(&mut self, system: &System, id: ProcessId, had_ns: u64) -> Usage {
         self.vcpus[Vcpu::current().number()] = Occupation::Looks;
+        self.expiring.take(id.slot);
         let slot = &mut self.slots[id.slot as usize];
         let life = slot.life.take();
         slot.generation = slot.generation.wrapping_add(1);

@@ -35,11 +35,15 @@ impl Scripted {
     }
 
     fn start(&mut self, main: impl FnOnce() + Send + 'static) {
+        self.start_with(LIMITS, main);
+    }
+
+    fn start_with(&mut self, limits: Limits, main: impl FnOnce() + Send + 'static) {
         let main = move || {
             main();
             Ending::NotStarted(String::new())
         };
-        let process = Process::new(self.system, None, LIMITS, main).unwrap();
+        let process = Process::new(self.system, None, limits, main).unwrap();
         self.ids.push(self.system.processes().lock().add(self.system, process));
     }
 
@@ -126,6 +130,30 @@ fn who_has_to_end_does_not_wait_for_all_others() {
         });
     }
     *last.lock() = scripted.ids.last().copied();
+    scripted.run();
+    let then: Vec<_> = diary.lock().iter().skip(4).copied().collect();
+    assert_eq!(then, [("a", 1), ("d", 1), ("b", 1), ("c", 1)]);
+}
+
+#[test]
+fn whose_time_is_over_does_not_wait_for_all_others() {
+    let mut scripted = Scripted::new();
+    let diary = Diary::default();
+    let kernel = scripted.kernel;
+    let over_ns = scripted.system.now_ns() + 1_000_000_000;
+    for name in ["a", "b", "c", "d"] {
+        let diary = diary.clone();
+        let limits = Limits { deadline_ns: if name == "d" { over_ns } else { Request::NEVER }, ..LIMITS };
+        scripted.start_with(limits, move || {
+            for turn in 0..2 {
+                diary.lock().push((name, turn));
+                if (name, turn) == ("a", 1) {
+                    kernel.advance_to(over_ns);
+                }
+                process::give_way();
+            }
+        });
+    }
     scripted.run();
     let then: Vec<_> = diary.lock().iter().skip(4).copied().collect();
     assert_eq!(then, [("a", 1), ("d", 1), ("b", 1), ("c", 1)]);
