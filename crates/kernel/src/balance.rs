@@ -1,4 +1,5 @@
-//! How virtual CPUs go from one CPU's queue to another's, so that each has its share of all CPUs that it may run on.
+//! How virtual CPUs go from one CPU's queue to another's, so that each has its share of all CPUs that it may run on; and how those of a domain
+//! have its budget together.
 
 use crate::kernel::{Cpu, Kernel};
 use crate::machine::Machine;
@@ -48,6 +49,20 @@ impl<M: Machine> Kernel<M> {
         }
         vcpu.home = here;
         self.trace(cpu, |_| Event::of_vcpu(Kind::Steal, (vcpu.domain, id), from as u32, 0));
+    }
+
+    /// One here has used up its part of its domain's budget: it has what is left of the parts of those that do not want to run.
+    pub(crate) fn lend(&self, here: usize, now_ns: u64) {
+        let throttled = self.seats[here].queue.lock().throttled();
+        let Some((id, domain)) = throttled else { return };
+        let Some(vcpus) = self.domains.lock(domain).map(|domain| domain.vcpus) else { return };
+        let lent_of = |other| {
+            let home = self.vcpus.lock(other)?.home;
+            Some(self.seats[home].queue.lock().lend(other, now_ns))
+        };
+        let others = vcpus.into_iter().flatten().filter(|other| *other != id);
+        let lent_ns = others.filter_map(lent_of).sum();
+        self.seats[here].queue.lock().borrow(id, lent_ns);
     }
 
     /// One that waits for another CPU and should rather run here than those that do or can.

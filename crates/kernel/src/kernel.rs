@@ -301,6 +301,7 @@ impl<M: Machine> Kernel<M> {
             seat.attention.store(false, Relaxed);
             let now_ns = self.machine.now_ns();
             seat.queue.lock().advance(now_ns);
+            self.lend(cpu.number, now_ns);
             self.steal(cpu, now_ns);
             let picked = seat.queue.lock().pick(now_ns);
             if let Some(entry) = picked {

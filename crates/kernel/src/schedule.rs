@@ -213,6 +213,27 @@ impl Queue {
         self.entries.iter().filter(|entry| entry.run != Run::Blocked).count()
     }
 
+    /// One that would run if it had not used its budget up.
+    pub fn throttled(&self) -> Option<(VcpuId, DomainId)> {
+        let throttled = self.entries.iter().find(|entry| entry.is_throttled() && !entry.stop)?;
+        Some((throttled.vcpu, throttled.domain))
+    }
+
+    /// Takes what is left of the budget of one that does not want to run.
+    pub fn lend(&mut self, vcpu: VcpuId, now_ns: u64) -> u64 {
+        let entry = self.get(vcpu).filter(|entry| entry.run == Run::Blocked);
+        let Some(budget) = entry.and_then(|entry| entry.budget.as_mut()) else { return 0 };
+        budget.renew(now_ns);
+        core::mem::take(&mut budget.left_ns)
+    }
+
+    /// Adds to a budget what others lent, until it is renewed.
+    pub fn borrow(&mut self, vcpu: VcpuId, lent_ns: u64) {
+        if let Some(budget) = self.get(vcpu).and_then(|entry| entry.budget.as_mut()) {
+            budget.left_ns += lent_ns;
+        }
+    }
+
     /// Those that wait for their turn.
     pub fn waiting(&self) -> impl Iterator<Item = &Entry> {
         self.entries.iter().filter(|entry| entry.can_run())

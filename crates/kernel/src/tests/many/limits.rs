@@ -280,3 +280,33 @@ fn a_capability_is_derived_so_often_and_no_more() {
     world.must(0, Request::Release { capability: first });
     assert_eq!(world.call(0, more), Err(Error::StaleHandle), "all of them are gone");
 }
+
+/// A budget is the domain's: one virtual CPU has all of it while the other sleeps, and both together have no more.
+#[test]
+fn a_budget_is_had_by_whoever_wants_to_run() {
+    const STEP_NS: u64 = 500_000;
+    const STEPS: u64 = 4000;
+    for (at_once, wanted) in [(1, [200, 0]), (2, [100, 100])] {
+        let mut world = World::new(6000, 1);
+        let vcpu = world.info.vcpu;
+        let plan = DomainParameters { vcpus_max: 2, budget_ns: 20_000_000, ..world.parameters() };
+        let child = world.spawn(0, &plan);
+        let second = world.must(0, Request::CreateVcpu { domain: child.domain });
+        let spinner = world.spawn(0, &DomainParameters { vcpus_max: 1, ..world.parameters() });
+        world.start(0, &spinner, 2);
+        world.start(0, &child, 0);
+        if at_once == 2 {
+            world.must(0, Request::Start { vcpu: second, entry: CALL_AT, stack: 0, argument: 1 });
+        }
+        assert_eq!(world.wait(0, vcpu, Request::NEVER), Next::Enter);
+        let mut ran = [0; 3];
+        for _ in 0..STEPS {
+            ran[world.context(0).rdi as usize] += 1000;
+            world.pass(STEP_NS);
+            assert_eq!(world.interrupt(0, Interrupt::Alarm), Next::Enter);
+        }
+        let near =
+            ran.iter().zip(wanted).all(|(ran, wanted): (&u64, u64)| (ran / STEPS).abs_diff(wanted) <= 15);
+        assert!(near, "{ran:?} of {STEPS} thousand");
+    }
+}
