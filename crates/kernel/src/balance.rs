@@ -4,6 +4,7 @@
 use crate::kernel::{Cpu, Kernel};
 use crate::machine::Machine;
 use crate::schedule::Entry;
+use crate::table::{DomainId, VcpuId};
 use crate::trace::Event;
 use abi::trace::Kind;
 use core::sync::atomic::Ordering::SeqCst;
@@ -49,6 +50,19 @@ impl<M: Machine> Kernel<M> {
         }
         vcpu.home = here;
         self.trace(cpu, |_| Event::of_vcpu(Kind::Steal, (vcpu.domain, id), from as u32, 0));
+    }
+
+    /// One that begins to run, of a domain with several, has its share together with those of them that want to run.
+    pub(crate) fn weigh(&self, here: usize, id: VcpuId, domain: DomainId, share: u64) {
+        let Some(vcpus) = self.domains.lock(domain).map(|domain| domain.vcpus) else { return };
+        let wants = |other| {
+            let home = self.vcpus.lock(other).map(|vcpu| vcpu.home);
+            home.is_some_and(|home| self.seats[home].queue.lock().wants(other))
+        };
+        let count = vcpus.into_iter().flatten().filter(|other| wants(*other)).count() as u64;
+        if let Some(entry) = self.seats[here].queue.lock().get(id) {
+            entry.weight = (share / count.max(1)).max(1);
+        }
     }
 
     /// One here has used up its part of its domain's budget: it has what is left of the parts of those that do not want to run.

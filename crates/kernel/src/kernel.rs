@@ -393,6 +393,9 @@ impl<M: Machine> Kernel<M> {
         }
         let current = Current { vcpu: entry.vcpu, domain: entry.domain };
         (cpu.current, cpu.active, cpu.vectors) = (Some(current), Some(entry.domain), Some(entry.vcpu));
+        if let Some(share) = entry.divided {
+            self.weigh(cpu.number, entry.vcpu, entry.domain, share);
+        }
         true
     }
 

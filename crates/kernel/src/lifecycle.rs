@@ -178,9 +178,9 @@ impl<M: Machine> Kernel<M> {
                 domain.space.discharge(VCPU_FRAMES);
                 return Err(Error::TableFull.into());
             }
-            // Each has an equal part of what the domain has; of a budget never nothing, which would be no limit.
+            // Each has an equal part of what the domain has, as long as all want to run; of a budget never nothing, which would be no limit.
             let parts = max.vcpus.clamp(1, VCPUS_MAX as u64);
-            (number, (domain.share / parts).max(1), domain.budget_ns.div_ceil(parts), domain.cpus)
+            (number, (domain.share, parts), domain.budget_ns.div_ceil(parts), domain.cpus)
         };
         let made = self.make_vcpu(target, number, (share, budget_ns, cpus)).and_then(|id| {
             match self.insert_origin(here, Object::Vcpu(id)) {
@@ -215,7 +215,7 @@ impl<M: Machine> Kernel<M> {
         &self,
         domain: DomainId,
         number: usize,
-        (share, budget_ns, cpus): (u64, u64, u64),
+        ((share, parts), budget_ns, cpus): ((u64, u64), u64, u64),
     ) -> Result<VcpuId, Refusal> {
         let allowed = self.seats.iter().enumerate().filter(|(number, _)| cpus >> number & 1 != 0);
         let home = allowed.min_by_key(|(_, seat)| seat.queue.lock().load()).map_or(0, |(number, _)| number);
@@ -227,7 +227,8 @@ impl<M: Machine> Kernel<M> {
             return Err(Error::TableFull.into());
         };
         let budget = (budget_ns > 0).then(|| Budget::new(budget_ns, self.machine.now_ns()));
-        let entry = Entry::new(id, domain, share, budget, cpus);
+        let mut entry = Entry::new(id, domain, (share / parts).max(1), budget, cpus);
+        entry.divided = (parts > 1).then_some(share);
         let added = self.seats[home].queue.lock().add(entry);
         added.inspect_err(|_| self.drop_vcpu(id))?;
         Ok(id)

@@ -37,7 +37,10 @@ pub(crate) struct Entry {
     pub run: Run,
     /// When it wants to be woken or ticked.
     pub deadline_ns: u64,
+    /// Its part of its domain's share.
     pub weight: u64,
+    /// That share, if the domain has several virtual CPUs: those that want to run have it.
+    pub divided: Option<u64>,
     /// The time that it has had, divided by its weight.
     virtual_ns: u64,
     pub budget: Option<Budget>,
@@ -97,6 +100,7 @@ impl Entry {
     /// One that does not run yet.
     pub const fn new(vcpu: VcpuId, domain: DomainId, weight: u64, budget: Option<Budget>, cpus: u64) -> Self {
         Self {
+            divided: None,
             vcpu,
             domain,
             run: Run::Blocked,
@@ -211,6 +215,11 @@ impl Queue {
     /// How many run or want to.
     pub fn ready_count(&self) -> usize {
         self.entries.iter().filter(|entry| entry.run != Run::Blocked).count()
+    }
+
+    /// Whether it runs or wants to.
+    pub fn wants(&mut self, vcpu: VcpuId) -> bool {
+        self.get(vcpu).is_some_and(|entry| entry.run != Run::Blocked)
     }
 
     /// One that would run if it had not used its budget up.

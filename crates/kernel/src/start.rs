@@ -224,7 +224,7 @@ impl<M: Machine> Kernel<M> {
             domain.taken.vcpus = 1;
             domain.space.charge(VCPU_FRAMES)?;
         }
-        let vcpu = self.make_vcpu(id, 0, (DomainParameters::SHARE_MAX, 0, u64::MAX))?;
+        let vcpu = self.make_vcpu(id, 0, ((DomainParameters::SHARE_MAX, 1), 0, u64::MAX))?;
         let (place, handle) = self.insert_origin(id, Object::Vcpu(vcpu))?;
         info.vcpu = handle;
         if let Some(mut domain) = self.domains.lock(id) {

@@ -281,15 +281,17 @@ fn a_capability_is_derived_so_often_and_no_more() {
     assert_eq!(world.call(0, more), Err(Error::StaleHandle), "all of them are gone");
 }
 
-/// A budget is the domain's: one virtual CPU has all of it while the other sleeps, and both together have no more.
+/// Share and budget are the domain's: one virtual CPU has all of it while the other sleeps, and both together have no more.
 #[test]
-fn a_budget_is_had_by_whoever_wants_to_run() {
+fn what_a_domain_has_is_had_by_whoever_wants_to_run() {
     const STEP_NS: u64 = 500_000;
     const STEPS: u64 = 4000;
-    for (at_once, wanted) in [(1, [200, 0]), (2, [100, 100])] {
+    let cases = [(1, 20, [200, 0]), (2, 20, [100, 100]), (1, 0, [500, 0]), (2, 0, [250, 250])];
+    for (at_once, budget_ms, wanted) in cases {
         let mut world = World::new(6000, 1);
         let vcpu = world.info.vcpu;
-        let plan = DomainParameters { vcpus_max: 2, budget_ns: 20_000_000, ..world.parameters() };
+        let budget_ns = budget_ms * 1_000_000;
+        let plan = DomainParameters { vcpus_max: 2, budget_ns, ..world.parameters() };
         let child = world.spawn(0, &plan);
         let second = world.must(0, Request::CreateVcpu { domain: child.domain });
         let spinner = world.spawn(0, &DomainParameters { vcpus_max: 1, ..world.parameters() });
