@@ -356,7 +356,8 @@ impl Processes {
         let must_look = life.control.stop_wanted().is_some() | core::mem::take(&mut life.was_woken);
         life.process = Some(process);
         life.usage.cpu_ns += had_ns;
-        life.had_ns += had_ns;
+        // Who has to end has the next turn there is.
+        life.had_ns = if life.control.stop_wanted().is_some() { 0 } else { life.had_ns + had_ns };
         life.answer = 0;
         match why {
             Suspension::Preempted => self.ready.put(number, life.had_ns),

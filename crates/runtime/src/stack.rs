@@ -34,8 +34,8 @@ struct Place {
     /// All of it is the stack's, and what is below `length` bytes its guard.
     span: Span,
     length: u64,
-    /// The upper end, [`RESIDENT_BYTES`] long, is committed.
-    is_resident: bool,
+    /// Its pages can be used, and those of its upper end, [`RESIDENT_BYTES`] long, are committed.
+    is_ready: bool,
 }
 
 /// Stacks that wait for another owner, all zeros.
@@ -53,19 +53,27 @@ impl Stack {
             return Err(Error::BadRange);
         }
         let span = system.take_aligned_space(STACK_SPAN).ok_or(Error::NoMemory)?;
-        let stack = Self { system, place: Place { span, length, is_resident: false }, is_recycled: false };
+        let stack = Self { system, place: Place { span, length, is_ready: false }, is_recycled: false };
         // Nothing is mapped in the guard.
         system.map(stack.usable(), Backing::Zero, Protection::ReadWrite, commit)?;
         Ok(stack)
     }
 
-    /// The same for a process, perhaps one that waits: all zeros, its pages taken at first touch.
+    /// The same for a process, perhaps one that waits: all zeros. Whoever begins a process on it touches its upper end while none runs whose
+    /// end it could be that there is no page: so that is committed.
     pub fn recycled(system: &'static System, length: u64) -> Result<Self, Error> {
         let idle = system.idle_stacks().lock().take(length);
         let mut stack = match idle {
-            Some(place) => Self { system, place, is_recycled: true },
+            Some(place) => Self { system, place, is_recycled: false },
             None => Self::new(system, length, Commit::OnTouch)?,
         };
+        if !stack.place.is_ready {
+            if idle.is_some() {
+                system.map(stack.usable(), Backing::Zero, Protection::ReadWrite, Commit::OnTouch)?;
+            }
+            system.map(stack.place.resident(), Backing::Zero, Protection::ReadWrite, Commit::Now)?;
+            stack.place.is_ready = true;
+        }
         stack.is_recycled = true;
         Ok(stack)
     }
@@ -77,20 +85,14 @@ impl Stack {
 
     /// The addresses that can hold frames.
     pub fn usable(&self) -> Span {
-        Span::new(self.top() - self.place.length, self.place.length)
+        self.place.usable()
     }
 
-    /// Makes it what its next owner expects. Fails if there is no memory for that, and then it cannot be used any more.
-    fn renew(&mut self) -> Result<(), Error> {
-        let resident = self.place.resident();
-        if self.place.is_resident {
-            // SAFETY: these pages are the stack's, committed, and nobody runs on it.
-            unsafe { core::ptr::write_bytes(resident.base as usize as *mut u8, 0, resident.length as usize) };
-        } else {
-            self.system.map(resident, Backing::Zero, Protection::ReadWrite, Commit::Now)?;
-            self.place.is_resident = true;
-        }
-        let usable = self.usable();
+    /// Makes it what its next owner expects.
+    fn renew(&self) -> Result<(), Error> {
+        let (resident, usable) = (self.place.resident(), self.usable());
+        // SAFETY: these pages are the stack's, committed, and nobody runs on it.
+        unsafe { core::ptr::write_bytes(resident.base as usize as *mut u8, 0, resident.length as usize) };
         match usable.length - resident.length {
             0 => Ok(()),
             below => self.system.reset(Span::new(usable.base, below)),
@@ -103,6 +105,10 @@ impl Place {
         self.span.base + self.span.length
     }
 
+    fn usable(&self) -> Span {
+        Span::new(self.top() - self.length, self.length)
+    }
+
     fn resident(&self) -> Span {
         let length = self.length.min(RESIDENT_BYTES);
         Span::new(self.top() - length, length)
@@ -111,7 +117,8 @@ impl Place {
 
 impl Drop for Stack {
     fn drop(&mut self) {
-        if self.is_recycled && self.renew().is_ok() && self.system.idle_stacks().lock().put(self.place) {
+        let may_wait = self.is_recycled && self.system.idle_stacks().lock().has_room();
+        if may_wait && self.renew().is_ok() && self.system.idle_stacks().lock().put(self.place) {
             return;
         }
         // Nothing else lies in it, so all of it can be unmapped at once.
@@ -125,16 +132,19 @@ impl IdleStacks {
         self.count as u64 * STACK_SPAN
     }
 
-    /// Takes the pages of all of them back. Whether there were any.
+    /// Takes the pages of all of them back, and where what can be written counts, that too. Whether there were any.
     pub fn give_back_pages(&mut self, system: &System) -> bool {
         let mut were_any = false;
-        for place in self.places[..self.count].iter_mut().filter(|place| place.is_resident) {
-            let resident = place.resident();
-            let given = system.map(resident, Backing::Zero, Protection::ReadWrite, Commit::OnTouch).is_ok();
-            place.is_resident = !given;
+        for place in self.places[..self.count].iter_mut().filter(|place| place.is_ready) {
+            let given = system.map(place.usable(), Backing::Zero, Protection::None, Commit::OnTouch).is_ok();
+            place.is_ready = !given;
             were_any |= given;
         }
         were_any
+    }
+
+    fn has_room(&self) -> bool {
+        self.count < IDLE_MAX
     }
 
     fn take(&mut self, length: u64) -> Option<Place> {
@@ -279,11 +289,13 @@ mod tests {
     }
 
     #[test]
-    fn a_stack_for_which_there_is_no_memory_does_not_wait() {
+    fn a_stack_whose_upper_end_cannot_be_had_is_refused() {
         let kernel = FakeKernel::new(&[], RESIDENT_BYTES - PAGE_SIZE);
         let system = kernel.system();
-        drop(Stack::recycled(system, 16 * PAGE_SIZE).unwrap());
+        let free_bytes = system.free_space_bytes();
+        assert!(Stack::recycled(system, 16 * PAGE_SIZE).is_err(), "who begins on it could not be told then");
         assert_eq!((kernel.mapped_bytes(), kernel.committed_bytes()), (0, 0));
+        assert_eq!(system.free_space_bytes(), free_bytes);
     }
 
     #[test]
@@ -294,7 +306,10 @@ mod tests {
         assert_eq!(kernel.committed_bytes(), RESIDENT_BYTES);
         let all = system.map_new(RESIDENT_BYTES, Protection::ReadWrite, Commit::Now).unwrap();
         assert_eq!(kernel.committed_bytes(), RESIDENT_BYTES);
+        assert!(Stack::recycled(system, 16 * PAGE_SIZE).is_err());
         system.unmap(all).unwrap();
+        let stack = Stack::recycled(system, 16 * PAGE_SIZE).unwrap();
+        assert_eq!(kernel.protection(stack.usable().base), Some(Protection::ReadWrite));
     }
 
     #[test]

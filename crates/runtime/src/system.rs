@@ -11,7 +11,7 @@ use abi::{
 };
 use alloc::boxed::Box;
 use core::sync::atomic::{
-    AtomicBool, AtomicU8, AtomicU64,
+    AtomicBool, AtomicU8, AtomicU32, AtomicU64,
     Ordering::{Acquire, Relaxed, Release},
 };
 use spin::{Mutex, Once};
@@ -30,6 +30,8 @@ pub struct System {
     space: Mutex<Space>,
     slots: Mutex<Slots>,
     idle_stacks: Mutex<IdleStacks>,
+    /// The virtual CPUs that are in [`System::give_back_pages`], as bits.
+    giving_back: AtomicU32,
     processes: Mutex<Processes>,
     /// The virtual CPUs, by their numbers.
     vcpus: [Once<&'static Vcpu>; VCPUS_MAX],
@@ -84,6 +86,7 @@ impl System {
             space: Mutex::new(Space::new(window)),
             slots: Mutex::new(Slots::default()),
             idle_stacks: Mutex::new(IdleStacks::default()),
+            giving_back: AtomicU32::new(0),
             processes: Mutex::new(Processes::default()),
             reserve: Reserve::default(),
             asked: AtomicBool::new(false),
@@ -162,9 +165,16 @@ impl System {
     /// Gives back the pages that are only kept so that the next instances and processes begin sooner. Whether there were any. An upcall may do
     /// this: what somebody looks at just now is left.
     pub(crate) fn give_back_pages(&self) -> bool {
+        let own = 1 << Vcpu::current().number();
+        let others = self.giving_back.fetch_or(own, Acquire);
+        if others & own != 0 {
+            return false;
+        }
         let of_slots = self.slots.try_lock().is_some_and(|mut slots| slots.give_back_pages(self));
         let of_stacks = self.idle_stacks.try_lock().is_some_and(|mut stacks| stacks.give_back_pages(self));
-        of_slots | of_stacks
+        self.giving_back.fetch_and(!own, Release);
+        // What another virtual CPU is giving back just now is there in a moment.
+        of_slots | of_stacks | (others != 0)
     }
 
     /// The processes. Whoever has them does not suspend itself.
