@@ -13,6 +13,8 @@ use std::path::Path;
 const DOMAIN_BYTES: u64 = 96 << 20;
 /// What a program of it may take of that.
 const MEMORY_BYTES_MAX: u64 = 32 << 20;
+/// What the log of a process may take of its root's memory.
+const LOG_BYTES_MAX: u64 = 256 << 10;
 
 /// What is packed.
 pub struct Contents<'a> {
@@ -58,6 +60,7 @@ pub fn bundle(contents: &Contents<'_>) -> Result<Vec<u8>, Failure> {
         name: String::from("measured"),
         seed: Seed([1; 32]),
         image,
+        log_bytes_max: LOG_BYTES_MAX,
         domains: (0..contents.domains)
             .map(|number| Domain { name: format!("measured-{number}"), ..domain.clone() })
             .collect(),

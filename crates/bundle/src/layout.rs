@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 /// "SELKBNDL", little-endian.
 const MAGIC: u64 = u64::from_le_bytes(*b"SELKBNDL");
 /// Goes up with every change of the layout or of [`Plan`].
-const VERSION: u64 = 5;
+const VERSION: u64 = 6;
 /// Table header: magic, version, number of entries.
 const TABLE_HEADER_WORDS: usize = 3;
 /// Kind, offset, length.
@@ -342,6 +342,7 @@ mod tests {
         System {
             name: String::from("tenants"),
             seed: Seed([3; 32]),
+            log_bytes_max: 1 << 18,
             image: Image {
                 entry: 0x1000_0000,
                 regions: vec![Region { address: 0x1000_0000, length: PAGE_SIZE, contents, access }],

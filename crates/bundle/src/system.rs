@@ -15,6 +15,8 @@ pub struct System {
     pub seed: Seed,
     /// The library OS, the same for all.
     pub image: Image,
+    /// How much memory the root gives the log of a process at most. What the logs take is the machine's, beside what the domains have.
+    pub log_bytes_max: u64,
     /// In the manifest's order.
     pub domains: Vec<Domain>,
 }

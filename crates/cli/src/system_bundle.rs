@@ -21,6 +21,9 @@ use std::path::{Path, PathBuf};
 /// Millionths of a CPU in one.
 const CPU_PPM: u64 = 1_000_000;
 
+/// What the log of a process may take of a machine's memory, if they are few.
+pub const LOG_BYTES_MAX: u64 = 256 << 10;
+
 /// Packs the manifest's programs, compiled for any machine.
 pub fn pack(manifest: &Manifest, verbosity: Verbosity) -> Result<BundleFile, Failure> {
     let mut packer = Packer { pages: PageWriter::new().map_err(write)?, programs: HashMap::new(), verbosity };
@@ -38,6 +41,7 @@ pub fn pack(manifest: &Manifest, verbosity: Verbosity) -> Result<BundleFile, Fai
         domains: domains.collect::<Result<_, _>>()?,
         seed: fresh_seed().map_err(Failure::Entropy)?,
         image,
+        log_bytes_max: LOG_BYTES_MAX,
     };
     let description = packer.pages.add(&Layout::encode_system(&system)).map_err(write)?;
     packer.pages.finish(&[(Kind::System, description), (Kind::Image, span)]).map_err(write)

@@ -99,6 +99,10 @@ pub const PAYLOAD_BYTES_MAX: usize = 64 << 10;
 /// The longest text of an `Exit`, in bytes.
 pub const EXIT_TEXT_BYTES_MAX: usize = PAYLOAD_BYTES_MAX - 2;
 
+/// How many of the processes that others had started may have failed, in a domain, before their numbers come again like those of others:
+/// so many the host remembers.
+pub const FAILED_CHILDREN_MAX: usize = 32;
+
 /// The size of a frame without its payload, in bytes.
 pub const HEADER_BYTES: usize = 8;
 

@@ -4,12 +4,15 @@ use crate::crash::{self, Words};
 use crate::event::{DomainId, DomainSetup, Effect, ProcessId, ProgramSetup};
 use crate::life::{Force, GRACE_NS, Life};
 use crate::log::{Log, Sequence};
+use crate::room::LogBytes;
 use crate::usage::Account;
 use alloc::boxed::Box;
+use alloc::collections::VecDeque;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use control::{Crash, CrashReport, End, How, ProcessUsage, ProgramName, State, Stream, Usage};
+use link::FAILED_CHILDREN_MAX;
 
 /// A domain.
 #[derive(Debug)]
@@ -26,7 +29,9 @@ pub struct Domain {
     own: usize,
     /// How many of those there can be.
     children_max: usize,
-    child_log_bytes_max: usize,
+    log_bytes: LogBytes,
+    /// Children of which a report is kept, the first that has failed first.
+    failed: VecDeque<u32>,
 }
 
 /// A process of a domain.
@@ -57,9 +62,6 @@ enum Kind {
     Child,
 }
 
-/// What the log of a child may take: there can be many, and whatever it has said goes with the next that has its place.
-const CHILD_LOG_BYTES_MAX: usize = 32 << 10;
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     /// There is none.
@@ -76,7 +78,7 @@ enum Step {
 
 impl Domain {
     /// Before its beginning.
-    pub fn new(id: DomainId, setup: &DomainSetup, log_bytes_max: usize) -> Self {
+    pub fn new(id: DomainId, setup: &DomainSetup, log_bytes: LogBytes) -> Self {
         let instances = (0..).zip(&setup.programs).flat_map(|(number, program)| {
             (0..program.instances).map(move |instance| (number, program, instance))
         });
@@ -86,7 +88,7 @@ impl Domain {
                 _ => format!("{}/{instance}", setup.name),
             },
             life: Life::new(ProcessId { domain: id, number }, program, setup.restart),
-            log: Log::new(log_bytes_max),
+            log: Log::new(log_bytes.own),
             account: Account::default(),
             is_asked: false,
             crash: None,
@@ -104,7 +106,8 @@ impl Domain {
             own: processes.len(),
             processes,
             children_max: setup.children,
-            child_log_bytes_max: log_bytes_max.min(CHILD_LOG_BYTES_MAX),
+            log_bytes,
+            failed: VecDeque::new(),
         }
     }
 
@@ -139,7 +142,7 @@ impl Domain {
         let mut child = Process {
             name: format!("{name}/{number}"),
             life: Life::spawned(ProcessId { domain: self.id, number }, program, now_ns),
-            log: Log::new(self.child_log_bytes_max),
+            log: Log::new(self.log_bytes.child),
             account: Account::default(),
             is_asked: false,
             crash: None,
@@ -149,9 +152,34 @@ impl Domain {
         };
         let parent = self.processes.get(parent as usize).map_or("", |parent| parent.name.as_str());
         child.log.note(&format!("started by {parent}"), now_ns, sequence);
+        self.failed.retain(|failed| *failed != number);
         match self.processes.get_mut(place) {
             Some(before) => *before = child,
             None => self.processes.push(child),
+        }
+    }
+
+    /// A process has ended, if it was alive. Of how children have failed the newest is kept: there can be many.
+    pub fn process_ended(
+        &mut self,
+        number: u32,
+        end: End,
+        words: &str,
+        now_ns: u64,
+        sequence: &mut Sequence,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(process) = self.processes.get_mut(number as usize) else { return };
+        let was_alive = process.life.is_alive();
+        process.ended(end, words, now_ns, sequence, effects);
+        if !was_alive || process.kind == Kind::Own || process.report.is_none() {
+            return;
+        }
+        self.failed.push_back(number);
+        if self.failed.len() > FAILED_CHILDREN_MAX
+            && let Some(first) = self.failed.pop_front()
+        {
+            self.processes[first as usize].report = None;
         }
     }
 
@@ -191,11 +219,11 @@ impl Domain {
         self.account.close();
         let end = broken(end);
         let words = self.words.take();
-        for process in &mut self.processes {
+        for number in 0..self.processes.len() {
             if step == Step::Starting {
-                process.not_started(end.clone(), &words, now_ns, effects);
+                self.processes[number].not_started(end.clone(), &words, now_ns, effects);
             }
-            process.ended(end.clone(), &words, now_ns, sequence, effects);
+            self.process_ended(number as u32, end.clone(), &words, now_ns, sequence, effects);
         }
     }
 
@@ -273,7 +301,7 @@ impl Process {
     }
 
     /// If it is alive, it has ended; `words` are its library OS's, if that has.
-    pub fn ended(
+    fn ended(
         &mut self,
         end: End,
         words: &str,

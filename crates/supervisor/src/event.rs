@@ -15,7 +15,7 @@ pub struct Setup {
     pub platform: Platform,
     /// The time zero, in nanoseconds since 1970, if it is known.
     pub started_unix_ns: Option<u64>,
-    /// How much memory the log of each process may take, with what it costs to keep.
+    /// How much memory the log of a process may take at most, with what it costs to keep: less if there are many.
     pub log_bytes_max: usize,
     /// In the manifest's order.
     pub domains: Vec<DomainSetup>,

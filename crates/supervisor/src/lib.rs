@@ -29,6 +29,7 @@ mod life;
 mod log;
 mod news;
 pub mod relay;
+mod room;
 mod status;
 mod supervisor;
 mod usage;
@@ -43,4 +44,5 @@ pub use event::{
 pub use life::GRACE_NS;
 pub use log::LINE_BYTES_MAX;
 pub use news::News;
+pub use room::memory_bytes_max;
 pub use supervisor::{MEASURE_NS, Outcome, Supervisor};

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use control::{Line, LineEnd, LogSize, Stream};
 use core::mem;
 
-/// A longer line is kept in pieces.
+/// A longer line is kept in pieces; where there is little room, in shorter ones.
 pub const LINE_BYTES_MAX: usize = 8 << 10;
 
 /// What a small block of a heap takes beside its bytes, at most, in the allocators at hand.
@@ -120,8 +120,9 @@ impl Log {
     /// Adds to the line that has begun, which is cut each time that it gets too long.
     fn extend(&mut self, stream: Stream, mut piece: &[u8], at_ns: u64, sequence: &mut Sequence) {
         while !piece.is_empty() {
+            let line_bytes_max = self.line_bytes_max();
             let begun = self.begun(stream);
-            let room = LINE_BYTES_MAX - begun.len();
+            let room = line_bytes_max - begun.len();
             if room == 0 {
                 let line = mem::take(begun);
                 self.keep(stream, line, LineEnd::Cut, at_ns, sequence);
@@ -131,6 +132,11 @@ impl Log {
             begun.extend_from_slice(fitting);
             piece = rest;
         }
+    }
+
+    /// A short log has short pieces, and room for some of them.
+    fn line_bytes_max(&self) -> usize {
+        LINE_BYTES_MAX.min((self.kept_bytes_max / 4).max(1))
     }
 
     fn begun(&mut self, stream: Stream) -> &mut Vec<u8> {

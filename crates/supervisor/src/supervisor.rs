@@ -3,6 +3,7 @@
 use crate::domain::{Domain, Process};
 use crate::event::{DomainId, Effect, Event, Notice, ProcessId, Setup};
 use crate::log::Sequence;
+use crate::room::LogBytes;
 use alloc::string::ToString;
 use alloc::vec::Vec;
 use control::{Cpu, How, Phase, Platform, ProgramName, Stream, System};
@@ -41,8 +42,8 @@ impl Supervisor {
     /// Before anything is started.
     pub fn new(setup: Setup) -> Self {
         let numbered = setup.domains.iter().enumerate();
-        let domains =
-            numbered.map(|(index, domain)| Domain::new(DomainId(index), domain, setup.log_bytes_max));
+        let log_bytes = LogBytes::new(&setup.domains, setup.log_bytes_max);
+        let domains = numbered.map(|(index, domain)| Domain::new(DomainId(index), domain, log_bytes));
         Self {
             domains: domains.collect(),
             setup,
@@ -107,8 +108,10 @@ impl Supervisor {
                 }
             }),
             Event::Ended(id, end) => {
-                self.with(id, |process, sequence| process.ended(end, "", now_ns, sequence, &mut effects));
-                self.with_domain(id.domain, |domain, _| domain.settle(now_ns, &mut effects));
+                self.with_domain(id.domain, |domain, sequence| {
+                    domain.process_ended(id.number, end, "", now_ns, sequence, &mut effects);
+                    domain.settle(now_ns, &mut effects);
+                });
             }
             Event::Wrote { process, stream, bytes } => {
                 self.with(process, |process, sequence| process.log.write(stream, bytes, now_ns, sequence));

@@ -13,6 +13,11 @@ const fn of(number: u32) -> ProcessId {
 
 /// A domain with two processes of its own, which both run, and room for two more.
 fn supervisor() -> Supervisor {
+    with_room(2)
+}
+
+/// The same with room for so many.
+fn with_room(children: usize) -> Supervisor {
     let program = |(name, instances): &(&str, u32)| ProgramSetup {
         name: String::from(*name),
         instances: *instances,
@@ -27,7 +32,7 @@ fn supervisor() -> Supervisor {
             name: "d".into(),
             memory_quota_bytes: 1 << 20,
             programs: [("parent", 1), ("worker", 0), ("other", 1)].iter().map(program).collect(),
-            children: 2,
+            children,
         }],
     });
     supervisor.handle(Event::Begin, 0);
@@ -88,6 +93,47 @@ fn log(supervisor: &mut Supervisor, which: &str) -> Vec<String> {
         }
     }
     lines
+}
+
+/// The names of those of whose end there is a report.
+fn reports(supervisor: &mut Supervisor) -> Vec<String> {
+    let (mut answer, _) = supervisor.ask(Request::Crashes { which: Selector::All }, 3);
+    let mut names = Vec::new();
+    while let Progress::Reply(Reply::Crash(report)) = supervisor.next_reply(&mut answer) {
+        names.push(report.program.program);
+    }
+    names
+}
+
+#[test]
+fn of_many_that_have_failed_the_newest_are_kept() {
+    const ALL: u32 = 100;
+    let mut supervisor = with_room(ALL as usize);
+    for number in 2..2 + ALL {
+        spawn(&mut supervisor, of(number));
+    }
+    // Those of higher numbers have failed first; who has its place again is not one of them.
+    for number in (2..2 + ALL).rev() {
+        end(&mut supervisor, of(number), 134);
+        end(&mut supervisor, of(number), 134);
+    }
+    let kept =
+        |numbers: std::ops::Range<u32>| numbers.map(|number| format!("worker/{number}")).collect::<Vec<_>>();
+    assert_eq!(reports(&mut supervisor), kept(2..34));
+    assert_eq!(listed(&supervisor).len(), 2 + 32);
+    spawn(&mut supervisor, of(33));
+    assert_eq!(reports(&mut supervisor), kept(2..33));
+    spawn(&mut supervisor, of(40));
+    end(&mut supervisor, of(40), 134);
+    assert_eq!(reports(&mut supervisor), [kept(2..33), kept(40..41)].concat());
+    spawn(&mut supervisor, of(41));
+    // With their domain all of its processes fail.
+    for number in 50..90 {
+        spawn(&mut supervisor, of(number));
+    }
+    supervisor.handle(Event::DomainEnded(DomainId(0), End::Exited { status: 1 }), 4);
+    let own = ["parent", "other"].map(String::from);
+    assert_eq!(reports(&mut supervisor), [own.to_vec(), kept(58..90)].concat());
 }
 
 #[test]

@@ -11,7 +11,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use bundle::{Directory, DirectorySource, Node, NodeKind, ProgramPlan};
 use core::ops::Range;
-use link::{Cause, Process};
+use link::{Cause, FAILED_CHILDREN_MAX, Process};
 use runtime::{ProcessId, Stop, System, current, process};
 use spin::Mutex;
 use wasi::provider::{
@@ -458,7 +458,7 @@ impl Nursery {
     }
 
     /// Gives another one its number, and promises it its memory. A list of all is short if low numbers come again; but where one
-    /// has failed, that is to be seen for as long as there are others.
+    /// has failed, that is to be seen until many others have.
     pub fn admit(&mut self, plan: &ProgramPlan) -> Result<Process, Errno> {
         let number = self.free.pop_first().or_else(|| self.fresh.next()).or_else(|| self.failed.pop_front());
         let number = number.ok_or(Errno::Again)?;
@@ -484,7 +484,13 @@ impl Nursery {
             Some(ChildEnd { cause: ChildCause::Killed, .. } | ChildEnd { status: 0, .. }) => {
                 self.free.insert(number);
             }
-            Some(_) => self.failed.push_back(number),
+            Some(_) => {
+                self.failed.push_back(number);
+                // Of those before it the root knows nothing any more.
+                if self.failed.len() > FAILED_CHILDREN_MAX {
+                    self.free.extend(self.failed.pop_front());
+                }
+            }
             None => {}
         }
     }

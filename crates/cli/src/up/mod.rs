@@ -40,10 +40,10 @@ use signals::Signals;
 use std::io;
 use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
-use supervisor::Outcome;
+use supervisor::{DomainSetup, Outcome};
 use system::System;
 
-/// For each domain of a machine, what its root keeps besides.
+/// For each domain of a machine, what its root makes for it.
 const DOMAIN_BYTES: u64 = 1 << 20;
 /// How long, after the last program's end, clients and standard output may take to read what is left for them.
 const FAREWELL_TIME: Duration = Duration::from_secs(1);
@@ -75,8 +75,10 @@ fn boot(manifest: &Manifest, arguments: &UpArguments) -> Result<MachineSystem, F
     let kernel = parts::find(Part::Kernel)?;
     let verbosity = Verbosity::from_flag(arguments.verbose);
     let bundle = system_bundle::pack(manifest, verbosity)?;
-    let quotas = manifest.domains.iter().map(|domain| domain.memory.0.saturating_add(DOMAIN_BYTES)).sum();
-    let memory = vm::memory_for(ByteCount(quotas), bundle.length);
+    let domains: Vec<DomainSetup> = manifest.domains.iter().map(system::domain).collect();
+    let quotas = domains.iter().map(|domain| domain.memory_quota_bytes.saturating_add(DOMAIN_BYTES));
+    let root = supervisor::memory_bytes_max(&domains, system_bundle::LOG_BYTES_MAX as usize);
+    let memory = vm::memory_for(ByteCount(quotas.fold(root, u64::saturating_add)), bundle.length);
     let mitigations = match manifest.mitigations {
         Mitigations::On => vm::Mitigations::On,
         Mitigations::Off => vm::Mitigations::Off,

@@ -13,12 +13,8 @@ use supervisor::{
     Answer, DomainId, DomainSetup, Effect, Event, News, Outcome, ProgramSetup, Progress, Setup, Supervisor,
 };
 
-/// What the logs of all processes may take of this process's memory together,
-const LOGS_BYTES_MAX: usize = 64 << 20;
-/// what one of them may take if they are few,
+/// What the log of a process may take of this process's memory, if they are few.
 const LOG_BYTES_MAX: usize = 1 << 20;
-/// and what each may in any case.
-const LOG_BYTES_MIN: usize = 64 << 10;
 
 /// A system of processes.
 pub struct System {
@@ -35,12 +31,11 @@ impl System {
         let wanted: Vec<DomainSetup> = manifest.domains.iter().map(domain).collect();
         let processes: Vec<[usize; 2]> =
             wanted.iter().map(|domain| [domain.processes(), domain.children]).collect();
-        let count = processes.iter().flatten().sum::<usize>().max(1);
         let setup = Setup {
             name: manifest.name.to_string(),
             platform: control::Platform::Hosted,
             started_unix_ns: since_1970.and_then(|time| u64::try_from(time.as_nanos()).ok()),
-            log_bytes_max: (LOGS_BYTES_MAX / count).clamp(LOG_BYTES_MIN, LOG_BYTES_MAX),
+            log_bytes_max: LOG_BYTES_MAX,
             domains: wanted,
         };
         let numbered = (0..).map(DomainId).zip(domains).zip(processes);
@@ -162,7 +157,8 @@ impl Backend for System {
     }
 }
 
-fn domain(wanted: &manifest::Domain) -> DomainSetup {
+/// A domain as its root is to know it.
+pub fn domain(wanted: &manifest::Domain) -> DomainSetup {
     DomainSetup {
         name: wanted.name.to_string(),
         memory_quota_bytes: wanted.memory.0,

@@ -33,8 +33,6 @@ use wasi::provider::Entropy;
 const HOST_EVENT: u32 = 0;
 /// The events of domains: several may share one.
 const CHILD_EVENTS: core::ops::Range<u32> = 1..64;
-/// For each program, what its log may take.
-const LOG_BYTES_MAX: usize = 256 << 10;
 /// What waits to be told. What happens beyond that is not.
 const NEWS_MAX: usize = 1024;
 
@@ -85,7 +83,7 @@ impl Root {
             name: description.name.clone(),
             platform: control::Platform::Machine,
             started_unix_ns: Some(clock::epoch_ns()),
-            log_bytes_max: LOG_BYTES_MAX,
+            log_bytes_max: description.log_bytes_max as usize,
             domains: description.domains.iter().map(setup).collect(),
         };
         let ground = Ground { system, boot };
