@@ -15,6 +15,8 @@ pub enum Errno {
     Badf = 8,
     /// In use by something else.
     Busy = 10,
+    /// Whoever asks is to end.
+    Canceled = 11,
     /// No such child, or none at all.
     Child = 12,
     /// The host's quota for a user is used up.

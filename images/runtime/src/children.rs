@@ -81,12 +81,25 @@ struct Parent {
     last_child: Child,
     /// To its request.
     answer: Option<Result<Child, Errno>>,
+    course: Course,
 }
 
 /// A child.
 enum Life {
-    Lives(ProcessId),
+    /// With its own family, if it may start others.
+    Lives(ProcessId, Option<Key>),
     Ended(ChildEnd),
+}
+
+/// What is to come of a parent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Course {
+    /// It may start others.
+    Open,
+    /// It is to end, and those that it has started are yet to be told so.
+    Doomed,
+    /// Nobody is left to be told, and nobody comes.
+    Closed,
 }
 
 impl Families {
@@ -106,6 +119,7 @@ impl Families {
             ended: BTreeSet::new(),
             last_child: Child(0),
             answer: None,
+            course: Course::Open,
         };
         self.parents.insert(self.last_key, parent);
         self.last_key
@@ -118,16 +132,42 @@ impl Families {
         }
     }
 
-    /// It has ended, or did not begin. Its children that live are nobody's now, and are to end too.
-    pub fn remove(&mut self, key: Key) -> Vec<ProcessId> {
-        let Some(parent) = self.parents.remove(&key) else { return Vec::new() };
-        self.count -= parent.ended.len() as u32;
-        self.requests.retain(|request| request.parent != key);
-        let living = |life: &Life| match life {
-            Life::Lives(id) => Some(*id),
-            Life::Ended(_) => None,
-        };
-        parent.children.values().filter_map(living).collect()
+    /// It has ended, or did not begin. Its children that live are nobody's now, and end too.
+    pub fn remove(&mut self, system: &System, key: Key) {
+        self.close(system, key);
+        if let Some(parent) = self.parents.remove(&key) {
+            self.count -= parent.ended.len() as u32;
+            self.requests.retain(|request| request.parent != key);
+        }
+    }
+
+    /// A parent is to end: it starts nobody any more, and all that it has started end, those that they have started, and so on.
+    pub fn close(&mut self, system: &System, key: Key) {
+        match self.parents.get_mut(&key) {
+            Some(parent) if parent.course == Course::Open => parent.course = Course::Doomed,
+            _ => return,
+        }
+        // Whoever was started comes after who has started it. Nothing is allocated, for there may be no memory.
+        let mut next = Some(key);
+        while let Some(key) = next {
+            let Some(parent) = self.parents.get_mut(&key) else { return };
+            parent.course = Course::Closed;
+            let children = core::mem::take(&mut parent.children);
+            for life in children.values() {
+                let Life::Lives(id, family) = life else { continue };
+                system.processes().lock().stop(system, *id, Stop::Cancelled);
+                if let Some(child) = family.and_then(|family| self.parents.get_mut(&family))
+                    && child.course == Course::Open
+                {
+                    child.course = Course::Doomed;
+                }
+            }
+            if let Some(parent) = self.parents.get_mut(&key) {
+                parent.children = children;
+            }
+            let mut after = self.parents.range(key..);
+            next = after.find(|(_, parent)| parent.course == Course::Doomed).map(|(key, _)| *key);
+        }
     }
 
     /// The next process that is to be started.
@@ -145,20 +185,33 @@ impl Families {
         if self.count < self.count_max { Ok(()) } else { Err(Errno::Again) }
     }
 
-    /// What a parent was begun with, and the root's number for it, if it lives.
+    /// What a parent was begun with, and the root's number for it, if it lives and is not to end.
     pub fn parent(&self, key: Key) -> Option<(&Arc<ProgramPlan>, Process)> {
-        self.parents.get(&key).map(|parent| (&parent.plan, parent.process))
+        let parent = self.parents.get(&key).filter(|parent| parent.course == Course::Open)?;
+        Some((&parent.plan, parent.process))
     }
 
-    /// A child was started: what its parent calls it, which is told so.
-    pub fn spawned(&mut self, system: &System, key: Key, id: ProcessId) -> Option<Name> {
+    /// A child was started, which may have a family of its own: what its parent calls it, which is told so.
+    pub fn spawned(&mut self, system: &System, key: Key, id: ProcessId, family: Option<Key>) -> Option<Name> {
         let parent = self.parents.get_mut(&key)?;
         let child = Child(parent.last_child.0 + 1);
         parent.last_child = child;
-        parent.children.insert(child, Life::Lives(id));
+        parent.children.insert(child, Life::Lives(id, family));
         self.count += 1;
         parent.tell(system, Ok(child));
+        // Meanwhile, on another virtual CPU, that may have been stopped.
+        if parent.course != Course::Open {
+            self.stop(system, id, family);
+        }
         Some((key, child))
+    }
+
+    /// Has a process end, with the family that it has.
+    pub fn stop(&mut self, system: &System, id: ProcessId, family: Option<Key>) {
+        system.processes().lock().stop(system, id, Stop::Cancelled);
+        if let Some(family) = family {
+            self.close(system, family);
+        }
     }
 
     /// No child could be started.
@@ -201,6 +254,9 @@ impl Families {
     /// What is to be started, if the parent may start it and has what it passes on.
     fn request(&self, key: Key, spawn: &Spawn<'_>) -> Result<Request, Errno> {
         let parent = self.parents.get(&key).ok_or(Errno::Notcapable)?;
+        if parent.course != Course::Open {
+            return Err(Errno::Canceled);
+        }
         let startable = |name: &[u8]| {
             let place = parent.plan.start.iter().position(|startable| startable.name.as_bytes() == name);
             place.ok_or(Errno::Notcapable)
@@ -309,8 +365,8 @@ impl Children for Family {
         let system = System::get().ok_or(Errno::Nosys)?;
         with(|families| {
             let parent = families.parents.get(&self.0).ok_or(Errno::Srch)?;
-            if let Life::Lives(id) = parent.children.get(&child).ok_or(Errno::Srch)? {
-                system.processes().lock().stop(system, *id, Stop::Cancelled);
+            if let Life::Lives(id, family) = *parent.children.get(&child).ok_or(Errno::Srch)? {
+                families.stop(system, id, family);
             }
             Ok(())
         })
@@ -323,7 +379,7 @@ impl Children for Family {
         with(|families| {
             let children = families.parents.get(&self.0).map(|parent| &parent.children);
             let state = |life: &Life| match life {
-                Life::Lives(_) => ChildState::Lives,
+                Life::Lives(..) => ChildState::Lives,
                 Life::Ended(_) => ChildState::Ended,
             };
             let known = children.into_iter().flatten().map(|(child, life)| (*child, state(life)));

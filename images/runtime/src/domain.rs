@@ -12,7 +12,7 @@ use alloc::sync::Arc;
 use bundle::{Begin, Bundle, ProgramPlan};
 use link::Process;
 use runtime::process::{Made, Wait};
-use runtime::{Activity, Ending, Platform, ProcessId, Stop, System, Usage, scheduler};
+use runtime::{Activity, Ending, Platform, ProcessId, System, Usage, scheduler};
 use wasi::Errno;
 use wasi::provider::Host;
 
@@ -46,6 +46,11 @@ pub trait Outside {
     /// Whether nobody wants anything any more.
     fn is_gone(&self) -> bool {
         console::with(|console| console.is_broken()).unwrap_or(true)
+    }
+
+    /// Whether so much waits to be said that nobody is to add to it who need not.
+    fn is_behind(&self) -> bool {
+        console::with(console::Console::is_behind).unwrap_or(false)
     }
 
     /// Has a process begin.
@@ -179,7 +184,7 @@ impl<O: Outside> Domain<O> {
         let made = self.programs.make(&plan, host, self.outside.files_bytes_max(&plan));
         let made = made.inspect_err(|_| {
             // It has none yet.
-            let _ = key.map(|key| children::with(|families| families.remove(key)));
+            let _ = key.map(|key| children::with(|families| families.remove(self.system, key)));
         })?;
         let id = self.outside.begin(process, made, &plan, origin);
         if let Some(key) = key {
@@ -195,7 +200,7 @@ impl<O: Outside> Domain<O> {
         let parent = children::with(|families| {
             families.parent(request.parent).map(|(plan, process)| (Arc::clone(plan), process))
         });
-        // It may have ended meanwhile.
+        // It may have ended meanwhile, or be about to.
         let Some((parent_plan, parent)) = parent else { return Ok(()) };
         let program = request.program;
         let plan = self.programs.plan(program).ok_or(Errno::Noexec)?;
@@ -210,10 +215,9 @@ impl<O: Outside> Domain<O> {
         let origin = Origin::Spawned { program, parent };
         match self.begin_by(process, Arc::clone(&plan), origin) {
             Ok(id) => {
-                let name = children::with(|families| families.spawned(self.system, request.parent, id));
-                if let Some(entry) = self.processes.get_mut(&process) {
-                    entry.child = name;
-                }
+                let Some(entry) = self.processes.get_mut(&process) else { return Ok(()) };
+                entry.child =
+                    children::with(|families| families.spawned(self.system, request.parent, id, entry.key));
                 Ok(())
             }
             Err(error) => {
@@ -226,6 +230,11 @@ impl<O: Outside> Domain<O> {
                 })
             }
         }
+    }
+
+    /// Whether processes may begin for others. A plan that begins at once is to be over with its first process, which ends as it likes.
+    fn may_spawn(&self) -> bool {
+        self.phase == Phase::GoesOn || self.begin == Begin::AtOnce
     }
 
     fn over(&mut self, process: Process, usage: Option<link::Usage>, report: &Report) {
@@ -241,7 +250,7 @@ impl<O: Outside> Domain<O> {
 
     fn stop(&self, process: Process) {
         if let Some(entry) = self.processes.get(&process) {
-            self.system.processes().lock().stop(self.system, entry.id, Stop::Cancelled);
+            children::with(|families| families.stop(self.system, entry.id, entry.key));
         }
     }
 
@@ -280,10 +289,7 @@ impl<O: Outside> Platform for Domain<O> {
                     self.over(process, None, &report);
                 }
                 Command::Cancel(process) => self.stop(process),
-                Command::Freed(process) => {
-                    self.nursery.free(process);
-                    self.serve();
-                }
+                Command::Freed(process) => self.nursery.free(process),
                 Command::Measure => self.measure(),
                 Command::Shutdown => self.end(),
             }
@@ -291,14 +297,18 @@ impl<O: Outside> Platform for Domain<O> {
         if self.phase == Phase::GoesOn && self.outside.is_gone() {
             self.end();
         }
+        // There may be a number again, or somebody who hears of it.
+        self.serve();
     }
 
     fn serve(&mut self) {
         while self.nursery.has_number()
+            && !self.outside.is_behind()
             && let Some(request) = children::with(|families| families.next_request())
         {
             let began_ns = self.system.now_ns();
-            if let Err(errno) = self.spawn(&request) {
+            let begun = if self.may_spawn() { self.spawn(&request) } else { Err(Errno::Canceled) };
+            if let Err(errno) = begun {
                 children::with(|families| families.refuse(self.system, request.parent, errno));
             }
             if let Some(id) = children::with(|families| families.id(request.parent)) {
@@ -327,9 +337,8 @@ impl<O: Outside> Platform for Domain<O> {
         let Entry { plan, key, child, .. } = entry;
         let host_bytes_max = programs::host_bytes_max(&plan, self.outside.files_bytes_max(&plan));
         let report = Report::ended(&plan, ending, usage, host_bytes_max, self.outside.written(process));
-        let orphans = key.map(|key| children::with(|families| families.remove(key)));
-        for orphan in orphans.into_iter().flatten() {
-            self.system.processes().lock().stop(self.system, orphan, Stop::Cancelled);
+        if let Some(key) = key {
+            children::with(|families| families.remove(self.system, key));
         }
         if let Some(child) = child {
             let end = children::end_of(report.cause, report.status);

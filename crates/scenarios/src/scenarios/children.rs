@@ -20,6 +20,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario { name: "children-end-with-their-domain", on: On::All, run: end_with_their_domain },
     Scenario { name: "children-come-again", on: On::Only(Platform::Hosted), run: come_again },
     Scenario { name: "children-without-end", on: On::All, run: without_end },
+    Scenario { name: "children-without-end-on-two-cpus", on: On::Several, run: without_end_on_two_cpus },
     Scenario { name: "children-until-memory-ends", on: On::All, run: until_memory_ends },
     Scenario { name: "children-one-after-the-other", on: On::All, run: one_after_the_other },
     Scenario { name: "children-of-the-dying", on: On::Several, run: of_the_dying },
@@ -244,10 +245,20 @@ fn come_again(context: &Context) -> Verdict {
 /// A program that starts itself, and so on: its domain has its processes, and no more; a neighbour keeps its pace, in the domain and outside;
 /// and when the first has been killed all is as before.
 fn without_end(context: &Context) -> Verdict {
+    bombed(context, "cpus = 1")
+}
+
+fn without_end_on_two_cpus(context: &Context) -> Verdict {
+    bombed(context, "cpus = 2")
+}
+
+fn bombed(context: &Context, cpus: &str) -> Verdict {
     let bomb = "[[domains.family.programs]]\nname = \"bomb\"\nfile = \"bomb.wat\"\nmemory = \"1MiB\"\nstart = [\"bomb\"]\n";
     let neighbour = "[domains.neighbour]\nmemory = \"64MiB\"\n[[domains.neighbour.programs]]\nfile = \"ready-spin.wat\"\n";
-    let text = manifest("processes = 24", &[("calm", "ready-spin", ""), ("parent", "holds", MAY_START)])
-        + bomb
+    let text = manifest(
+        &format!("{cpus}\nprocesses = 24"),
+        &[("calm", "ready-spin", ""), ("parent", "holds", MAY_START)],
+    ) + bomb
         + neighbour;
     let mut up = start(context, &text)?;
     up.until_program("bomb", "started")?;
@@ -311,6 +322,8 @@ fn one_after_the_other(context: &Context) -> Verdict {
     let host_bytes =
         |domain: &Domain| domain.programs[..2].iter().map(|parent| parent.usage.host_bytes).sum::<u64>();
     check(host_bytes(&after) < host_bytes(&before) + (64 << 10), || format!("{after:?}"))?;
+    // All have exited with another status than 0: the last few of them are remembered.
+    check(children(&after).len() <= 32 + 2, || format!("{} are remembered", children(&after).len()))?;
     for program in &after.programs[..3] {
         check_eq(&program.name, (program.state, program.restarts), (State::Running, 0))?;
     }

@@ -36,6 +36,9 @@ const READ_BYTES: usize = 16 << 10;
 /// How many commands wait to be carried out before nothing more is read: what the other end says is bounded as well.
 const COMMANDS_MAX: usize = 1024;
 
+/// How many bytes may wait for the wire before no process begins that another wants: whoever begins will have its end told.
+const OUTBOX_BYTES_MAX: usize = 64 << 10;
+
 /// Ctrl-C on a plain console: the byte that a terminal sends.
 const CONTROL_C: u8 = 3;
 
@@ -227,6 +230,11 @@ impl Console {
         if self.outbox.is_empty() { Readiness::READ } else { Readiness::READ.union(Readiness::WRITE) }
     }
 
+    /// Whether so much waits for the wire that whoever can be made to wait is.
+    pub fn is_behind(&mut self) -> bool {
+        !self.flush() && self.outbox.len() - self.sent > OUTBOX_BYTES_MAX
+    }
+
     /// Whether nobody is at the other end any more.
     pub fn is_broken(&self) -> bool {
         self.broken
@@ -332,7 +340,8 @@ impl Console {
             self.broken |= wire.on_event().is_err();
         }
         self.pump();
-        if !self.wait_for_room.is_empty() && (self.flush() || self.broken) {
+        let has_room = self.flush() || self.broken;
+        if has_room && !self.wait_for_room.is_empty() {
             let mut processes = self.system.processes().lock();
             self.wait_for_room.drain(..).for_each(|id| processes.wake(self.system, id, 0));
         }
