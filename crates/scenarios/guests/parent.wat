@@ -13,6 +13,7 @@
   (data (i32.const 48) "nobody\00")
   (data (i32.const 64) "\03\00\00\00" "\01\00\00\00")
   (data (i32.const 80) "A=b\00" "EMPTY=\00")
+  (data (i32.const 96) "\03\00\00\00" "\03\00\00\00" "child\00" "child\00")
   ;; The arguments: argv[0], then what it is to do.
   (data (i32.const 128) "x\00" "0\00" "x\00" "7\00" "x\00" "t\00" "x\00" "s\00" "x\00" "m\00" "x\00" "w\00" "x\00" "d\00" "x\00" "c\00")
   (data (i32.const 192) "x\00" "z\00" "x\00" "i\00" "x\00" "1\00")
@@ -119,6 +120,14 @@
     (call $must_end (i32.const 44) (i32.const 0) (i32.const 0))
     (i32.store (i32.const 280) (i32.const 68))
     (call $must (i32.const 45) (i32.eq (call $start) (i32.const 76)))
+    ;; Nothing comes twice.
+    (i32.store (i32.const 280) (i32.const 96))
+    (i32.store (i32.const 284) (i32.const 2))
+    (call $must (i32.const 50) (i32.eq (call $start) (i32.const 28)))
+    (call $plain (i32.const 128))
+    (i32.store (i32.const 288) (i32.const 104))
+    (i32.store (i32.const 292) (i32.const 12))
+    (call $must (i32.const 50) (i32.eq (call $start) (i32.const 28)))
     ;; To start others, if that is passed on.
     (call $plain (i32.const 156))
     (call $must_end (i32.const 46) (i32.const 0) (i32.const 76))

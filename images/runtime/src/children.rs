@@ -79,8 +79,8 @@ struct Parent {
     /// Those of them that have ended.
     ended: BTreeSet<Child>,
     last_child: Child,
-    /// To its request.
-    answer: Option<Result<Child, Errno>>,
+    /// To its request, which it gets back: the memory of that is its own.
+    answer: Option<(Result<Child, Errno>, Request)>,
     course: Course,
 }
 
@@ -191,14 +191,13 @@ impl Families {
         Some((&parent.plan, parent.process))
     }
 
-    /// A child was started, which may have a family of its own: what its parent calls it, which is told so.
+    /// A child was started, which may have a family of its own: what its parent calls it.
     pub fn spawned(&mut self, system: &System, key: Key, id: ProcessId, family: Option<Key>) -> Option<Name> {
         let parent = self.parents.get_mut(&key)?;
         let child = Child(parent.last_child.0 + 1);
         parent.last_child = child;
         parent.children.insert(child, Life::Lives(id, family));
         self.count += 1;
-        parent.tell(system, Ok(child));
         // Meanwhile, on another virtual CPU, that may have been stopped.
         if parent.course != Course::Open {
             self.stop(system, id, family);
@@ -214,10 +213,11 @@ impl Families {
         }
     }
 
-    /// No child could be started.
-    pub fn refuse(&mut self, system: &System, key: Key, errno: Errno) {
-        if let Some(parent) = self.parents.get_mut(&key) {
-            parent.tell(system, Err(errno));
+    /// What has come of a request, for who has made it.
+    pub fn answer(&mut self, system: &System, request: Request, answer: Result<Child, Errno>) {
+        if let Some(parent) = self.parents.get_mut(&request.parent) {
+            parent.answer = Some((answer, request));
+            parent.wake(system);
         }
     }
 
@@ -251,33 +251,52 @@ impl Families {
         Ok(Some((child, end)))
     }
 
-    /// What is to be started, if the parent may start it and has what it passes on.
-    fn request(&self, key: Key, spawn: &Spawn<'_>) -> Result<Request, Errno> {
+    /// What a parent was begun with, if it may start another one.
+    fn grants(&self, key: Key) -> Result<Arc<ProgramPlan>, Errno> {
         let parent = self.parents.get(&key).ok_or(Errno::Notcapable)?;
         if parent.course != Course::Open {
             return Err(Errno::Canceled);
         }
-        let startable = |name: &[u8]| {
-            let place = parent.plan.start.iter().position(|startable| startable.name.as_bytes() == name);
-            place.ok_or(Errno::Notcapable)
-        };
-        let directory = |name: &&str| {
-            let place = parent.plan.directories.iter().position(|directory| directory.guest == *name);
-            place.ok_or(Errno::Notcapable)
-        };
-        let place = startable(spawn.program.as_bytes())?;
         // Who asks in vain does it in its own time.
         self.has_room()?;
-        Ok(Request {
-            parent: key,
-            program: parent.plan.start[place].program,
-            arguments: copy(spawn.arguments)?,
-            environment: copy(spawn.environment)?,
-            directories: spawn.directories.iter().map(directory).collect::<Result<_, _>>()?,
-            start: spawn.start.iter().map(startable).collect::<Result<_, _>>()?,
-            limits: spawn.limits,
-        })
+        Ok(Arc::clone(&parent.plan))
     }
+}
+
+/// What is to be started, if the parent may start it and has what it passes on.
+fn request(key: Key, grants: &ProgramPlan, spawn: &Spawn<'_>) -> Result<Request, Errno> {
+    let startable = |name: &[u8]| {
+        let place = grants.start.iter().position(|startable| startable.name.as_bytes() == name);
+        place.ok_or(Errno::Notcapable)
+    };
+    let directory = |name: &&str| {
+        let place = grants.directories.iter().position(|directory| directory.guest == *name);
+        place.ok_or(Errno::Notcapable)
+    };
+    let place = startable(spawn.program.as_bytes())?;
+    Ok(Request {
+        parent: key,
+        program: grants.start[place].program,
+        arguments: copy(spawn.arguments)?,
+        environment: copy(spawn.environment)?,
+        directories: places(spawn.directories.iter().map(directory))?,
+        start: places(spawn.start.iter().map(startable))?,
+        limits: spawn.limits,
+    })
+}
+
+/// Each once; `EINVAL` if one comes again.
+fn places(all: impl Iterator<Item = Result<usize, Errno>>) -> Result<Vec<usize>, Errno> {
+    let mut places = Vec::new();
+    for place in all {
+        let place = place?;
+        if places.contains(&place) {
+            return Err(Errno::Inval);
+        }
+        places.try_reserve(1).map_err(|_| Errno::Nomem)?;
+        places.push(place);
+    }
+    Ok(places)
 }
 
 fn copy(strings: Strings<'_>) -> Result<Vec<u8>, Errno> {
@@ -288,11 +307,6 @@ fn copy(strings: Strings<'_>) -> Result<Vec<u8>, Errno> {
 }
 
 impl Parent {
-    fn tell(&mut self, system: &System, answer: Result<Child, Errno>) {
-        self.answer = Some(answer);
-        self.wake(system);
-    }
-
     /// If it waits, it looks again.
     fn wake(&self, system: &System) {
         if let Some(id) = self.id {
@@ -332,16 +346,17 @@ impl Children for Family {
     fn spawn(&mut self, spawn: Spawn<'_>) -> Result<Child> {
         let system = System::get().ok_or(Errno::Nosys)?;
         let cpu_left_ns = current::cpu_left_ns(system);
-        with(|families| {
-            let mut request = families.request(self.0, &spawn)?;
-            request.limits.cpu_ns = least(request.limits.cpu_ns, cpu_left_ns);
-            families.requests.push_back(request);
-            Ok::<(), Errno>(())
-        })?;
+        let grants = with(|families| families.grants(self.0))?;
+        // The process's own, until it is told no.
+        let mut request = request(self.0, &grants, &spawn)?;
+        drop(grants);
+        request.limits.cpu_ns = least(request.limits.cpu_ns, cpu_left_ns);
+        with(|families| families.requests.push_back(request));
         system.ask();
         loop {
             let answer = with(|families| families.parents.get_mut(&self.0)?.answer.take());
-            if let Some(answer) = answer {
+            if let Some((answer, request)) = answer {
+                drop(request);
                 return Ok(answer?);
             }
             Self::sleep(Kernel::NEVER)?;
@@ -422,9 +437,14 @@ pub fn memory_bytes_max(program: &ProgramPlan, request: &Request) -> u64 {
 const NODE_BYTES: usize = 512;
 /// And how often its name.
 const NAME_COPIES: usize = 4;
+/// What a string takes beside its bytes, each time, and how often there is one: in a plan, and in what the process was told.
+const STRING_BYTES: usize = 64;
+const STRING_COPIES: usize = 2;
+/// So much of all that is among what any process needs ([`bundle::Children::PROCESS_BYTES`]).
+const SMALL_BYTES: u64 = 16 << 10;
 
-/// `ENOMEM` if there is no memory for the copies of the directories that a child is to have: nobody who makes them can be told no.
-pub fn room_for_directories(parent: &ProgramPlan, request: &Request) -> Result<(), Errno> {
+/// What copies of the directories take that a child is to have.
+pub fn directory_bytes(parent: &ProgramPlan, request: &Request) -> usize {
     let mut bytes = 0usize;
     let mut left: Vec<&[Node]> = Vec::new();
     for place in &request.directories {
@@ -440,8 +460,26 @@ pub fn room_for_directories(parent: &ProgramPlan, request: &Request) -> Result<(
             }
         }
     }
+    bytes
+}
+
+/// `ENOMEM` if there is no memory for so much: nobody who makes copies of directories can be told no.
+pub fn room(bytes: usize) -> Result<(), Errno> {
     // What the heap has once taken it keeps.
     Vec::<u8>::new().try_reserve_exact(bytes).map_err(|_| Errno::Nomem)
+}
+
+/// What one is promised that is begun by this request, with so much for its directories.
+pub fn promise(program: &ProgramPlan, request: &Request, directory_bytes: usize) -> u64 {
+    let strings = [&request.arguments, &request.environment].map(|strings| {
+        let count = strings.iter().filter(|byte| **byte == 0).count();
+        STRING_COPIES * (strings.len() + count * STRING_BYTES)
+    });
+    let bytes = strings.iter().fold(directory_bytes, |sum, bytes| sum.saturating_add(*bytes)) as u64;
+    let memory_bytes = memory_bytes_max(program, request);
+    memory_bytes
+        .saturating_add(bundle::Children::PROCESS_BYTES)
+        .saturating_add(bytes.saturating_sub(SMALL_BYTES))
 }
 
 /// The less of two limits.
@@ -450,11 +488,6 @@ fn least<T: Ord>(one: Option<T>, other: Option<T>) -> Option<T> {
         (Some(one), Some(other)) => Some(one.min(other)),
         (one, other) => one.or(other),
     }
-}
-
-/// What one is promised that may use so much memory.
-fn promise(memory_bytes: u64) -> u64 {
-    memory_bytes.saturating_add(bundle::Children::PROCESS_BYTES)
 }
 
 /// What the domain has for children: the numbers that the root knows them by, and their memory.
@@ -494,10 +527,10 @@ impl Nursery {
         !self.free.is_empty() || !self.fresh.is_empty() || !self.failed.is_empty()
     }
 
-    /// Whether there may be another one, with so much memory.
-    pub fn check(&self, memory_bytes: u64) -> Result<(), Errno> {
+    /// Whether there may be another one, which is promised so much memory.
+    pub fn check(&self, bytes: u64) -> Result<(), Errno> {
         with(|families| families.has_room())?;
-        let promised_bytes = self.promised_bytes.saturating_add(promise(memory_bytes));
+        let promised_bytes = self.promised_bytes.saturating_add(bytes);
         if promised_bytes > self.quota.memory_bytes_max { Err(Errno::Nomem) } else { Ok(()) }
     }
 
@@ -515,22 +548,22 @@ impl Nursery {
 
     /// Gives another one its number, and promises it its memory. A list of all is short if low numbers come again; but where one
     /// has failed, that is to be seen until many others have.
-    pub fn admit(&mut self, plan: &ProgramPlan) -> Result<Process, Errno> {
+    pub fn admit(&mut self, bytes: u64) -> Result<Process, Errno> {
         let number = self.free.pop_first().or_else(|| self.fresh.next()).or_else(|| self.failed.pop_front());
         let number = number.ok_or(Errno::Again)?;
-        self.promised_bytes += promise(plan.memory_bytes_max);
+        self.promised_bytes += bytes;
         Ok(Process(number))
     }
 
     /// One that was admitted did not begin.
-    pub fn refuse(&mut self, Process(number): Process, plan: &ProgramPlan) {
-        self.promised_bytes -= promise(plan.memory_bytes_max);
+    pub fn refuse(&mut self, Process(number): Process, bytes: u64) {
+        self.promised_bytes -= bytes;
         self.free.insert(number);
     }
 
     /// One has ended. Its number is not given again before [`Self::free`].
-    pub fn leave(&mut self, Process(number): Process, plan: &ProgramPlan, end: ChildEnd) {
-        self.promised_bytes -= promise(plan.memory_bytes_max);
+    pub fn leave(&mut self, Process(number): Process, bytes: u64, end: ChildEnd) {
+        self.promised_bytes -= bytes;
         self.leaving.insert(number, end);
     }
 

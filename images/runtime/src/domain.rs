@@ -14,7 +14,7 @@ use link::Process;
 use runtime::process::{Made, Wait};
 use runtime::{Activity, Ending, Platform, ProcessId, System, Usage, scheduler};
 use wasi::Errno;
-use wasi::provider::Host;
+use wasi::provider::{Child, Host};
 
 /// What is outside of the domain. Where nothing else is said, the console leads there.
 pub trait Outside {
@@ -109,8 +109,8 @@ struct Entry {
     plan: Arc<ProgramPlan>,
     /// If it may start others.
     key: Option<Key>,
-    /// If another has started it.
-    child: Option<Name>,
+    /// If another has started it, with what it was promised of memory.
+    child: Option<(Name, u64)>,
 }
 
 /// Runs the bundle's programs as its plan says, and answers with the status of the first.
@@ -196,32 +196,37 @@ impl<O: Outside> Domain<O> {
     }
 
     /// Begins a process for another.
-    fn spawn(&mut self, request: &Request) -> Result<(), Errno> {
+    fn spawn(&mut self, request: &Request) -> Result<Child, Errno> {
         let parent = children::with(|families| {
             families.parent(request.parent).map(|(plan, process)| (Arc::clone(plan), process))
         });
         // It may have ended meanwhile, or be about to.
-        let Some((parent_plan, parent)) = parent else { return Ok(()) };
+        let (parent_plan, parent) = parent.ok_or(Errno::Canceled)?;
         let program = request.program;
         let plan = self.programs.plan(program).ok_or(Errno::Noexec)?;
-        self.nursery.check(children::memory_bytes_max(plan, request))?;
-        children::room_for_directories(&parent_plan, request)?;
+        let directory_bytes = children::directory_bytes(&parent_plan, request);
+        let promised_bytes = children::promise(plan, request, directory_bytes);
+        self.nursery.check(promised_bytes)?;
+        children::room(directory_bytes)?;
         let plan = Arc::new(children::plan(plan, &parent_plan, request));
         if !self.system.has_reserve() || !entry::HEAP.has_reserve() {
             return Err(Errno::Nomem);
         }
         self.nursery.load(program, || self.programs.load(program))?;
-        let process = self.nursery.admit(&plan)?;
+        let process = self.nursery.admit(promised_bytes)?;
         let origin = Origin::Spawned { program, parent };
-        match self.begin_by(process, Arc::clone(&plan), origin) {
+        match self.begin_by(process, plan, origin) {
             Ok(id) => {
-                let Some(entry) = self.processes.get_mut(&process) else { return Ok(()) };
-                entry.child =
-                    children::with(|families| families.spawned(self.system, request.parent, id, entry.key));
-                Ok(())
+                let family = self.processes.get(&process).and_then(|entry| entry.key);
+                let name =
+                    children::with(|families| families.spawned(self.system, request.parent, id, family));
+                if let Some(entry) = self.processes.get_mut(&process) {
+                    entry.child = name.map(|name| (name, promised_bytes));
+                }
+                name.map(|(_, child)| child).ok_or(Errno::Canceled)
             }
             Err(error) => {
-                self.nursery.refuse(process, &plan);
+                self.nursery.refuse(process, promised_bytes);
                 Err(match error {
                     StartError::Program(_) => Errno::Noexec,
                     StartError::Directory(..) => Errno::Io,
@@ -307,11 +312,13 @@ impl<O: Outside> Platform for Domain<O> {
             && let Some(request) = children::with(|families| families.next_request())
         {
             let began_ns = self.system.now_ns();
-            let begun = if self.may_spawn() { self.spawn(&request) } else { Err(Errno::Canceled) };
-            if let Err(errno) = begun {
-                children::with(|families| families.refuse(self.system, request.parent, errno));
-            }
-            if let Some(id) = children::with(|families| families.id(request.parent)) {
+            let answer = if self.may_spawn() { self.spawn(&request) } else { Err(Errno::Canceled) };
+            let id = children::with(|families| {
+                let id = families.id(request.parent);
+                families.answer(self.system, request, answer);
+                id
+            });
+            if let Some(id) = id {
                 let took_ns = self.system.now_ns().saturating_sub(began_ns);
                 self.system.processes().lock().charge(id, took_ns);
             }
@@ -340,9 +347,9 @@ impl<O: Outside> Platform for Domain<O> {
         if let Some(key) = key {
             children::with(|families| families.remove(self.system, key));
         }
-        if let Some(child) = child {
+        if let Some((child, promised_bytes)) = child {
             let end = children::end_of(report.cause, report.status);
-            self.nursery.leave(process, &plan, end);
+            self.nursery.leave(process, promised_bytes, end);
             children::with(|families| families.ended(self.system, child, end));
         }
         self.over(process, Some(told(usage, link::State::Stopping)), &report);

@@ -38,7 +38,8 @@
 //! // Starts a process; `*child` is its name, for this process alone: from 1 on, never the same again.
 //! // ENOTCAPABLE: a program or a directory that this process was not given. EBADF: no open descriptor.
 //! // EAGAIN: the domain has its `processes`. ENOMEM: its memory is promised or used. ENOEXEC: the program cannot be run.
-//! // E2BIG: strings of more than 64 KiB, or more than 1024. EINVAL, EILSEQ, EFAULT: a bad record.
+//! // E2BIG: strings of more than 64 KiB, or more than 1024. EINVAL, EILSEQ, EFAULT: a bad record,
+//! // or EINVAL: the same directory, or name in `start`, twice. ECANCELED: this process is about to end.
 //! int selkis_spawn(const struct selkis_spawn *spawn, uint64_t *child)  SELKIS(spawn);
 //! // Waits until that child has ended (0: any), at most so many nanoseconds (0: not at all, UINT64_MAX: for ever); told once.
 //! // ECHILD: there is none. EAGAIN: the time is over.

@@ -6,11 +6,11 @@ pub trait Children {
     ///
     /// `ENOTCAPABLE` if the program, a directory or a program to be started in turn is not among what this process was given;
     /// `EAGAIN` if there are as many processes as there may be, `ENOMEM` if there is no memory for it, `ENOEXEC` if the program cannot be
-    /// run.
+    /// run; `EINVAL` if a directory or a program to be started in turn comes twice; `ECANCELED` if the process itself is about to end.
     fn spawn(&mut self, spawn: Spawn<'_>) -> Result<Child>;
 
     /// Waits until a child has ended, or the monotonic clock has come to `deadline_ns`: which it is and how, once. `None` stands for
-    /// any of them, in the order of their ends.
+    /// any of them: of those that have ended the oldest comes first.
     ///
     /// `ECHILD` if there is no such child, or none at all; `EAGAIN` if the time has come and it lives.
     fn wait(&mut self, which: Option<Child>, deadline_ns: u64) -> Result<(Child, ChildEnd)>;
