@@ -49,6 +49,9 @@ mod launcher;
 #[path = "../../runtime/src/machine/mod.rs"]
 mod machine;
 mod measure;
+#[allow(dead_code)]
+#[path = "../../runtime/src/nursery.rs"]
+mod nursery;
 mod processes;
 #[allow(dead_code)]
 #[path = "../../runtime/src/programs.rs"]

@@ -1,8 +1,9 @@
 //! The processes of this domain: which begin, which end, and what is told of them.
 
-use crate::children::{self, Family, Key, Name, Nursery, Request, WithChildren};
+use crate::children::{self, Family, Key, Name, Request, WithChildren};
 use crate::console::{self, Command, Origin};
 use crate::entry;
+use crate::nursery::Nursery;
 use crate::programs::{self, Programs, StartError};
 use crate::report::Report;
 use alloc::collections::BTreeMap;

@@ -19,6 +19,7 @@ mod gate;
 mod hosted;
 mod launcher;
 mod machine;
+mod nursery;
 mod programs;
 mod report;
 mod root;
