@@ -29,7 +29,7 @@
 //! stack = "512KiB"                # for its own calls, 16KiB to 512KiB; default 512KiB
 //! table-elements = 100000         # in all its tables; default: what fits into its memory
 //! descriptors = 64                # open at a time, streams and directories too; default 1024
-//! log-rate = "1MiB/s"             # written in a second; who writes faster waits. Default: no limit
+//! log-rate = "1MiB/s"             # written in a second; who writes faster waits. This is the default
 //! restart = "on-failure"          # "never" (default), "on-failure", "always"
 //!
 //! [[domains.alice.programs]]      # only started by others, who say what each begins with

@@ -182,7 +182,8 @@ impl Supervisor {
         let selected: Vec<ProcessId> =
             meant(&asked, &self.names(&ids)).into_iter().map(|index| ids[index]).collect();
         let Some(first) = selected.first() else {
-            return Err(Refusal::NoSuchName { asked, known: self.names(&ids) });
+            let listed: Vec<ProcessId> = ids.into_iter().filter(|id| self.process(*id).is_listed()).collect();
+            return Err(Refusal::NoSuchName { asked, known: self.names(&listed) });
         };
         if selected.iter().any(|id| id.domain != first.domain) {
             return Err(Refusal::Ambiguous { asked, matching: self.names(&selected) });

@@ -23,7 +23,7 @@ pub struct DomainLink {
     processes: Vec<Process>,
     /// How many of them are of the first kind.
     own: usize,
-    /// The first number that the domain has not used: it takes the lowest that is free.
+    /// The first number that the domain has not used: it takes this one next, or one that it has used.
     fresh: usize,
     /// To which there is something to say.
     waiting: VecDeque<u32>,

@@ -112,7 +112,7 @@ pub enum Event<'a> {
     Started(ProcessId),
     /// A process runs that another one there has started.
     Spawned {
-        /// Which: of those numbers the first that is free.
+        /// Which: one of those numbers that is free, and the next one if it was never used.
         process: ProcessId,
         /// Its program's place in the plan.
         program: u32,

@@ -148,6 +148,18 @@ fn a_child_is_seen_while_it_lives_and_when_it_has_failed() {
     assert_eq!(end(&mut supervisor, FIRST, 0), []);
     assert_eq!(end(&mut supervisor, SECOND, 134), []);
     assert_eq!(listed(&supervisor), with(&[("worker/3", State::Ended)]));
+    // Who asks for what is not there is told what is to be seen.
+    let nobody = Request::Kill { which: Selector::Named("nobody".into()), how: How::Gracefully };
+    let (mut refused, _) = supervisor.ask(nobody, 3);
+    let Progress::Reply(Reply::Refused(Refusal::NoSuchName { known, .. })) =
+        supervisor.next_reply(&mut refused)
+    else {
+        panic!("not refused")
+    };
+    assert_eq!(
+        known.iter().map(|name| &name.program[..]).collect::<Vec<_>>(),
+        ["parent", "other", "worker/3"]
+    );
     let lines = ["started by parent", "words", "exit status 0"].map(|line| format!("d/worker/2 {line}"));
     assert_eq!(log(&mut supervisor, "worker/2"), lines);
     let (mut crashes, _) = supervisor.ask(Request::Crashes { which: Selector::All }, 3);
