@@ -1,6 +1,6 @@
 //! Stacks with a guard below, and the switch from one to another.
 //!
-//! The stack of a process that has ended waits for the next one ([`IdleStacks`]): what nearly every process touches of it stays, wiped, and what
+//! The stack of a process that has ended waits for the next one (`IdleStacks`): what nearly every process touches of it stays, wiped, and what
 //! is below goes back. So a process that begins costs neither address space nor first touches.
 
 use crate::System;
