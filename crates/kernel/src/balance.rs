@@ -106,10 +106,6 @@ impl<M: Machine> Kernel<M> {
             return;
         }
         self.waited.fetch_or(bit, SeqCst);
-        let told = self.blind.fetch_and(bit, SeqCst) & !bit;
-        for number in (0..self.seats.len()).filter(|number| told >> number & 1 != 0) {
-            self.seats[number].attention.store(true, SeqCst);
-            self.machine.kick(number);
-        }
+        self.attend(here, self.blind.fetch_and(bit, SeqCst) & !bit);
     }
 }

@@ -338,9 +338,7 @@ impl<M: Machine> Kernel<M> {
             let idle = self.idle.load(SeqCst);
             let asked =
                 seat.queue.lock().waiting().fold(0, |asked, entry| asked | first_of(idle & entry.cpus, home));
-            (0..self.seats.len())
-                .filter(|number| asked >> number & 1 != 0)
-                .for_each(|number| self.attend(cpu, number));
+            self.attend(cpu.number, asked);
         }
     }
 
@@ -449,23 +447,20 @@ impl<M: Machine> Kernel<M> {
             }
         };
         if looks {
-            self.attend(cpu, home);
+            self.attend(cpu.number, 1 << home);
             return;
         }
-        self.offer(cpu, home, cpus);
+        // It waits for its turn: a CPU that sleeps may take it, or its own ends the slice of the one that runs.
+        self.attend(cpu.number, first_of(self.idle.load(SeqCst) & cpus, home));
     }
 
-    /// One in the queue of `home` waits for its turn: a CPU that sleeps may take it, or its own ends the slice of the one that runs.
-    fn offer(&self, cpu: &Cpu, home: usize, cpus: u64) {
-        let asked = first_of(self.idle.load(SeqCst) & cpus, home);
-        self.attend(cpu, asked.trailing_zeros() as usize);
-    }
-
-    /// Has a CPU look at its queue.
-    pub(crate) fn attend(&self, cpu: &Cpu, number: usize) {
-        self.seats[number].attention.store(true, SeqCst);
-        if number != cpu.number {
-            self.machine.kick(number);
+    /// Has CPUs, as bits, look at their queues; `here` is the one that says so.
+    pub(crate) fn attend(&self, here: usize, cpus: u64) {
+        for number in (0..self.seats.len()).filter(|number| cpus >> number & 1 != 0) {
+            self.seats[number].attention.store(true, SeqCst);
+            if number != here {
+                self.machine.kick(number);
+            }
         }
     }
 

@@ -314,7 +314,7 @@ impl<M: Machine> Kernel<M> {
         };
         drop(vcpu);
         if !gone {
-            self.attend(cpu, home);
+            self.attend(cpu.number, 1 << home);
         }
         gone
     }

@@ -11,8 +11,9 @@
 //! NAME switches COUNT                from one of two processes that give way to the other
 //! NAME runaways COUNT                from when a process's time is over until nothing of it is left
 //! NAME processes COUNT               so many processes, one after the other
+//! NAME children COUNT                the same, started and waited for by a program
 //! ```
-//! The last four are processes of the scheduler ([`processes`]); the others are instances on the first stack.
+//! The last five are processes of the scheduler ([`processes`]); the others are instances on the first stack.
 //! Answers are lines on standard error. What the program writes to standard output the launcher throws away.
 //!
 //! In a machine it is a system's root and each of its domains ([`batches`]), and QEMU counts.
