@@ -29,10 +29,6 @@ impl<M: Machine> Kernel<M> {
     /// Takes one that waits for another CPU and should rather run here than those that can.
     pub(crate) fn steal(&self, cpu: &Cpu, now_ns: u64) {
         let here = cpu.number;
-        let idle = self.seats[here].queue.lock().best().is_none();
-        if !idle && !self.is_waited_elsewhere(here) {
-            return;
-        }
         let Some((from, Entry { vcpu: id, .. })) = self.better(here, now_ns) else { return };
         let Some(mut vcpu) = self.vcpus.lock(id).filter(|vcpu| vcpu.home == from) else { return };
         let taken = {
@@ -66,9 +62,7 @@ impl<M: Machine> Kernel<M> {
     }
 
     /// One here has used up its part of its domain's budget: it has what is left of the parts of those that do not want to run.
-    pub(crate) fn lend(&self, here: usize, now_ns: u64) {
-        let throttled = self.seats[here].queue.lock().throttled();
-        let Some((id, domain)) = throttled else { return };
+    pub(crate) fn lend(&self, here: usize, (id, domain): (VcpuId, DomainId), now_ns: u64) {
         let Some(vcpus) = self.domains.lock(domain).map(|domain| domain.vcpus) else { return };
         let lent_of = |other| {
             let home = self.vcpus.lock(other)?.home;

@@ -300,10 +300,18 @@ impl<M: Machine> Kernel<M> {
         loop {
             seat.attention.store(false, Relaxed);
             let now_ns = self.machine.now_ns();
-            seat.queue.lock().advance(now_ns);
-            self.lend(cpu.number, now_ns);
-            self.steal(cpu, now_ns);
-            let picked = seat.queue.lock().pick(now_ns);
+            let (throttled, picked) = {
+                let mut queue = seat.queue.lock();
+                queue.advance(now_ns);
+                let throttled = queue.throttled();
+                let is_alone = throttled.is_none() && !self.is_waited_elsewhere(cpu.number);
+                (throttled, if is_alone { queue.pick(now_ns) } else { None })
+            };
+            let picked = picked.or_else(|| {
+                throttled.into_iter().for_each(|throttled| self.lend(cpu.number, throttled, now_ns));
+                self.steal(cpu, now_ns);
+                seat.queue.lock().pick(now_ns)
+            });
             if let Some(entry) = picked {
                 if self.enter(cpu, &entry, now_ns, context) {
                     self.pass_on(cpu);
