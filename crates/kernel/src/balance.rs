@@ -1,7 +1,7 @@
 //! How virtual CPUs go from one CPU's queue to another's, so that each has its share of all CPUs that it may run on; and how those of a domain
 //! have its budget together.
 
-use crate::kernel::{Cpu, Kernel};
+use crate::kernel::{Cpu, Kernel, first_of};
 use crate::machine::Machine;
 use crate::schedule::Entry;
 use crate::table::{DomainId, VcpuId};
@@ -48,21 +48,36 @@ impl<M: Machine> Kernel<M> {
         self.trace(cpu, |_| Event::of_vcpu(Kind::Steal, (vcpu.domain, id), from as u32, 0));
     }
 
-    /// One that begins to run, of a domain with several, has its share together with those of them that want to run.
+    /// One that begins to run, of a domain with several, has its share together with those of them that want to run, and goes on where the
+    /// furthest of the others has stopped.
     pub(crate) fn weigh(&self, here: usize, id: VcpuId, domain: DomainId, share: u64) {
         let Some(vcpus) = self.domains.lock(domain).map(|domain| domain.vcpus) else { return };
-        let wants = |other| {
+        let (mut count, mut furthest_ns) = (0, 0);
+        for other in vcpus.into_iter().flatten() {
             let home = self.vcpus.lock(other).map(|vcpu| vcpu.home);
-            home.is_some_and(|home| self.seats[home].queue.lock().wants(other))
-        };
-        let count = vcpus.into_iter().flatten().filter(|other| wants(*other)).count() as u64;
-        if let Some(entry) = self.seats[here].queue.lock().get(id) {
-            entry.weight = (share / count.max(1)).max(1);
+            let Some((wants, virtual_ns)) =
+                home.and_then(|home| self.seats[home].queue.lock().standing(other))
+            else {
+                continue;
+            };
+            count += u64::from(wants);
+            furthest_ns = furthest_ns.max(if wants { 0 } else { virtual_ns });
+        }
+        self.seats[here].queue.lock().weigh(id, (share / count.max(1)).max(1), furthest_ns);
+    }
+
+    /// Those here that have used up their part of their domain's budget have what is left of the parts of those that do not want to run.
+    pub(crate) fn lend_all(&self, here: usize, now_ns: u64) {
+        let mut from = 0;
+        loop {
+            let lacks = self.seats[here].queue.lock().lacks(from);
+            let Some((at, id, domain)) = lacks else { return };
+            self.lend(here, (id, domain), now_ns);
+            from = at + 1;
         }
     }
 
-    /// One here has used up its part of its domain's budget: it has what is left of the parts of those that do not want to run.
-    pub(crate) fn lend(&self, here: usize, (id, domain): (VcpuId, DomainId), now_ns: u64) {
+    fn lend(&self, here: usize, (id, domain): (VcpuId, DomainId), now_ns: u64) {
         let Some(vcpus) = self.domains.lock(domain).map(|domain| domain.vcpus) else { return };
         let lent_of = |other| {
             let home = self.vcpus.lock(other)?.home;
@@ -92,14 +107,26 @@ impl<M: Machine> Kernel<M> {
     /// Shows other CPUs whether one waits here that they could take, and tells those that do not look.
     pub(crate) fn show_waited(&self, here: usize, is_waited: bool) {
         let bit = 1 << here;
-        if is_waited == (self.waited.load(SeqCst) & bit != 0) {
-            return;
+        if is_waited != (self.waited.load(SeqCst) & bit != 0) {
+            if is_waited {
+                self.waited.fetch_or(bit, SeqCst);
+                self.attend(here, self.blind.fetch_and(bit, SeqCst) & !bit);
+            } else {
+                self.waited.fetch_and(!bit, SeqCst);
+            }
         }
-        if !is_waited {
-            self.waited.fetch_and(!bit, SeqCst);
-            return;
+        // Who falls asleep after this sees that one waits.
+        if is_waited && self.idle.load(SeqCst) != 0 {
+            self.ask(here, here);
         }
-        self.waited.fetch_or(bit, SeqCst);
-        self.attend(here, self.blind.fetch_and(bit, SeqCst) & !bit);
+    }
+
+    /// Asks CPUs that sleep to take those that wait at `home`, or that one to look if they may not.
+    pub(crate) fn ask(&self, here: usize, home: usize) {
+        let others = !(1 << here);
+        let idle = self.idle.load(SeqCst) & others;
+        let ask = |asked, entry: &Entry| asked | first_of(idle & entry.cpus, home);
+        let asked = self.seats[home].queue.lock().waiting().fold(0, ask);
+        self.attend(here, asked & others);
     }
 }

@@ -300,15 +300,14 @@ impl<M: Machine> Kernel<M> {
         loop {
             seat.attention.store(false, Relaxed);
             let now_ns = self.machine.now_ns();
-            let (throttled, picked) = {
+            let picked = {
                 let mut queue = seat.queue.lock();
                 queue.advance(now_ns);
-                let throttled = queue.throttled();
-                let is_alone = throttled.is_none() && !self.is_waited_elsewhere(cpu.number);
-                (throttled, if is_alone { queue.pick(now_ns) } else { None })
+                let is_alone = queue.lacks(0).is_none() && !self.is_waited_elsewhere(cpu.number);
+                if is_alone { queue.pick(now_ns) } else { None }
             };
             let picked = picked.or_else(|| {
-                throttled.into_iter().for_each(|throttled| self.lend(cpu.number, throttled, now_ns));
+                self.lend_all(cpu.number, now_ns);
                 self.steal(cpu, now_ns);
                 seat.queue.lock().pick(now_ns)
             });
@@ -342,12 +341,7 @@ impl<M: Machine> Kernel<M> {
             return;
         }
         self.idle.fetch_and(!bit, SeqCst);
-        for (home, seat) in self.seats.iter().enumerate().filter(|&(home, _)| home != cpu.number) {
-            let idle = self.idle.load(SeqCst);
-            let asked =
-                seat.queue.lock().waiting().fold(0, |asked, entry| asked | first_of(idle & entry.cpus, home));
-            self.attend(cpu.number, asked);
-        }
+        (0..self.seats.len()).filter(|&home| home != cpu.number).for_each(|home| self.ask(cpu.number, home));
     }
 
     /// Loads what was picked. It may find that it still has nothing to do, and sleep on.
@@ -465,8 +459,10 @@ impl<M: Machine> Kernel<M> {
     /// Has CPUs, as bits, look at their queues; `here` is the one that says so.
     pub(crate) fn attend(&self, here: usize, cpus: u64) {
         for number in (0..self.seats.len()).filter(|number| cpus >> number & 1 != 0) {
-            self.seats[number].attention.store(true, SeqCst);
-            if number != here {
+            let was_told = self.seats[number].attention.swap(true, SeqCst);
+            // One that sleeps and was told has not looked yet.
+            let looks = was_told && self.idle.load(SeqCst) >> number & 1 != 0;
+            if number != here && !looks {
                 self.machine.kick(number);
             }
         }
@@ -575,6 +571,6 @@ fn answer(context: &mut Context, result: Result<u64, Error>) {
 }
 
 /// The first of these CPUs as a bit, or `other`'s if there are none.
-const fn first_of(cpus: u64, other: usize) -> u64 {
+pub(crate) const fn first_of(cpus: u64, other: usize) -> u64 {
     if cpus == 0 { 1 << other } else { cpus & cpus.wrapping_neg() }
 }

@@ -157,11 +157,12 @@ impl<M: Machine> Kernel<M> {
     fn cpu_record(&self, index: u64) -> Option<CpuRecord> {
         let number = usize::try_from(index).ok()?;
         let seat = self.seats.get(number)?;
+        let now_ns = self.machine.now_ns();
         let queue = seat.queue.lock();
-        let Counters { run_ns, switches, domain_switches, interrupts } = queue.counters;
+        let Counters { run_ns, switches, domain_switches, interrupts } = queue.counters_at(now_ns);
         Some(CpuRecord {
             cpus: self.seats.len() as u64,
-            now_ns: self.machine.now_ns(),
+            now_ns,
             run_ns,
             switches,
             domain_switches,

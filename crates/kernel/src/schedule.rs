@@ -48,6 +48,8 @@ pub(crate) struct Entry {
     pub cpus: u64,
     /// It is to leave the queue as soon as it does not run.
     pub stop: bool,
+    /// How far the queue was when it woke, if it has not run since.
+    woke_ns: u64,
     pub run_ns: u64,
     pub switches: u64,
 }
@@ -110,6 +112,7 @@ impl Entry {
             budget,
             cpus,
             stop: false,
+            woke_ns: 0,
             run_ns: 0,
             switches: 0,
         }
@@ -130,7 +133,7 @@ impl Entry {
         self.virtual_ns + self.virtual_of(SLICE_NS) < best.virtual_ns
     }
 
-    fn can_run(&self) -> bool {
+    pub fn can_run(&self) -> bool {
         self.run == Run::Ready && self.budget.is_none_or(|budget| budget.left_ns > 0)
     }
 
@@ -212,20 +215,38 @@ impl Queue {
         Some((entry.run_ns + running, entry.switches))
     }
 
+    /// What has happened until now.
+    pub fn counters_at(&self, now_ns: u64) -> Counters {
+        let running_ns = self.running().map_or(0, |_| now_ns.saturating_sub(self.since_ns));
+        Counters { run_ns: self.counters.run_ns + running_ns, ..self.counters }
+    }
+
     /// How many run or want to.
     pub fn ready_count(&self) -> usize {
         self.entries.iter().filter(|entry| entry.run != Run::Blocked).count()
     }
 
-    /// Whether it runs or wants to.
-    pub fn wants(&mut self, vcpu: VcpuId) -> bool {
-        self.get(vcpu).is_some_and(|entry| entry.run != Run::Blocked)
+    /// Whether it runs or wants to, and its virtual time.
+    pub fn standing(&mut self, vcpu: VcpuId) -> Option<(bool, u64)> {
+        self.get(vcpu).map(|entry| (entry.run != Run::Blocked, entry.virtual_ns))
     }
 
-    /// One that would run if it had not used its budget up.
-    pub fn throttled(&self) -> Option<(VcpuId, DomainId)> {
-        let throttled = self.entries.iter().find(|entry| entry.is_throttled() && !entry.stop)?;
-        Some((throttled.vcpu, throttled.domain))
+    /// One that begins to run has another weight. If it slept it goes on where others of its domain have stopped meanwhile, but no further
+    /// than the queue was when it woke.
+    pub fn weigh(&mut self, vcpu: VcpuId, weight: u64, furthest_ns: u64) {
+        if let Some(entry) = self.get(vcpu) {
+            entry.weight = weight;
+            let most_ns = core::mem::take(&mut entry.woke_ns);
+            entry.virtual_ns = entry.virtual_ns.max(furthest_ns.min(most_ns));
+        }
+    }
+
+    /// The first from `from` on that lacks a budget which others of its domain may have, and where it is.
+    pub fn lacks(&self, from: usize) -> Option<(usize, VcpuId, DomainId)> {
+        let lacks = |entry: &Entry| entry.is_throttled() && entry.divided.is_some() && !entry.stop;
+        let rest = self.entries.get(from..)?;
+        let at = from + rest.iter().position(lacks)?;
+        self.entries.get(at).map(|entry| (at, entry.vcpu, entry.domain))
     }
 
     /// Takes what is left of the budget of one that does not want to run.
@@ -284,9 +305,11 @@ impl Queue {
     pub fn wake(&mut self, vcpu: VcpuId, now_ns: u64) -> bool {
         self.charge(now_ns);
         let floor = self.virtual_ns.saturating_sub(CREDIT_NS * SCALE / DomainParameters::SHARE_DEFAULT);
+        let woke_ns = self.virtual_ns;
         let Some(entry) = self.get(vcpu).filter(|entry| entry.run == Run::Blocked) else { return false };
         entry.run = Run::Ready;
         entry.virtual_ns = entry.virtual_ns.max(floor);
+        entry.woke_ns = woke_ns;
         let woken = *entry;
         let has_it = woken.can_run() && self.running().is_none_or(|running| leads(&woken, running));
         self.is_challenged |= has_it;
@@ -311,6 +334,7 @@ impl Queue {
             if entry.run == Run::Blocked && entry.deadline_ns <= now_ns {
                 entry.run = Run::Ready;
                 entry.virtual_ns = entry.virtual_ns.max(floor);
+                entry.woke_ns = self.virtual_ns;
             }
             let leads = running.is_some_and(|running| leads(entry, &running));
             is_challenged |= leads && entry.can_run() && !could_run;

@@ -379,6 +379,7 @@ fn check_queues<R: RelaxStrategy>(kernel: &Kernel<Fake<R>>, cpus: &[&Cpu], vcpus
             assert!(kicked && kernel.seats[number].attention.load(Relaxed), "CPU {number} was not woken");
         }
     }
+    check_waiters(kernel, entries.values());
     for &id in vcpus {
         let vcpu = kernel.vcpus.lock(id).expect("it was listed");
         let entry = entries.remove(&id);
@@ -408,6 +409,23 @@ fn check_queues<R: RelaxStrategy>(kernel: &Kernel<Fake<R>>, cpus: &[&Cpu], vcpus
         }
     }
     assert!(entries.is_empty(), "in a queue and gone: {entries:?}");
+}
+
+/// While one waits, no CPU sleeps that could run it: it was told, or the one that lets it wait looks before it goes on.
+fn check_waiters<'a, R: RelaxStrategy>(
+    kernel: &Kernel<Fake<R>>,
+    entries: impl Iterator<Item = &'a (usize, Entry)>,
+) {
+    let idle = kernel.idle.load(Relaxed);
+    for (home, entry) in entries.filter(|(_, entry)| entry.can_run() && !entry.stop) {
+        let asleep = idle & entry.cpus & !(1 << home);
+        let looks = |number: &usize| kernel.seats[*number].attention.load(Relaxed);
+        let mut can = (0..kernel.seats.len()).filter(|&number| number == *home || asleep >> number & 1 != 0);
+        assert!(
+            asleep == 0 || can.any(|number| looks(&number)),
+            "{entry:?} waits for CPU {home} while others sleep"
+        );
+    }
 }
 
 /// Who sleeps until something was given back, will be woken by that.

@@ -130,3 +130,19 @@ fn who_is_left_by_a_cpu_that_took_another_is_not_forgotten() {
         false,
     );
 }
+
+/// Two wake for one CPU by their deadlines while others sleep, which nobody told.
+#[test]
+fn who_waits_beside_one_that_runs_is_shown_to_who_sleeps() {
+    run(
+        &[
+            step(0, CreateVcpu, [0, 0, 0, 0, 0, 0]),
+            step(0, Start, [0, 0, 0, 0, 0, 0]),
+            step(0, Wait, [0, 80, 0, 0, 0, 0]),
+            step(0, Wait, [0, 80, 0, 0, 0, 0]),
+            step(1, Pass, [12, 0, 0, 0, 0, 0]),
+            step(0, Revoke, [0, 0, 0, 0, 0, 0]),
+        ],
+        false,
+    );
+}

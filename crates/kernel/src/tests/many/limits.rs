@@ -312,3 +312,91 @@ fn what_a_domain_has_is_had_by_whoever_wants_to_run() {
         assert!(near, "{ran:?} of {STEPS} thousand");
     }
 }
+
+/// A domain's virtual CPUs that run one after the other are charged as one that runs on: who begins is not fresh.
+#[test]
+fn virtual_cpus_that_take_turns_have_one_share() {
+    [1, 2, 4, 8].into_iter().for_each(take_turns);
+}
+
+/// Each virtual CPU runs for so many steps, and sleeps while the others do.
+fn take_turns(turn: u64) {
+    const STEP_NS: u64 = 500_000;
+    const STEPS: u64 = 4000;
+    const VCPUS: usize = 4;
+    let mut world = World::new(6000, 1);
+    let plan = DomainParameters { vcpus_max: VCPUS as u64, ..world.parameters() };
+    let child = world.spawn(0, &plan);
+    let mut own = std::vec![child.own_vcpu];
+    world.start(0, &child, 0);
+    for _ in 1..VCPUS {
+        let vcpu = world.must(0, Request::CreateVcpu { domain: child.domain });
+        let grant = Request::Grant { capability: vcpu, rights: Rights::ALL, domain: child.domain };
+        own.push(world.must(0, grant));
+        world.must(0, Request::Start { vcpu, entry: CALL_AT, stack: 0, argument: 0 });
+    }
+    let spinner = world.spawn(0, &DomainParameters { vcpus_max: 1, ..world.parameters() });
+    world.start(0, &spinner, 0);
+    let vcpu = world.info.vcpu;
+    assert_eq!(world.wait(0, vcpu, Request::NEVER), Next::Enter);
+    let (mut ran, mut turns) = (0, [0; VCPUS]);
+    for _ in 0..STEPS {
+        let current = world.cpus[0].0.current.expect("somebody wants to run").vcpu;
+        let number = {
+            let vcpu = world.kernel.vcpus.lock(current).expect("it runs");
+            let domain = world.kernel.domains.lock(vcpu.domain).expect("it lives");
+            (domain.vcpus.iter().flatten().count() == VCPUS).then_some(vcpu.number)
+        };
+        world.pass(STEP_NS);
+        if let Some(number) = number {
+            ran += 1000;
+            turns[number] += 1;
+            if turns[number] % turn == 0 {
+                let turn_ns = turn * STEP_NS;
+                let deadline_ns = world.kernel.machine.now_ns() + turn_ns * (VCPUS as u64 - 1);
+                assert_eq!(world.wait(0, own[number], deadline_ns), Next::Enter);
+                continue;
+            }
+        }
+        assert_eq!(world.interrupt(0, Interrupt::Alarm), Next::Enter);
+    }
+    assert!((ran / STEPS).abs_diff(500) <= 30, "turns of {turn}: {} of a thousand", ran / STEPS);
+}
+
+/// One that has used its budget up does not keep a domain beside it from the rest of that one's.
+#[test]
+fn a_budget_is_lent_to_each_that_lacks_it() {
+    const STEP_NS: u64 = 500_000;
+    const STEPS: u64 = 4000;
+    let mut world = World::new(6000, 1);
+    let plan = |vcpus_max, budget_ms: u64| DomainParameters {
+        vcpus_max,
+        budget_ns: budget_ms * 1_000_000,
+        ..world.parameters()
+    };
+    let plans = [plan(1, 10), plan(2, 10), plan(2, 50)];
+    for (number, plan) in plans.iter().enumerate() {
+        let child = world.spawn(0, plan);
+        world.start(0, &child, number as u64);
+        if plan.vcpus_max == 2 {
+            world.must(0, Request::CreateVcpu { domain: child.domain });
+        }
+    }
+    let vcpu = world.info.vcpu;
+    assert_eq!(world.wait(0, vcpu, Request::NEVER), Next::Enter);
+    let mut ran = [0; 3];
+    let mut sleeps = false;
+    for _ in 0..STEPS {
+        if !sleeps {
+            ran[world.context(0).rdi as usize] += 1000;
+        }
+        world.pass(STEP_NS);
+        let next = if sleeps { world.awake(0) } else { world.interrupt(0, Interrupt::Alarm) };
+        sleeps = next == Next::Sleep;
+    }
+    let near = ran
+        .iter()
+        .zip([100, 100, 500])
+        .all(|(ran, wanted): (&u64, u64)| (ran / STEPS).abs_diff(wanted) <= 15);
+    assert!(near, "{ran:?} of {STEPS} thousand");
+}
