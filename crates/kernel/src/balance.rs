@@ -3,7 +3,7 @@
 
 use crate::kernel::{Cpu, Kernel, first_of};
 use crate::machine::Machine;
-use crate::schedule::Entry;
+use crate::schedule::{Entry, Run};
 use crate::table::{DomainId, VcpuId};
 use crate::trace::Event;
 use abi::trace::Kind;
@@ -51,19 +51,17 @@ impl<M: Machine> Kernel<M> {
     /// One that begins to run, of a domain with several, has its share together with those of them that want to run, and goes on where the
     /// furthest of the others has stopped.
     pub(crate) fn weigh(&self, here: usize, id: VcpuId, domain: DomainId, share: u64) {
-        let Some(vcpus) = self.domains.lock(domain).map(|domain| domain.vcpus) else { return };
-        let (mut count, mut furthest_ns) = (0, 0);
-        for other in vcpus.into_iter().flatten() {
+        let Some(domain) = self.domains.lock(domain) else { return };
+        let (mut count, mut furthest_ns) = (1, 0);
+        for &other in domain.vcpus.iter().flatten().filter(|other| **other != id) {
             let home = self.vcpus.lock(other).map(|vcpu| vcpu.home);
-            let Some((wants, virtual_ns)) =
-                home.and_then(|home| self.seats[home].queue.lock().standing(other))
-            else {
-                continue;
-            };
-            count += u64::from(wants);
-            furthest_ns = furthest_ns.max(if wants { 0 } else { virtual_ns });
+            match home.and_then(|home| self.seats[home].queue.lock().standing(other)) {
+                Some((Run::Blocked, virtual_ns)) => furthest_ns = furthest_ns.max(virtual_ns),
+                Some(_) => count += 1,
+                None => (),
+            }
         }
-        self.seats[here].queue.lock().weigh(id, (share / count.max(1)).max(1), furthest_ns);
+        self.seats[here].queue.lock().weigh(id, (share / count).max(1), furthest_ns);
     }
 
     /// Those here that have used up their part of their domain's budget have what is left of the parts of those that do not want to run.
@@ -107,13 +105,13 @@ impl<M: Machine> Kernel<M> {
     /// Shows other CPUs whether one waits here that they could take, and tells those that do not look.
     pub(crate) fn show_waited(&self, here: usize, is_waited: bool) {
         let bit = 1 << here;
-        if is_waited != (self.waited.load(SeqCst) & bit != 0) {
-            if is_waited {
-                self.waited.fetch_or(bit, SeqCst);
-                self.attend(here, self.blind.fetch_and(bit, SeqCst) & !bit);
-            } else {
-                self.waited.fetch_and(!bit, SeqCst);
-            }
+        let was_waited = self.waited.load(SeqCst) & bit != 0;
+        if was_waited && !is_waited {
+            self.waited.fetch_and(!bit, SeqCst);
+        }
+        if is_waited && !was_waited {
+            self.waited.fetch_or(bit, SeqCst);
+            self.attend(here, self.blind.fetch_and(bit, SeqCst) & !bit);
         }
         // Who falls asleep after this sees that one waits.
         if is_waited && self.idle.load(SeqCst) != 0 {

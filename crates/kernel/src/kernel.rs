@@ -326,7 +326,7 @@ impl<M: Machine> Kernel<M> {
                 if queue.spare(cpu.number).is_some() || self.spare(cpu.number).is_some() {
                     continue;
                 }
-                queue.alarm_ns()
+                queue.alarm().0
             };
             self.machine.set_alarm(alarm_ns);
             self.trace(cpu, move |cpu| Event::here(Kind::Idle, cpu, 0, alarm_ns));
@@ -401,15 +401,15 @@ impl<M: Machine> Kernel<M> {
 
     /// Asks for the next alarm of this CPU.
     pub(crate) fn set_alarm(&self, here: usize, id: VcpuId, vcpu: &Vcpu) {
-        let (alarm_ns, look_ns, is_waited) = {
+        let ((alarm_ns, cpus), look_ns) = {
             let mut queue = self.seats[here].queue.lock();
             if let Some(entry) = queue.get(id) {
                 entry.deadline_ns = vcpu.alarm_ns();
             }
-            (queue.alarm_ns(), queue.look_ns(), queue.is_waited_in(here))
+            (queue.alarm(), queue.look_ns())
         };
-        self.show_waited(here, is_waited);
         let bit = 1 << here;
+        self.show_waited(here, cpus & !bit != 0);
         // Who shows that one waits after this sees the bit and kicks; what was shown before is seen here.
         if self.blind.load(SeqCst) & bit == 0 && !self.is_waited_elsewhere(here) {
             self.blind.fetch_or(bit, SeqCst);

@@ -227,8 +227,8 @@ impl Queue {
     }
 
     /// Whether it runs or wants to, and its virtual time.
-    pub fn standing(&mut self, vcpu: VcpuId) -> Option<(bool, u64)> {
-        self.get(vcpu).map(|entry| (entry.run != Run::Blocked, entry.virtual_ns))
+    pub fn standing(&mut self, vcpu: VcpuId) -> Option<(Run, u64)> {
+        self.get(vcpu).map(|entry| (entry.run, entry.virtual_ns))
     }
 
     /// One that begins to run has another weight. If it slept it goes on where others of its domain have stopped meanwhile, but no further
@@ -296,11 +296,6 @@ impl Queue {
         self.looked_ns + LOOK_NS
     }
 
-    /// Whether one waits that may run on another CPU than `cpu`.
-    pub fn is_waited_in(&self, cpu: usize) -> bool {
-        self.waiting().any(|entry| entry.cpus & !(1 << cpu) != 0)
-    }
-
     /// Makes one ready that slept. Answers whether the CPU has to look: it should have it now, or from when its budget is renewed.
     pub fn wake(&mut self, vcpu: VcpuId, now_ns: u64) -> bool {
         self.charge(now_ns);
@@ -311,7 +306,8 @@ impl Queue {
         entry.virtual_ns = entry.virtual_ns.max(floor);
         entry.woke_ns = woke_ns;
         let woken = *entry;
-        let has_it = woken.can_run() && self.running().is_none_or(|running| leads(&woken, running));
+        let has_it =
+            woken.can_run() && self.running().is_none_or(|running| leads(&woken, running.virtual_ns));
         self.is_challenged |= has_it;
         woken.is_throttled() || has_it
     }
@@ -320,7 +316,7 @@ impl Queue {
     pub fn advance(&mut self, now_ns: u64) -> bool {
         self.charge(now_ns);
         let floor = self.virtual_ns.saturating_sub(CREDIT_NS * SCALE / DomainParameters::SHARE_DEFAULT);
-        let running = self.running().copied();
+        let running_ns = self.running().map(|running| running.virtual_ns);
         let mut is_challenged = self.is_challenged;
         for entry in &mut self.entries {
             let could_run = entry.can_run();
@@ -336,8 +332,7 @@ impl Queue {
                 entry.virtual_ns = entry.virtual_ns.max(floor);
                 entry.woke_ns = self.virtual_ns;
             }
-            let leads = running.is_some_and(|running| leads(entry, &running));
-            is_challenged |= leads && entry.can_run() && !could_run;
+            is_challenged |= !could_run && entry.can_run() && running_ns.is_some_and(|ns| leads(entry, ns));
         }
         self.is_challenged = is_challenged;
         let ran_ns = now_ns.saturating_sub(self.picked_ns);
@@ -356,7 +351,7 @@ impl Queue {
         let Some(running) = self.running() else { return true };
         let challenged = |entry: &Entry| {
             entry.can_run()
-                && (self.is_challenged && ran_ns >= RUN_MIN_NS && leads(entry, running)
+                && (self.is_challenged && ran_ns >= RUN_MIN_NS && leads(entry, running.virtual_ns)
                     || ran_ns >= SLICE_NS && entry.virtual_ns <= running.virtual_ns)
         };
         running.stop || running.is_throttled() || self.entries.iter().any(challenged)
@@ -390,14 +385,15 @@ impl Queue {
         self.waiting().filter(fits).min_by_key(|entry| entry.virtual_ns).copied()
     }
 
-    /// When the CPU has to look again.
-    pub fn alarm_ns(&self) -> u64 {
-        let mut others_wait = false;
+    /// When the CPU has to look again, and the CPUs that those which wait may run on, as bits.
+    pub fn alarm(&self) -> (u64, u64) {
+        let mut cpus = 0;
         let mut alarm_ns = NEVER;
         for entry in &self.entries {
-            others_wait |= entry.can_run();
-            if entry.run != Run::Ready {
-                alarm_ns = alarm_ns.min(entry.deadline_ns);
+            match entry.run {
+                Run::Ready if entry.can_run() => cpus |= entry.cpus,
+                Run::Ready => (),
+                Run::Blocked | Run::Running => alarm_ns = alarm_ns.min(entry.deadline_ns),
             }
             if let Some(budget) = entry.budget {
                 if entry.run == Run::Running {
@@ -408,7 +404,7 @@ impl Queue {
             }
         }
         let slice_ns = if self.is_challenged { RUN_MIN_NS } else { SLICE_NS };
-        if others_wait { alarm_ns.min(self.picked_ns + slice_ns) } else { alarm_ns }
+        (if cpus == 0 { alarm_ns } else { alarm_ns.min(self.picked_ns + slice_ns) }, cpus)
     }
 
     #[cfg(test)]
@@ -435,6 +431,7 @@ impl Queue {
     }
 }
 
-fn leads(entry: &Entry, running: &Entry) -> bool {
-    entry.virtual_ns + LEAD_NS * SCALE / DomainParameters::SHARE_DEFAULT < running.virtual_ns
+/// Whether one is so far behind the one that runs that it takes the CPU from it.
+const fn leads(entry: &Entry, running_ns: u64) -> bool {
+    entry.virtual_ns + LEAD_NS * SCALE / DomainParameters::SHARE_DEFAULT < running_ns
 }

@@ -153,7 +153,7 @@ impl World {
         let told = |number: usize| self.kernel.seats[number].attention.load(Relaxed);
         // Unless a CPU that sleeps was asked to take what waits here.
         if !told(number) && !(0..CPUS).any(|other| idle >> other & 1 != 0 && told(other)) {
-            let alarm_ns = seat.queue.lock().alarm_ns();
+            let alarm_ns = seat.queue.lock().alarm().0;
             assert!(loaded.alarm_ns <= alarm_ns, "CPU {number} oversleeps {alarm_ns}: {}", loaded.alarm_ns);
         }
         let Some(current) = self.current(number) else { return };
