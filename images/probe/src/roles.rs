@@ -1,7 +1,7 @@
 //! What domains do that the first one makes.
 
 use crate::domains::CALLS_EACH;
-use crate::probe::{Probe, check, raw_call};
+use crate::probe::{Probe, check, fail, raw_call};
 use crate::{abuse, faults, upcalls, vectors};
 use abi::{
     Backing, Commit, DomainParameters, Error, Handle, PAGE_SIZE, Protection, Request, Rights, Sharing, Span,
@@ -67,6 +67,8 @@ pub enum Role {
     Fresh = 125,
     /// The same, then fills them and looks for that again, for ever.
     Fills = 126,
+    /// Has [`TURNS`] virtual CPUs run one after the other, for ever.
+    Turns = 127,
 }
 
 const RING: u64 = 0x6000_0000_0000;
@@ -151,6 +153,8 @@ pub fn play(probe: &Probe, number: u64, argument: u64) -> ! {
     } else if is(Role::Fresh) {
         vectors::fresh(argument);
         end(probe, 42)
+    } else if is(Role::Turns) {
+        turns(probe)
     } else if is(Role::Fills) {
         vectors::fresh(argument);
         let [rounds, _] = map_ring(probe);
@@ -396,6 +400,33 @@ fn unmaps(probe: &Probe) -> ! {
         // SAFETY: mapped, and nobody else's.
         unsafe { (page as *mut u64).write_volatile(1) }
         probe.must(Request::Unmap { space, span: Span::new(page, PAGE_SIZE) });
+    }
+}
+
+/// How many virtual CPUs of [`Role::Turns`] take turns, and how long each runs.
+pub const TURNS: u64 = 4;
+const TURN_NS: u64 = 2_000_000;
+
+fn turns(probe: &Probe) -> ! {
+    map(probe, HEAP, TURNS * PAGE_SIZE);
+    for number in 1..TURNS {
+        let vcpu = probe.must(Request::CreateVcpu { domain: probe.info.space });
+        // As after a call.
+        let stack = HEAP + (number + 1) * PAGE_SIZE - 8;
+        let (vcpu, entry) = (Handle::from_raw(vcpu), take_turns as *const () as u64);
+        probe.must(Request::Start { vcpu, entry, stack, argument: vcpu.raw() });
+    }
+    take_turns(probe.info.vcpu.raw())
+}
+
+extern "C" fn take_turns(vcpu: u64) -> ! {
+    let vcpu = Handle::from_raw(vcpu);
+    let ask =
+        |request: Request| raw_call(request.encode()).unwrap_or_else(|error| fail(format_args!("{error:?}")));
+    loop {
+        let until_ns = ask(Request::Now { vcpu }) + TURN_NS;
+        while ask(Request::Now { vcpu }) < until_ns {}
+        ask(Request::Wait { vcpu, deadline_ns: until_ns + (TURNS - 1) * TURN_NS });
     }
 }
 

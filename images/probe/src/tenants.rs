@@ -6,7 +6,7 @@
 
 use crate::domains::{self, Child, MILLISECOND, accounts, balance, parameters, spawn};
 use crate::probe::{Probe, check, fail};
-use crate::roles::{COUNT_INSTRUCTIONS, Role};
+use crate::roles::{COUNT_INSTRUCTIONS, Role, TURNS};
 use abi::{DomainParameters, DomainRecord, DomainState, Handle, Request, Rights};
 
 /// What one of two with equal shares has at least, of a thousand instructions.
@@ -18,7 +18,7 @@ const DONE_MIN: u64 = 10_000;
 const DONE_FOR_EACH_INTERRUPT: u64 = 10;
 
 /// Those that take no end of time, and those that take no end of something else.
-const COMPUTING: [Role; 2] = [Role::Count, Role::HandlerLoops];
+const COMPUTING: [Role; 3] = [Role::Count, Role::HandlerLoops, Role::Turns];
 const BUSY: [Role; 9] = [
     Role::Signals,
     Role::Calls,
@@ -42,7 +42,11 @@ impl Pair {
     fn new(probe: &Probe, role: Role, cpus: u64) -> Self {
         let with = |cpus, vcpus_max| DomainParameters { cpus, vcpus_max, ..parameters() };
         let counting = spawn(probe, 0, Role::Count, 0, &with(1, 1));
-        let vcpus_max = if role == Role::Children { 2 } else { 1 };
+        let vcpus_max = match role {
+            Role::Children => 2,
+            Role::Turns => TURNS,
+            _ => 1,
+        };
         let other = spawn(probe, 1, role, cpus, &with(cpus, vcpus_max));
         let make = Request::CreateEvent { vcpu: counting.vcpu, event: 7 };
         let capability = Handle::from_raw(probe.must(make));
