@@ -293,6 +293,15 @@ impl<R: spin::RelaxStrategy> Machine for Fake<R> {
         }
     }
 
+    fn map_absent(&self, space: &mut Tables, first: Page, mapping: Mapping, count: u64) {
+        for number in 0..count {
+            let page = first.offset(number);
+            assert_eq!(self.missing_tables(space, page), 0, "the last table is there");
+            let mapping = Mapping { frame: mapping.frame.offset(number), ..mapping };
+            space.pages.entry(page).or_insert((mapping, Cache::Normal, 0));
+        }
+    }
+
     fn mapping(&self, space: &Tables, page: Page) -> Option<Mapping> {
         space.pages.get(&page).map(|(mapping, ..)| *mapping)
     }

@@ -233,6 +233,8 @@ pub trait Machine: Sync + Sized {
     fn add_table(&self, space: &mut Self::Space, page: Page, frame: Frame);
     /// Maps a page without marks, replacing what was mapped there. No table may be missing.
     fn map(&self, space: &mut Self::Space, page: Page, mapping: Mapping, cache: Cache);
+    /// Maps those of `count` pages, which have one last table, where nothing is mapped: `first` as `mapping` says, the others to the frames that follow.
+    fn map_absent(&self, space: &mut Self::Space, first: Page, mapping: Mapping, count: u64);
     /// What is mapped at `page`.
     fn mapping(&self, space: &Self::Space, page: Page) -> Option<Mapping>;
     /// Goes on with a walk, and does with all that it finds what `visit` says; at `None` it stops before that. It also stops when it

@@ -325,7 +325,7 @@ impl<M: Machine> Space<M> {
         }
         let Some(mapping) = self.shared_mapping(machine, page, region, access) else { return Touch::Denied };
         match region.source {
-            Source::Memory(..) => self.map_around(machine, page, region, access),
+            Source::Memory(..) => self.map_around(machine, (page, mapping), region, access),
             Source::Device(..) => machine.map(&mut self.tables, page, mapping, Cache::Device),
             _ => machine.map(&mut self.tables, page, mapping, Cache::Normal),
         }
@@ -334,16 +334,13 @@ impl<M: Machine> Space<M> {
     }
 
     /// Maps the page of an object that was touched, and its neighbours that share its last table.
-    fn map_around(&mut self, machine: &M, page: Page, region: &Region, access: Access) {
+    fn map_around(&mut self, machine: &M, (page, mapping): (Page, Mapping), region: &Region, access: Access) {
+        machine.map(&mut self.tables, page, mapping, Cache::Normal);
         let around = page.align_down(AROUND_PAGES);
-        let mut at = around.max(region.first);
-        while at < around.offset(AROUND_PAGES).min(region.end) {
-            if (at == page || machine.mapping(&self.tables, at).is_none())
-                && let Some(mapping) = self.shared_mapping(machine, at, region, access)
-            {
-                machine.map(&mut self.tables, at, mapping, Cache::Normal);
-            }
-            at = at.offset(1);
+        let (first, end) = (around.max(region.first), around.offset(AROUND_PAGES).min(region.end));
+        // What holds for one page of an object holds for all that are in one region.
+        if let Some(mapping) = self.shared_mapping(machine, first, region, access) {
+            machine.map_absent(&mut self.tables, first, mapping, end.since(first));
         }
     }
 

@@ -76,11 +76,19 @@ impl Space {
 
     /// See [`kernel::Machine::map`].
     pub fn map(&mut self, page: Page, mapping: Mapping, cache: Cache) {
-        let Mapping { frame, protection, owner } = mapping;
-        let owned = if owner == Owner::Page { OWNED } else { 0 };
-        let uncached = if cache == Cache::Device { UNCACHED } else { 0 };
-        let entry = frame.address() | owned | uncached | access_bits(protection);
-        self.replace(page, |_| entry);
+        self.replace(page, |_| encode(mapping, cache));
+    }
+
+    /// See [`kernel::Machine::map_absent`].
+    pub fn map_absent(&mut self, first: Page, mapping: Mapping, count: u64) {
+        let Some(table) = self.table(first, 0) else { return };
+        let slot = index(first.address(), 0);
+        for number in 0..count.min(ENTRIES - slot) {
+            if decode(Window::OWN.load(table, slot + number)).is_none() {
+                let mapping = Mapping { frame: mapping.frame.offset(number), ..mapping };
+                Window::OWN.store(table, slot + number, encode(mapping, Cache::Normal));
+            }
+        }
     }
 
     /// See [`kernel::Machine::mapping`].
@@ -239,6 +247,12 @@ fn access_bits(protection: Protection) -> u64 {
         Protection::ReadWrite => PRESENT | USER | WRITE | NO_EXECUTE,
         Protection::ReadExecute => PRESENT | USER,
     }
+}
+
+fn encode(Mapping { frame, protection, owner }: Mapping, cache: Cache) -> u64 {
+    let owned = if owner == Owner::Page { OWNED } else { 0 };
+    let uncached = if cache == Cache::Device { UNCACHED } else { 0 };
+    frame.address() | owned | uncached | access_bits(protection)
 }
 
 fn decode(entry: u64) -> Option<Mapping> {

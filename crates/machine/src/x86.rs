@@ -250,6 +250,10 @@ impl Machine for X86 {
         space.map(page, mapping, cache);
     }
 
+    fn map_absent(&self, space: &mut Space, first: Page, mapping: Mapping, count: u64) {
+        space.map_absent(first, mapping, count);
+    }
+
     fn mapping(&self, space: &Space, page: Page) -> Option<Mapping> {
         space.mapping(page)
     }
