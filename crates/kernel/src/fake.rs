@@ -8,7 +8,7 @@ use abi::{Error, Marks, PAGE_SIZE, Protection, mark};
 use core::marker::PhantomData;
 use std::boxed::Box;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Barrier, Mutex, MutexGuard, PoisonError};
 use std::vec::Vec;
 
 const PAGE: usize = PAGE_SIZE as usize;
@@ -49,6 +49,8 @@ pub struct State {
     pub configuration: BTreeMap<u8, u32>,
     pub printed: Vec<u8>,
     pub info: Option<BootInfo>,
+    /// Who waits here sees a virtual CPU half made, once, and what follows waits for it a second time.
+    pub meanwhile: Option<Arc<Barrier>>,
 }
 
 #[derive(Debug)]
@@ -370,6 +372,10 @@ impl<R: spin::RelaxStrategy> Machine for Fake<R> {
 
     fn fresh_vectors(&self, area: Frame) {
         self.zero(area);
+        let meanwhile = self.state().meanwhile.take();
+        if let Some(barrier) = meanwhile {
+            (0..2).for_each(|_| _ = barrier.wait());
+        }
     }
 
     fn save_vectors(&self, area: Frame) {

@@ -183,31 +183,34 @@ impl<M: Machine> Kernel<M> {
             (number, (domain.share, parts), domain.budget_ns.div_ceil(parts), domain.cpus)
         };
         let made = self.make_vcpu(target, number, (share, budget_ns, cpus)).and_then(|id| {
-            match self.insert_origin(here, Object::Vcpu(id)) {
-                Ok((place, handle)) => {
-                    if let Some(mut vcpu) = self.vcpus.lock(id) {
-                        vcpu.origin = Some(place);
-                    }
-                    Ok((id, handle))
-                }
-                Err(error) => {
-                    self.drop_vcpu(id);
-                    Err(error.into())
-                }
-            }
+            let handle = self.hand_over(id, (target, number), here);
+            Ok(handle.inspect_err(|_| self.drop_vcpu(id))?.raw())
         });
-        let Some(mut domain) = self.domains.lock(target) else { return Err(Error::StaleHandle.into()) };
-        match made {
-            Ok((id, handle)) => {
-                domain.vcpus[number] = Some(id);
-                Ok(handle.raw())
-            }
-            Err(refusal) => {
-                domain.space.discharge(VCPU_FRAMES);
-                domain.taken.give_back(Limits::VCPU);
-                Err(refusal)
-            }
+        if made.is_err()
+            && let Some(mut domain) = self.domains.lock(target)
+        {
+            domain.vcpus[number] = None;
+            domain.space.discharge(VCPU_FRAMES);
+            domain.taken.give_back(Limits::VCPU);
         }
+        made
+    }
+
+    /// Gives a new virtual CPU to its domain, unless that has ended meanwhile, and then a handle of it to who made it: nobody can start it before
+    /// its domain's end stops it.
+    fn hand_over(
+        &self,
+        id: VcpuId,
+        (domain, number): (DomainId, usize),
+        maker: DomainId,
+    ) -> Result<Handle, Error> {
+        let domain = self.domains.lock(domain).filter(|domain| domain.state == DomainState::Alive);
+        domain.ok_or(Error::StaleHandle)?.vcpus[number] = Some(id);
+        let (place, handle) = self.insert_origin(maker, Object::Vcpu(id))?;
+        if let Some(mut vcpu) = self.vcpus.lock(id) {
+            vcpu.origin = Some(place);
+        }
+        Ok(handle)
     }
 
     /// Makes a virtual CPU in the queue of the CPU that is the least laden of those that it may run on.
