@@ -333,18 +333,19 @@ impl<M: Machine> Kernel<M> {
         false
     }
 
-    /// Takes everything back that a domain and those below it have. Asks to be called again until it is done.
+    /// Takes everything back that a domain and those below it have. Asks to be called again until it is done, at the latest after each
+    /// domain.
     fn destroy(&self, cpu: &Cpu, top: DomainId) -> Result<(), Refusal> {
+        let killed = DomainRecord { state: DomainState::Ended as u64, ..DomainRecord::default() };
+        let mut id = top;
         loop {
-            let mut id = top;
-            while let Some(child) = self.child_of(id) {
-                id = child;
-            }
-            self.destroy_one(cpu, id)?;
-            if id == top {
-                return Ok(());
-            }
+            // Those above first, or they could make others for ever.
+            self.end_domain(cpu, id, DomainState::Ended, killed);
+            let Some(child) = self.child_of(id) else { break };
+            id = child;
         }
+        self.destroy_one(cpu, id)?;
+        if id == top { Ok(()) } else { Err(Refusal::Again(None)) }
     }
 
     fn child_of(&self, id: DomainId) -> Option<DomainId> {
@@ -353,11 +354,9 @@ impl<M: Machine> Kernel<M> {
             .find(|&child| self.domains.lock(child).is_some_and(|child| child.parent == Some(id)))
     }
 
-    /// The same for a domain that has none below.
+    /// The same for a domain that is over and has none below.
     fn destroy_one(&self, cpu: &Cpu, domain_id: DomainId) -> Result<(), Refusal> {
         let id = domain_id;
-        let killed = DomainRecord { state: DomainState::Ended as u64, ..DomainRecord::default() };
-        self.end_domain(cpu, id, DomainState::Ended, killed);
         let Some(vcpus) = self.domains.lock(id).map(|domain| domain.vcpus) else { return Ok(()) };
         for id in vcpus.into_iter().flatten() {
             if !self.stop(cpu, id) {

@@ -1,11 +1,14 @@
 //! Taking back while others go on: nothing new comes in the way, and no piece is long.
 
 use super::{Child, World};
-use crate::kernel::{Cpu, Next};
+use crate::kernel::{Cpu, Interrupt, Next};
+use crate::machine::Machine;
 use crate::memory::Refusal;
+use crate::table::DomainId;
 use crate::tests::CALL_AT;
 use crate::tests::audit::audit;
-use abi::{DomainParameters, Error, Request};
+use crate::tree::PIECE_CAPABILITIES;
+use abi::{DomainParameters, DomainState, Error, PAGE_SIZE, Request, Rights};
 use std::sync::{Arc, Barrier};
 use std::vec::Vec;
 
@@ -18,15 +21,59 @@ fn beside(child: &DomainParameters) -> (World, Child) {
     (world, child)
 }
 
+fn wide(world: &World) -> DomainParameters {
+    DomainParameters { memory_bytes: 2500 * PAGE_SIZE, capabilities_max: 2000, ..world.parameters() }
+}
+
+fn plans() -> (DomainParameters, DomainParameters) {
+    let world = World::new(1000, 1);
+    (world.parameters(), wide(&world))
+}
+
+fn again(world: &World, cpu: usize) -> bool {
+    world.context(cpu).rip == CALL_AT - 2
+}
+
+fn id_on(world: &World, cpu: usize) -> DomainId {
+    world.cpus[cpu].0.current.expect("somebody runs").domain
+}
+
 fn check(world: &World) {
     let cpus: Vec<&Cpu> = world.cpus.iter().map(|(cpu, _)| cpu).collect();
     audit(&world.kernel, &cpus);
 }
 
+/// A domain that is ended is stopped before those that it made are taken back: else it would make others.
+#[test]
+fn a_domain_that_is_ended_makes_no_more() {
+    let (narrow, wide) = plans();
+    let (mut world, child) = beside(&DomainParameters { domains_max: 2, ..wide });
+    world.map_zero(1, child.own, super::SCRATCH, 1);
+    assert_eq!(world.touch(1, super::SCRATCH, true), Next::Enter);
+    let frame = world.frame(1, super::SCRATCH).expect("touched");
+    let grandchild =
+        DomainParameters { capabilities_max: 200, domains_max: 0, objects_max: 0, vcpus_max: 1, ..narrow };
+    world.kernel.machine.write_words(frame, 0, &grandchild.to_words());
+    let create = Request::CreateDomain { parent: child.own, parameters: super::SCRATCH };
+    let domain = world.must(1, create);
+    for _ in 0..2 * PIECE_CAPABILITIES {
+        world.must(1, Request::Grant { capability: child.own, rights: Rights::NONE, domain });
+    }
+    let id = id_on(&world, 1);
+    let end = Request::End { domain: child.domain, status: 0 };
+    assert_eq!(world.once(0, end), Next::Enter);
+    assert!(again(&world, 0));
+    assert_eq!(world.kernel.domains.lock(id).expect("not yet").state, DomainState::Ended);
+    assert_eq!(world.interrupt(1, Interrupt::Kick), Next::Sleep, "it does not run any more");
+    check(&world);
+    world.must(0, end);
+    assert_eq!(world.kernel.domains.ids().count(), 1);
+}
+
 /// A domain ends while another CPU makes a virtual CPU of it, between the kernel's first look and its last.
 #[test]
 fn a_domain_that_has_ended_gets_no_virtual_cpu() {
-    let (mut world, child) = beside(&World::new(1000, 1).parameters());
+    let (mut world, child) = beside(&plans().0);
     let vcpus = world.kernel.vcpus.ids().count();
     let before = world.accounts();
     let meanwhile = Arc::new(Barrier::new(2));
