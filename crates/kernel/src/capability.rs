@@ -1,6 +1,7 @@
 //! Capabilities: what a domain's handles stand for, and what was derived from what.
 
 use crate::table::{ChannelId, DomainId, MemoryId, VcpuId};
+use abi::boot::DEVICES_MAX;
 use abi::{Error, Handle, PAGE_SIZE, Rights};
 use alloc::vec::Vec;
 
@@ -115,6 +116,8 @@ pub(crate) struct Capabilities {
     count: usize,
     /// No slot before this one is free.
     free_from: usize,
+    /// How many there are to each device by which it can be told what to do: with [`Rights::MAP`], and with [`Rights::CONTROL`].
+    reach: [[u32; 2]; DEVICES_MAX],
 }
 
 impl Capabilities {
@@ -122,7 +125,7 @@ impl Capabilities {
     pub fn new(slots_max: usize) -> Result<Self, Error> {
         let mut slots = Vec::new();
         slots.try_reserve_exact(slots_max).map_err(|_| Error::NoMemory)?;
-        Ok(Self { slots, count: 0, free_from: 0 })
+        Ok(Self { slots, count: 0, free_from: 0, reach: [[0; 2]; DEVICES_MAX] })
     }
 
     /// The frames that a table for so many takes.
@@ -149,6 +152,7 @@ impl Capabilities {
         };
         self.free_from = index + 1;
         self.count += 1;
+        self.count_reach(&capability, |count| *count += 1);
         let slot = &mut self.slots[index];
         slot.held = Some(capability);
         Ok((index as u32, Handle::new(index as u32, slot.generation)))
@@ -197,12 +201,27 @@ impl Capabilities {
         at.generation = at.generation.saturating_add(1);
         self.count -= 1;
         self.free_from = self.free_from.min(slot as usize);
+        self.count_reach(&held, |count| *count -= 1);
         Some(held)
     }
 
     /// The first slot that holds a capability.
     pub fn first(&self) -> Option<u32> {
         self.slots.iter().position(|slot| slot.held.is_some()).map(|index| index as u32)
+    }
+
+    /// Whether there are capabilities to a device with [`Rights::MAP`], and with [`Rights::CONTROL`].
+    pub fn reach(&self, device: usize) -> [bool; 2] {
+        self.reach[device].map(|count| count > 0)
+    }
+
+    fn count_reach(&mut self, held: &Capability, change: impl Fn(&mut u32)) {
+        let Object::Device(index) = held.object else { return };
+        for (count, right) in self.reach[index].iter_mut().zip([Rights::MAP, Rights::CONTROL]) {
+            if held.rights.allow(right) {
+                change(count);
+            }
+        }
     }
 
     /// Takes the notice of a capability that is being revoked and that this did not name before.

@@ -3,7 +3,7 @@
 use crate::device::Device;
 use crate::log::Level;
 use crate::machine::{Access, Cache, Change, Found, Frame, Machine, Mapping, Page, Shootdowns, Walk};
-use abi::boot::BootInfo;
+use abi::boot::{BootInfo, DeviceKind};
 use abi::{Error, Marks, PAGE_SIZE, Protection, mark};
 use core::marker::PhantomData;
 use std::boxed::Box;
@@ -366,8 +366,10 @@ impl<R: spin::RelaxStrategy> Machine for Fake<R> {
         space.open_ports += 1;
     }
 
-    fn close_ports(&self, space: &mut Tables, _: &Device) {
-        space.open_ports = 0;
+    fn close_ports(&self, space: &mut Tables, device: &Device) {
+        if device.record.kind == DeviceKind::RealTimeClock {
+            space.open_ports = 0;
+        }
     }
 
     fn fresh_vectors(&self, area: Frame) {

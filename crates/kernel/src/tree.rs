@@ -140,7 +140,7 @@ impl<M: Machine> Kernel<M> {
         }
         match held.object {
             Object::Channel(id, side) => self.drop_end(cpu, place, id, side),
-            Object::Device(index) => self.drop_device(place, index),
+            Object::Device(index) => self.drop_device(place, index, held.rights),
             Object::Domain(id) => {
                 if let Some(mut domain) = self.domains.lock(id) {
                     domain.listener.take_if(|listener| listener.by == place);
@@ -316,11 +316,13 @@ impl<M: Machine> Kernel<M> {
         }
     }
 
-    /// A domain has lost a device: its interrupts stop, it reaches no memory any more, and its ports are closed.
-    fn drop_device(&self, place: Place, index: usize) {
-        let mut holder = self.domains.lock(place.domain);
+    /// One capability to a device is gone: interrupts that were listened to by it stop. When its holder has no other to map the device, its
+    /// ports are closed; when it has none either to control it, the device reaches no memory any more, which may be this holder's.
+    fn drop_device(&self, place: Place, index: usize, rights: Rights) {
+        let Some(mut holder) = self.domains.lock(place.domain) else { return };
         let mut devices = self.devices.lock();
-        if let Some(holder) = &mut holder {
+        let [maps, controls] = holder.capabilities.reach(index);
+        if !maps {
             self.machine.close_ports(&mut holder.space.tables, devices.get(index));
         }
         let (device, lines) = devices.lines(index);
@@ -331,7 +333,8 @@ impl<M: Machine> Kernel<M> {
                 line.state = LineState::Off;
             }
         }
-        if device.record.kind == abi::boot::DeviceKind::Pci {
+        let reached = rights.allow(Rights::MAP) || rights.allow(Rights::CONTROL);
+        if reached && !maps && !controls && device.record.kind == abi::boot::DeviceKind::Pci {
             let command = self.machine.read_config(device, PCI_COMMAND) & 0xffff & !PCI_BUS_MASTER;
             self.machine.write_config(device, PCI_COMMAND, command);
         }

@@ -161,6 +161,8 @@ pub const SEEDS: &[&[Step]] = &[
         step(1, Map, [OWN, B, FOUR, DEVICE | RW, 0, 1]),
         step(1, Sweep, [R, WHOLE, EACH | WRITE, 0, 0, 0]),
         step(1, Interrupt, [0, 0, 0, 0, 0, 0]),
+        step(1, Derive, [1, 1, 2, 0, 0, 0]),
+        step(1, Release, [0; 6]),
         step(0, Revoke, [1, PASSED, 0, 0, 0, 0]),
         step(0, Revoke, [2, PASSED, 0, 0, 0, 0]),
         step(0, Listen, [1, 1, 0, 2, 0, 2]),

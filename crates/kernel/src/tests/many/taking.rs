@@ -98,3 +98,35 @@ fn a_domain_that_has_ended_gets_no_virtual_cpu() {
     );
     check(&world);
 }
+
+/// Who has less than it takes to use a device disturbs nobody by giving that up; nor does who has another capability that allows as much.
+#[test]
+fn a_device_goes_on_for_who_still_has_it() {
+    let mut world = World::new(4000, 1);
+    let [pci, clock] = [0, 1].map(|index| world.info.devices[index].handle);
+    let child = world.spawn(0, &world.parameters());
+    let give = |world: &mut World, capability, rights| {
+        world.must(0, Request::Grant { capability, rights, domain: child.domain })
+    };
+    let looks = [pci, clock].map(|device| give(&mut world, device, Rights::OBSERVE.union(Rights::LISTEN)));
+    let uses = [Rights::MAP, Rights::CONTROL, Rights::ALL].map(|rights| give(&mut world, pci, rights));
+    let maps = [0, 1].map(|_| give(&mut world, clock, Rights::MAP));
+    let controls = give(&mut world, clock, Rights::CONTROL);
+    world.must(0, Request::WriteConfig { device: pci, offset: 4, value: 7 });
+    world.start(0, &child, 0);
+    assert_eq!(world.wait(0, world.info.vcpu, Request::NEVER), Next::Enter);
+    world.must(0, Request::OpenPorts { device: maps[0] });
+    let id = world.kernel.domains.ids().nth(1).expect("the child");
+    let mut give_up = |capability| {
+        world.must(0, Request::Release { capability });
+        let domain = world.kernel.domains.lock(id).expect("it lives");
+        let commands = world.kernel.machine.state().configuration[&4];
+        (commands, domain.space.tables.open_ports)
+    };
+    for capability in looks.into_iter().chain([uses[0], uses[2], maps[1]]) {
+        assert_eq!(give_up(capability), (7, 1));
+    }
+    assert_eq!(give_up(maps[0]), (7, 0), "it may not map the clock any more");
+    assert_eq!(give_up(controls), (7, 0));
+    assert_eq!(give_up(uses[1]), (3, 0), "what it told the device may concern its memory");
+}
