@@ -5,13 +5,12 @@ use crate::domain::{Domain, Limits};
 use crate::kernel::{Cpu, Effect, Kernel};
 use crate::log::Level;
 use crate::machine::{Access, Machine};
-use crate::memory::{Refusal, Space};
+use crate::memory::{PIECE_ENTRIES, Refusal, Space};
 use crate::region::{REGIONS_MAX, Regions};
 use crate::schedule::{Budget, Entry};
 use crate::start::WINDOW;
 use crate::table::{DomainId, VcpuId};
 use crate::trace::Event;
-use crate::tree::PIECE_CAPABILITIES;
 use crate::vcpu::{Upcall, VCPUS_MAX, Vcpu, fresh_context};
 use abi::trace::Kind;
 use abi::{DomainParameters, DomainRecord, DomainState, Error, Handle, Rights};
@@ -112,6 +111,7 @@ impl<M: Machine> Kernel<M> {
             quota: parameters.frames(),
             pinned: [None; VCPUS_MAX],
             touches: 0,
+            leaving: None,
         };
         let mut parts = Some((space, capabilities));
         let id = self.domains.insert(|id| {
@@ -363,21 +363,20 @@ impl<M: Machine> Kernel<M> {
                 return Err(Refusal::Again(None));
             }
         }
-        let first = || self.domains.lock(id).and_then(|domain| domain.capabilities.first());
-        let mut left = PIECE_CAPABILITIES;
-        while let Some(slot) = first() {
-            left = left.checked_sub(1).ok_or(Refusal::Again(None))?;
+        let last = || self.domains.lock(id).and_then(|mut domain| domain.capabilities.last());
+        let left = &mut { PIECE_ENTRIES };
+        while let Some(slot) = last() {
             let place = Place { domain: id, slot };
             if self.with(place, |held| held.parent.is_none()).unwrap_or(false) {
-                self.take_below(cpu, place)?;
+                self.take_below(cpu, place, left)?;
             }
-            self.remove(cpu, place)?;
+            self.remove(cpu, place, left)?;
         }
         for id in vcpus.into_iter().flatten() {
             let origin = self.vcpus.lock(id).and_then(|vcpu| vcpu.origin);
             if let Some(origin) = origin.filter(|origin| origin.domain != domain_id) {
-                self.take_below(cpu, origin)?;
-                self.remove(cpu, origin)?;
+                self.take_below(cpu, origin, left)?;
+                self.remove(cpu, origin, left)?;
             }
             self.drop_vcpu(id);
         }
@@ -385,8 +384,8 @@ impl<M: Machine> Kernel<M> {
             domain.space.end(&self.machine).map_err(|_| Refusal::Again(None))?;
         }
         if let Some(origin) = self.domains.lock(id).and_then(|domain| domain.origin) {
-            self.take_below(cpu, origin)?;
-            self.remove(cpu, origin)?;
+            self.take_below(cpu, origin, left)?;
+            self.remove(cpu, origin, left)?;
         }
         let Some(domain) = self.domains.remove(id) else { return Ok(()) };
         self.machine.destroy_space(domain.space.tables);

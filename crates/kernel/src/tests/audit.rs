@@ -1,6 +1,6 @@
 //! What is true of a kernel whenever no CPU is in it: found by counting everything again.
 
-use crate::capability::{Capability, Mapped, Object, Place, Side};
+use crate::capability::{Below, Capability, Mapped, Notice, Object, Place, Side};
 use crate::device::{Line, LineState};
 use crate::domain::{Domain, Limits};
 use crate::fake::Fake;
@@ -44,6 +44,7 @@ pub fn audit<R: RelaxStrategy>(kernel: &Kernel<Fake<R>>, cpus: &[&Cpu]) {
     check_frames(kernel, owned, &vcpus);
     check_queues(kernel, cpus, &vcpus);
     check_revokers(kernel, &tree, cpus);
+    check_told(kernel, &tree);
     assert!(kernel.machine.state().is_flushed(), "a CPU may reach what was unmapped");
 }
 
@@ -425,11 +426,25 @@ fn check_revokers<R: RelaxStrategy>(kernel: &Kernel<Fake<R>>, tree: &Tree, cpus:
             let vcpu = kernel.vcpus.lock(id).expect("it is in a queue");
             if matches!(vcpu.waiting, Some(Waiting::Retry { .. })) {
                 let awaited = |(at, held): (&(DomainId, u32), &Capability)| {
-                    at.0 == vcpu.domain && held.is_awaited && held.first_child.is_some()
+                    at.0 == vcpu.domain && held.below == Below::Awaited && held.first_child.is_some()
                 };
                 assert!(tree.iter().any(awaited), "nobody will wake {id:?}");
             }
         }
+    }
+}
+
+/// Whoever has something that is being revoked was told so, unless that is still being done.
+fn check_told<R: RelaxStrategy>(kernel: &Kernel<Fake<R>>, tree: &Tree) {
+    let telling: Vec<Place> = {
+        let vcpus = kernel.vcpus.ids().filter_map(|id| kernel.vcpus.lock(id)?.telling);
+        vcpus.filter_map(|(top, next)| next.map(|_| top)).collect()
+    };
+    for (at, held) in tree.iter().filter(|(_, held)| held.notice == Notice::None) {
+        let above = |held: &Capability| held.parent.map(|at| (at, tree[&key(at)]));
+        let mut line = core::iter::successors(above(held), |(_, held)| above(held));
+        let untold = line.find(|(at, held)| held.below == Below::Awaited && !telling.contains(at));
+        assert!(untold.is_none(), "the holder of {at:?} does not know that {untold:?} is revoked");
     }
 }
 
