@@ -20,7 +20,7 @@ pub enum Error {
     NoMemory = 8,
     /// A table of the domain is full (regions, handles), or a capability was derived too often ([`crate::DERIVED_MAX`]).
     TableFull = 9,
-    /// The object is in use already.
+    /// The object is in use already, or the capability is being taken back.
     Busy = 10,
     /// This platform has no such thing.
     Unsupported = 11,

@@ -160,7 +160,8 @@ pub enum Request {
         status: u8,
     },
     /// Makes another capability to the same object in the caller's table, with those of `rights` that the first has.
-    /// It goes when the first is revoked. Answers with its handle.
+    /// It goes when the first is revoked. Answers with its handle; with [`Error::Busy`] while the first, or one that it was derived from, is being
+    /// revoked.
     Derive {
         /// Any capability.
         capability: Handle,
@@ -186,7 +187,7 @@ pub enum Request {
     /// Takes back everything that was derived from a capability, in all domains, with what was mapped by it. The holders
     /// are told by an upcall ([`crate::upcall::Kind::Revocation`]) and have until `deadline_ns` to release theirs; then the rest is
     /// taken. The virtual CPU sleeps until nothing is left; upcalls that are due for it meanwhile are made. A deadline that has passed
-    /// takes everything at once.
+    /// takes everything at once. From the request on nothing more is derived from the capability, nor from what is taken back, until it is done.
     Revoke {
         /// Any capability.
         capability: Handle,

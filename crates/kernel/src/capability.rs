@@ -1,6 +1,7 @@
 //! Capabilities: what a domain's handles stand for, and what was derived from what.
 
 use crate::table::{ChannelId, DomainId, MemoryId, VcpuId};
+use abi::boot::DEVICES_MAX;
 use abi::{Error, Handle, PAGE_SIZE, Rights};
 use alloc::vec::Vec;
 
@@ -58,8 +59,7 @@ pub(crate) struct Capability {
     pub next: Option<Place>,
     pub previous: Option<Place>,
     pub notice: Notice,
-    /// A virtual CPU of its holder's waits until nothing is derived from it any more.
-    pub is_awaited: bool,
+    pub below: Below,
     pub mapped: Mapped,
 }
 
@@ -72,6 +72,16 @@ pub(crate) enum Notice {
     Told,
     /// It is being taken: its handle is stale already.
     Ending,
+}
+
+/// What is to become of all that is below a capability. Unless it stays, nothing more comes there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Below {
+    Stays,
+    /// It is being taken.
+    Goes,
+    /// Its holders are told, and a virtual CPU of this one's holder waits until nothing is left.
+    Awaited,
 }
 
 /// In whose regions a capability may be.
@@ -96,7 +106,7 @@ impl Capability {
             next: None,
             previous: None,
             notice: Notice::None,
-            is_awaited: false,
+            below: Below::Stays,
             mapped: Mapped::Nowhere,
         }
     }
@@ -115,6 +125,8 @@ pub(crate) struct Capabilities {
     count: usize,
     /// No slot before this one is free.
     free_from: usize,
+    /// How many there are to each device by which it can be told what to do: with [`Rights::MAP`], and with [`Rights::CONTROL`].
+    reach: [[u32; 2]; DEVICES_MAX],
 }
 
 impl Capabilities {
@@ -122,7 +134,7 @@ impl Capabilities {
     pub fn new(slots_max: usize) -> Result<Self, Error> {
         let mut slots = Vec::new();
         slots.try_reserve_exact(slots_max).map_err(|_| Error::NoMemory)?;
-        Ok(Self { slots, count: 0, free_from: 0 })
+        Ok(Self { slots, count: 0, free_from: 0, reach: [[0; 2]; DEVICES_MAX] })
     }
 
     /// The frames that a table for so many takes.
@@ -149,6 +161,7 @@ impl Capabilities {
         };
         self.free_from = index + 1;
         self.count += 1;
+        self.count_reach(&capability, |count| *count += 1);
         let slot = &mut self.slots[index];
         slot.held = Some(capability);
         Ok((index as u32, Handle::new(index as u32, slot.generation)))
@@ -156,13 +169,19 @@ impl Capabilities {
 
     /// What `handle` names, if it allows `needed`, and where.
     pub fn find(&self, handle: Handle, needed: Rights) -> Result<(u32, &Capability), Error> {
-        let slot = self.slots.get(handle.index() as usize).ok_or(Error::StaleHandle)?;
-        let held =
-            slot.held.as_ref().filter(|held| held.notice != Notice::Ending).ok_or(Error::StaleHandle)?;
-        if slot.generation != handle.generation() {
+        let (slot, held) = self.find_ending(handle)?;
+        if held.notice == Notice::Ending {
             return Err(Error::StaleHandle);
         }
-        if held.rights.allow(needed) { Ok((handle.index(), held)) } else { Err(Error::NoRight) }
+        if held.rights.allow(needed) { Ok((slot, held)) } else { Err(Error::NoRight) }
+    }
+
+    /// What `handle` names or did name until it began to be taken, and where.
+    pub fn find_ending(&self, handle: Handle) -> Result<(u32, &Capability), Error> {
+        let slot = self.slots.get(handle.index() as usize);
+        let slot = slot.filter(|slot| slot.generation == handle.generation());
+        let held = slot.and_then(|slot| slot.held.as_ref()).ok_or(Error::StaleHandle)?;
+        Ok((handle.index(), held))
     }
 
     /// The capability in a slot.
@@ -197,12 +216,28 @@ impl Capabilities {
         at.generation = at.generation.saturating_add(1);
         self.count -= 1;
         self.free_from = self.free_from.min(slot as usize);
+        self.count_reach(&held, |count| *count -= 1);
         Some(held)
     }
 
-    /// The first slot that holds a capability.
-    pub fn first(&self) -> Option<u32> {
-        self.slots.iter().position(|slot| slot.held.is_some()).map(|index| index as u32)
+    /// The last slot that holds a capability, in a table that takes none in any more: the slots behind it are given up.
+    pub fn last(&mut self) -> Option<u32> {
+        while self.slots.pop_if(|slot| slot.held.is_none()).is_some() {}
+        self.slots.len().checked_sub(1).map(|index| index as u32)
+    }
+
+    /// Whether there are capabilities to a device with [`Rights::MAP`], and with [`Rights::CONTROL`].
+    pub fn reach(&self, device: usize) -> [bool; 2] {
+        self.reach[device].map(|count| count > 0)
+    }
+
+    fn count_reach(&mut self, held: &Capability, change: impl Fn(&mut u32)) {
+        let Object::Device(index) = held.object else { return };
+        for (count, right) in self.reach[index].iter_mut().zip([Rights::MAP, Rights::CONTROL]) {
+            if held.rights.allow(right) {
+                change(count);
+            }
+        }
     }
 
     /// Takes the notice of a capability that is being revoked and that this did not name before.

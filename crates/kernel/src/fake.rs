@@ -3,12 +3,12 @@
 use crate::device::Device;
 use crate::log::Level;
 use crate::machine::{Access, Cache, Change, Found, Frame, Machine, Mapping, Page, Shootdowns, Walk};
-use abi::boot::BootInfo;
+use abi::boot::{BootInfo, DeviceKind};
 use abi::{Error, Marks, PAGE_SIZE, Protection, mark};
 use core::marker::PhantomData;
 use std::boxed::Box;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Barrier, Mutex, MutexGuard, PoisonError};
 use std::vec::Vec;
 
 const PAGE: usize = PAGE_SIZE as usize;
@@ -49,6 +49,8 @@ pub struct State {
     pub configuration: BTreeMap<u8, u32>,
     pub printed: Vec<u8>,
     pub info: Option<BootInfo>,
+    /// Who waits here sees a virtual CPU half made, once, and what follows waits for it a second time.
+    pub meanwhile: Option<Arc<Barrier>>,
 }
 
 #[derive(Debug)]
@@ -373,12 +375,18 @@ impl<R: spin::RelaxStrategy> Machine for Fake<R> {
         space.open_ports += 1;
     }
 
-    fn close_ports(&self, space: &mut Tables, _: &Device) {
-        space.open_ports = 0;
+    fn close_ports(&self, space: &mut Tables, device: &Device) {
+        if device.record.kind == DeviceKind::RealTimeClock {
+            space.open_ports = 0;
+        }
     }
 
     fn fresh_vectors(&self, area: Frame) {
         self.zero(area);
+        let meanwhile = self.state().meanwhile.take();
+        if let Some(barrier) = meanwhile {
+            (0..2).for_each(|_| _ = barrier.wait());
+        }
     }
 
     fn save_vectors(&self, area: Frame) {

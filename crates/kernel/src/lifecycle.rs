@@ -5,13 +5,12 @@ use crate::domain::{Domain, Limits};
 use crate::kernel::{Cpu, Effect, Kernel};
 use crate::log::Level;
 use crate::machine::{Access, Machine};
-use crate::memory::{Refusal, Space};
+use crate::memory::{PIECE_ENTRIES, Refusal, Space};
 use crate::region::{REGIONS_MAX, Regions};
 use crate::schedule::{Budget, Entry};
 use crate::start::WINDOW;
 use crate::table::{DomainId, VcpuId};
 use crate::trace::Event;
-use crate::tree::PIECE_CAPABILITIES;
 use crate::vcpu::{Upcall, VCPUS_MAX, Vcpu, fresh_context};
 use abi::trace::Kind;
 use abi::{DomainParameters, DomainRecord, DomainState, Error, Handle, Rights};
@@ -112,6 +111,7 @@ impl<M: Machine> Kernel<M> {
             quota: parameters.frames(),
             pinned: [None; VCPUS_MAX],
             touches: 0,
+            leaving: None,
         };
         let mut parts = Some((space, capabilities));
         let id = self.domains.insert(|id| {
@@ -183,31 +183,34 @@ impl<M: Machine> Kernel<M> {
             (number, (domain.share, parts), domain.budget_ns.div_ceil(parts), domain.cpus)
         };
         let made = self.make_vcpu(target, number, (share, budget_ns, cpus)).and_then(|id| {
-            match self.insert_origin(here, Object::Vcpu(id)) {
-                Ok((place, handle)) => {
-                    if let Some(mut vcpu) = self.vcpus.lock(id) {
-                        vcpu.origin = Some(place);
-                    }
-                    Ok((id, handle))
-                }
-                Err(error) => {
-                    self.drop_vcpu(id);
-                    Err(error.into())
-                }
-            }
+            let handle = self.hand_over(id, (target, number), here);
+            Ok(handle.inspect_err(|_| self.drop_vcpu(id))?.raw())
         });
-        let Some(mut domain) = self.domains.lock(target) else { return Err(Error::StaleHandle.into()) };
-        match made {
-            Ok((id, handle)) => {
-                domain.vcpus[number] = Some(id);
-                Ok(handle.raw())
-            }
-            Err(refusal) => {
-                domain.space.discharge(VCPU_FRAMES);
-                domain.taken.give_back(Limits::VCPU);
-                Err(refusal)
-            }
+        if made.is_err()
+            && let Some(mut domain) = self.domains.lock(target)
+        {
+            domain.vcpus[number] = None;
+            domain.space.discharge(VCPU_FRAMES);
+            domain.taken.give_back(Limits::VCPU);
         }
+        made
+    }
+
+    /// Gives a new virtual CPU to its domain, unless that has ended meanwhile, and then a handle of it to who made it: nobody can start it before
+    /// its domain's end stops it.
+    fn hand_over(
+        &self,
+        id: VcpuId,
+        (domain, number): (DomainId, usize),
+        maker: DomainId,
+    ) -> Result<Handle, Error> {
+        let domain = self.domains.lock(domain).filter(|domain| domain.state == DomainState::Alive);
+        domain.ok_or(Error::StaleHandle)?.vcpus[number] = Some(id);
+        let (place, handle) = self.insert_origin(maker, Object::Vcpu(id))?;
+        if let Some(mut vcpu) = self.vcpus.lock(id) {
+            vcpu.origin = Some(place);
+        }
+        Ok(handle)
     }
 
     /// Makes a virtual CPU in the queue of the CPU that is the least laden of those that it may run on.
@@ -330,18 +333,19 @@ impl<M: Machine> Kernel<M> {
         false
     }
 
-    /// Takes everything back that a domain and those below it have. Asks to be called again until it is done.
+    /// Takes everything back that a domain and those below it have. Asks to be called again until it is done, at the latest after each
+    /// domain.
     fn destroy(&self, cpu: &Cpu, top: DomainId) -> Result<(), Refusal> {
+        let killed = DomainRecord { state: DomainState::Ended as u64, ..DomainRecord::default() };
+        let mut id = top;
         loop {
-            let mut id = top;
-            while let Some(child) = self.child_of(id) {
-                id = child;
-            }
-            self.destroy_one(cpu, id)?;
-            if id == top {
-                return Ok(());
-            }
+            // Those above first, or they could make others for ever.
+            self.end_domain(cpu, id, DomainState::Ended, killed);
+            let Some(child) = self.child_of(id) else { break };
+            id = child;
         }
+        self.destroy_one(cpu, id)?;
+        if id == top { Ok(()) } else { Err(Refusal::Again(None)) }
     }
 
     fn child_of(&self, id: DomainId) -> Option<DomainId> {
@@ -350,32 +354,29 @@ impl<M: Machine> Kernel<M> {
             .find(|&child| self.domains.lock(child).is_some_and(|child| child.parent == Some(id)))
     }
 
-    /// The same for a domain that has none below.
+    /// The same for a domain that is over and has none below.
     fn destroy_one(&self, cpu: &Cpu, domain_id: DomainId) -> Result<(), Refusal> {
         let id = domain_id;
-        let killed = DomainRecord { state: DomainState::Ended as u64, ..DomainRecord::default() };
-        self.end_domain(cpu, id, DomainState::Ended, killed);
         let Some(vcpus) = self.domains.lock(id).map(|domain| domain.vcpus) else { return Ok(()) };
         for id in vcpus.into_iter().flatten() {
             if !self.stop(cpu, id) {
                 return Err(Refusal::Again(None));
             }
         }
-        let first = || self.domains.lock(id).and_then(|domain| domain.capabilities.first());
-        let mut left = PIECE_CAPABILITIES;
-        while let Some(slot) = first() {
-            left = left.checked_sub(1).ok_or(Refusal::Again(None))?;
+        let last = || self.domains.lock(id).and_then(|mut domain| domain.capabilities.last());
+        let left = &mut { PIECE_ENTRIES };
+        while let Some(slot) = last() {
             let place = Place { domain: id, slot };
             if self.with(place, |held| held.parent.is_none()).unwrap_or(false) {
-                self.take_below(cpu, place)?;
+                self.take_below(cpu, place, left)?;
             }
-            self.remove(cpu, place)?;
+            self.remove(cpu, place, left)?;
         }
         for id in vcpus.into_iter().flatten() {
             let origin = self.vcpus.lock(id).and_then(|vcpu| vcpu.origin);
             if let Some(origin) = origin.filter(|origin| origin.domain != domain_id) {
-                self.take_below(cpu, origin)?;
-                self.remove(cpu, origin)?;
+                self.take_below(cpu, origin, left)?;
+                self.remove(cpu, origin, left)?;
             }
             self.drop_vcpu(id);
         }
@@ -383,8 +384,8 @@ impl<M: Machine> Kernel<M> {
             domain.space.end(&self.machine).map_err(|_| Refusal::Again(None))?;
         }
         if let Some(origin) = self.domains.lock(id).and_then(|domain| domain.origin) {
-            self.take_below(cpu, origin)?;
-            self.remove(cpu, origin)?;
+            self.take_below(cpu, origin, left)?;
+            self.remove(cpu, origin, left)?;
         }
         let Some(domain) = self.domains.remove(id) else { return Ok(()) };
         self.machine.destroy_space(domain.space.tables);

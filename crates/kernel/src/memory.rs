@@ -32,6 +32,8 @@ pub(crate) struct Space<M: Machine> {
     pub pinned: [Option<Page>; VCPUS_MAX],
     /// Page faults that were resolved.
     pub touches: u64,
+    /// The capability whose regions are ended, as long as that is half done.
+    pub leaving: Option<Place>,
 }
 
 /// Why a request was not served.
@@ -177,12 +179,22 @@ impl<M: Machine> Space<M> {
         self.vacate(machine, first, end, Edit::Remove)
     }
 
-    /// Ends every region that hangs on a capability. Upcall pages never do.
-    pub fn unmap_capability(&mut self, machine: &M, place: Place) -> Result<(), Refusal> {
-        let (mut at, mut entries) = (LOWER_HALF.0, PIECE_ENTRIES);
-        while let Some(&Region { first, end, .. }) = self.regions.by_capability(place, at) {
-            self.remove(machine, (first, end), Edit::Remove, &mut entries)?;
-            at = end;
+    /// Ends every region that hangs on a capability; `entries` is what is left of the piece. Upcall pages never do.
+    pub fn unmap_capability(
+        &mut self,
+        machine: &M,
+        place: Place,
+        entries: &mut usize,
+    ) -> Result<(), Refusal> {
+        // One that somebody left half done comes first: so there is one at a time.
+        for place in self.leaving.into_iter().chain([place]) {
+            self.leaving = Some(place);
+            let mut at = LOWER_HALF.0;
+            while let Some(&Region { first, end, .. }) = self.regions.by_capability(place, at) {
+                self.remove(machine, (first, end), Edit::Remove, entries)?;
+                at = end;
+            }
+            self.leaving = None;
         }
         Ok(())
     }

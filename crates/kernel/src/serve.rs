@@ -463,6 +463,8 @@ fn image_source<M: Machine>(space: &Space<M>, part: Span) -> Result<Source, Refu
     let region = space.regions.find(first).ok_or(Error::NotMapped)?;
     match region.source.offset(first.since(region.first)) {
         Source::Memory(..) if region.end < end => Err(Error::BadRange.into()),
+        // Else it might never be gone.
+        Source::Memory(_, _, by) if space.leaving == Some(by) => Err(Error::Busy.into()),
         Source::Memory(frame, Share::Copied | Share::ReadOnly, by) => {
             Ok(Source::Memory(frame, Share::Copied, by))
         }

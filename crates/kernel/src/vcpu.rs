@@ -88,6 +88,8 @@ pub(crate) struct Vcpu {
     pub revocation_due: bool,
     /// What its request waits for may have come.
     pub retry_due: bool,
+    /// Below which capability it tells of a revocation, and who is next if some are left.
+    pub telling: Option<(Place, Option<Place>)>,
     /// Events that [`abi::Request::Wait`] has not taken.
     pub pending: u64,
     /// Of these, the ones that no upcall told of.
@@ -116,6 +118,7 @@ impl Vcpu {
             tick_due: false,
             revocation_due: false,
             retry_due: false,
+            telling: None,
             pending: 0,
             untold: 0,
             upcalls: [0; 4],

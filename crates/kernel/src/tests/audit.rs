@@ -1,6 +1,6 @@
 //! What is true of a kernel whenever no CPU is in it: found by counting everything again.
 
-use crate::capability::{Capability, Mapped, Object, Place, Side};
+use crate::capability::{Below, Capability, Mapped, Notice, Object, Place, Side};
 use crate::device::{Line, LineState};
 use crate::domain::{Domain, Limits};
 use crate::fake::Fake;
@@ -32,7 +32,7 @@ pub fn audit<R: RelaxStrategy>(kernel: &Kernel<Fake<R>>, cpus: &[&Cpu]) {
     check_links(&tree);
     check_objects(kernel, &tree, &domains);
     check_channels(kernel, &tree);
-    check_devices(kernel, &tree, &domains);
+    check_devices(kernel, &domains);
     check_rings(kernel, &tree);
     let mut owned = BTreeSet::new();
     for &id in &domains {
@@ -44,6 +44,7 @@ pub fn audit<R: RelaxStrategy>(kernel: &Kernel<Fake<R>>, cpus: &[&Cpu]) {
     check_frames(kernel, owned, &vcpus);
     check_queues(kernel, cpus, &vcpus);
     check_revokers(kernel, &tree, cpus);
+    check_told(kernel, &tree);
     assert!(kernel.machine.state().is_flushed(), "a CPU may reach what was unmapped");
 }
 
@@ -145,11 +146,13 @@ fn check_channels<R: RelaxStrategy>(kernel: &Kernel<Fake<R>>, tree: &Tree) {
     }
 }
 
-/// An interrupt can come exactly when somebody listens who has acknowledged the last; and only who holds a device reaches its ports.
-fn check_devices<R: RelaxStrategy>(kernel: &Kernel<Fake<R>>, tree: &Tree, domains: &[DomainId]) {
-    let mut devices = kernel.devices.lock();
-    for index in 0..devices.iter().count() {
+/// An interrupt can come exactly when somebody listens who has acknowledged the last; and only who may map a device reaches its ports.
+fn check_devices<R: RelaxStrategy>(kernel: &Kernel<Fake<R>>, domains: &[DomainId]) {
+    let count = kernel.devices.lock().iter().count();
+    for index in 0..count {
+        let mut devices = kernel.devices.lock();
         let (device, lines) = devices.lines(index);
+        let has_ports = device.record.kind == DeviceKind::RealTimeClock;
         let state = kernel.machine.state();
         for (line, Line { state: now, connected }) in (0..).zip(lines.iter()) {
             let key = (device.number, line);
@@ -157,12 +160,13 @@ fn check_devices<R: RelaxStrategy>(kernel: &Kernel<Fake<R>>, tree: &Tree, domain
             let comes = *connected && !state.masked.contains(&key);
             assert_eq!(comes, matches!(now, LineState::Ready(_)), "{key:?} is {now:?}");
         }
-    }
-    for &id in domains {
-        let opened = kernel.domains.lock(id).expect("it was listed").space.tables.open_ports > 0;
-        let device = |object| matches!(object, Object::Device(index) if devices.get(index).record.kind == DeviceKind::RealTimeClock);
-        let holds = tree.iter().any(|((holder, _), held)| *holder == id && device(held.object));
-        assert!(holds || !opened, "{id:?} reaches ports of a device that it does not hold");
+        drop((state, devices));
+        for &id in domains {
+            let domain = kernel.domains.lock(id).expect("it was listed");
+            let [maps, _] = check_reach(&domain, index);
+            let opened = has_ports && domain.space.tables.open_ports > 0;
+            assert!(maps || !opened, "{id:?} reaches ports of a device that it may not map");
+        }
     }
 }
 
@@ -440,12 +444,34 @@ fn check_revokers<R: RelaxStrategy>(kernel: &Kernel<Fake<R>>, tree: &Tree, cpus:
             let vcpu = kernel.vcpus.lock(id).expect("it is in a queue");
             if matches!(vcpu.waiting, Some(Waiting::Retry { .. })) {
                 let awaited = |(at, held): (&(DomainId, u32), &Capability)| {
-                    at.0 == vcpu.domain && held.is_awaited && held.first_child.is_some()
+                    at.0 == vcpu.domain && held.below == Below::Awaited && held.first_child.is_some()
                 };
                 assert!(tree.iter().any(awaited), "nobody will wake {id:?}");
             }
         }
     }
+}
+
+/// Whoever has something that is being revoked was told so, unless that is still being done.
+fn check_told<R: RelaxStrategy>(kernel: &Kernel<Fake<R>>, tree: &Tree) {
+    let telling: Vec<Place> = {
+        let vcpus = kernel.vcpus.ids().filter_map(|id| kernel.vcpus.lock(id)?.telling);
+        vcpus.filter_map(|(top, next)| next.map(|_| top)).collect()
+    };
+    for (at, held) in tree.iter().filter(|(_, held)| held.notice == Notice::None) {
+        let above = |held: &Capability| held.parent.map(|at| (at, tree[&key(at)]));
+        let mut line = core::iter::successors(above(held), |(_, held)| above(held));
+        let untold = line.find(|(at, held)| held.below == Below::Awaited && !telling.contains(at));
+        assert!(untold.is_none(), "the holder of {at:?} does not know that {untold:?} is revoked");
+    }
+}
+
+/// No reach to a device is counted that is not there.
+fn check_reach<R: RelaxStrategy>(domain: &Domain<Fake<R>>, device: usize) -> [bool; 2] {
+    let held = || domain.capabilities.iter().filter(|(_, _, held)| held.object == Object::Device(device));
+    let reach = [Rights::MAP, Rights::CONTROL].map(|right| held().any(|(.., held)| held.rights.allow(right)));
+    assert_eq!(domain.capabilities.reach(device), reach, "{:?} reaches device {device}", domain.id);
+    reach
 }
 
 fn check_sleep(vcpu: &Vcpu, entry: Option<(usize, Entry)>) {

@@ -1,6 +1,7 @@
 //! Several domains on several CPUs.
 
 mod limits;
+mod taking;
 mod trace;
 
 use super::{BASE, CALL_AT, RESERVE, devices, module};

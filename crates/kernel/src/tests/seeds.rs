@@ -20,6 +20,7 @@ const R_END: u8 = 0xd0;
 const ONE: u8 = 0;
 const FOUR: u8 = 7;
 const MANY: u8 = 11;
+const BIG: u8 = 12;
 const MOST: u8 = 13;
 const WHOLE: u8 = 0x80;
 /// Protection.
@@ -161,6 +162,8 @@ pub const SEEDS: &[&[Step]] = &[
         step(1, Map, [OWN, B, FOUR, DEVICE | RW, 0, 1]),
         step(1, Sweep, [R, WHOLE, EACH | WRITE, 0, 0, 0]),
         step(1, Interrupt, [0, 0, 0, 0, 0, 0]),
+        step(1, Derive, [1, 1, 2, 0, 0, 0]),
+        step(1, Release, [0; 6]),
         step(0, Revoke, [1, PASSED, 0, 0, 0, 0]),
         step(0, Revoke, [2, PASSED, 0, 0, 0, 0]),
         step(0, Listen, [1, 1, 0, 2, 0, 2]),
@@ -192,9 +195,30 @@ pub const SEEDS: &[&[Step]] = &[
         step(1, Derive, [1, 0, 0, 0, 0, 0]),
         step(0, Revoke, [0, NEVER, 0, 0, 0, 0]),
         step(1, NextRevoked, [OWN, 0, 0, 0, 0, 0]),
+        step(1, Derive, [0; 6]),
         step(1, Release, [0; 6]),
         step(1, Release, [0; 6]),
         step(1, Release, [0; 6]),
+    ],
+    // So much that it is taken in pieces, while its holder goes on; and given back so.
+    &[
+        step(0, Spawn, SPAWN),
+        step(0, CreateMemory, [OWN, 0, BIG, 0, 0, 0]),
+        step(0, Grant, [0, 0, 0, CHILD, 0, 0]),
+        step(1, Derive, [0; 6]),
+        step(1, Map, [OWN, A, BIG, PRIVATE | RO, 1, 0]),
+        step(1, Map, [OWN, R_END, BIG, PRIVATE | RO, 1, 0]),
+        step(1, Map, [OWN, R_END + 1, BIG, PRIVATE | RO, 1, 0]),
+        step(1, Map, [OWN, R_END + 2, BIG, PRIVATE | RO, 1, 0]),
+        step(1, Sweep, [R, WHOLE, READ, 0, 0, 0]),
+        step(1, Sweep, [R + 1, WHOLE, READ, 0, 0, 0]),
+        step(1, Sweep, [R + 2, WHOLE, READ, 0, 0, 0]),
+        step(1, Sweep, [R + 3, WHOLE, READ, 0, 0, 0]),
+        step(1, Release, [1, 0, 0, 0, 0, 0]),
+        step(1, Alarm, [0; 6]),
+        step(0, Revoke, [0, PASSED, 0, 0, 0, 0]),
+        step(1, Map, [OWN, B, ONE, IMAGE | RO, R, 0]),
+        step(1, Release, [1, 0, 0, 0, 0, 0]),
     ],
     // The same by several virtual CPUs of one domain, one of which gives back what the others wait for.
     &[

@@ -1,5 +1,6 @@
 //! Several CPUs at once, each a thread: domains that do anything, and a first domain that makes and ends them.
 
+use super::audit::audit;
 use super::{BASE, CALL_AT, RESERVE, Random, devices, module};
 use crate::fake::Fake;
 use crate::kernel::{Cpu, Fault, Interrupt, Kernel, Next, PAGE_FAULT};
@@ -258,6 +259,7 @@ fn cpus_at_once_lose_nothing_and_wait_for_nobody() {
             scope.spawn(move || thread.run(steps));
         }
     });
+    audit(&shared.kernel, &threads.iter().map(|thread| &thread.cpu).collect::<Vec<_>>());
     // Everybody ends. Whoever holds a CPU that is asked to look, looks.
     let first = shared.kernel.first.expect("there is one");
     let vcpu = shared.kernel.domains.lock(first).expect("it lives").vcpus[0].expect("there is one");
