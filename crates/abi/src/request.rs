@@ -102,6 +102,12 @@ pub enum Request {
         /// The virtual CPU.
         vcpu: Handle,
     },
+    /// Nanoseconds that the virtual CPU has run: its clock stands while others have the CPU, and while it sleeps. Needs OBSERVE on the virtual
+    /// CPU, which must be the caller's.
+    CpuTime {
+        /// The virtual CPU.
+        vcpu: Handle,
+    },
     /// Makes a source raise event `event` (0 to 63) of the virtual CPU, in [`Request::Wait`] and as an upcall. Sources are:
     /// a device's interrupt `index`, which is masked while pending, until [`Request::Acknowledge`]; a channel's end, when the other side
     /// signals or is gone; a domain, when it has ended. Needs LISTEN on the source and on the virtual CPU.
@@ -323,7 +329,7 @@ impl Request {
     pub fn name_of(number: u64) -> Option<&'static str> {
         const NAMES: &str = "map protect reset unmap set-upcall resume set-timer wait now listen acknowledge read-config write-config \
             open-ports print stop derive grant release revoke next-revoked create-domain create-vcpu start end create-memory \
-            create-channel other-end create-event signal inspect trace read-marks";
+            create-channel other-end create-event signal inspect trace read-marks cpu-time";
         NAMES.split(' ').nth(usize::try_from(number.checked_sub(1)?).ok()?)
     }
 
@@ -388,6 +394,7 @@ impl Request {
             Self::ReadMarks { space, span, into, marks } => {
                 (33, [space.raw(), span.base, span.length, into, marks as u64, 0])
             }
+            Self::CpuTime { vcpu } => (34, [vcpu.raw(), 0, 0, 0, 0, 0]),
         };
         Registers { number, arguments }
     }
@@ -469,6 +476,7 @@ impl Request {
                 into: d,
                 marks: Marks::from_code(e).ok_or(Error::Malformed)?,
             },
+            34 => Self::CpuTime { vcpu: handle },
             _ => return Err(Error::Malformed),
         })
     }
@@ -481,7 +489,7 @@ mod tests {
     use super::*;
     use crate::upcall::Area;
 
-    fn every_request() -> [Request; 39] {
+    fn every_request() -> [Request; 40] {
         let h = Handle::new(7, 3);
         let span = Span::new(0x10_0000, 0x3000);
         let map = |backing| Request::Map {
@@ -506,6 +514,7 @@ mod tests {
             Request::SetTimer { vcpu: h, deadline_ns: 5 },
             Request::Wait { vcpu: h, deadline_ns: Request::NEVER },
             Request::Now { vcpu: h },
+            Request::CpuTime { vcpu: h },
             Request::Listen { source: h, index: 2, vcpu: Handle::new(2, 1), event: 63 },
             Request::Acknowledge { device: h, index: 2 },
             Request::ReadConfig { device: h, offset: 4 },

@@ -347,6 +347,24 @@ mod tests {
     }
 
     #[test]
+    fn the_clock_of_its_cpu_time_stands_while_it_sleeps() {
+        let _alone = crate::signals::tests::alone();
+        let _door = crate::gate::install(abi::Span::new(0, 0), abi::Span::new(0, 0), Vec::new()).unwrap();
+        let cpu_time_ns = |number| {
+            let mut value = 0;
+            let request = Request::CpuTime { vcpu: handle(number) };
+            (crate::gate::call(&request.encode(), &mut value), value)
+        };
+        let (ok, first_ns) = cpu_time_ns(0);
+        assert!(ok == 0 && first_ns > 0);
+        first().wait(crate::gate::now_ns() + 500_000_000);
+        let (_, slept_ns) = cpu_time_ns(0);
+        assert!((first_ns..first_ns + 400_000_000).contains(&slept_ns), "{first_ns} has become {slept_ns}");
+        while cpu_time_ns(0).1 < slept_ns + 5_000_000 {}
+        assert_eq!(cpu_time_ns(1).0, Error::StaleHandle.code());
+    }
+
+    #[test]
     fn a_signalled_event_is_taken_once_by_whose_it_is() {
         let _alone = crate::signals::tests::alone();
         let _first = First::begin().unwrap();

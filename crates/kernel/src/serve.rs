@@ -48,6 +48,11 @@ impl<M: Machine> Kernel<M> {
                 Object::Vcpu(_) => self.machine.now_ns(),
                 _ => return Err(Error::WrongKind.into()),
             },
+            Request::CpuTime { vcpu } => {
+                self.own_vcpu(cpu, vcpu, Rights::OBSERVE)?;
+                let (id, now_ns) = (self.current_vcpu(cpu)?.0, self.machine.now_ns());
+                self.seats[cpu.number].queue.lock().run_ns(id, now_ns).map_or(0, |(run_ns, _)| run_ns)
+            }
             Request::Print { space, text } => self.print(cpu, space, text)?,
             Request::Stop { machine, status } => match self.object(cpu, machine, Rights::CONTROL)? {
                 Object::Machine => return Ok(Effect::Stop(status)),

@@ -1,5 +1,6 @@
 //! The process that a virtual CPU runs, as upcalls see it: without locks, and without the heap.
 
+use crate::meter::{self, Meter};
 use crate::slots::Owner;
 use crate::{Limits, Program, System, Usage, Vcpu, heap, process, trap};
 use abi::{Request, Span};
@@ -31,9 +32,11 @@ pub(crate) struct Control {
     pub stack: Span,
     /// When its time is over, on the kernel's clock.
     deadline_ns: AtomicU64,
-    /// What would have been the time now if it had always had a virtual CPU, less what it has had of it.
-    cpu_epoch_ns: AtomicU64,
-    /// How much it may have.
+    /// The CPU time that it had had before its turn.
+    cpu_before_ns: AtomicU64,
+    /// When its turn would have begun if others had had nothing of it, as far as the kernel was asked.
+    cpu_since_ns: AtomicU64,
+    /// How much CPU time it may have.
     cpu_ns_max: u64,
     /// When it was made.
     began_ns: u64,
@@ -77,7 +80,8 @@ impl Control {
             program,
             stack,
             deadline_ns: AtomicU64::new(limits.deadline_ns),
-            cpu_epoch_ns: AtomicU64::new(0),
+            cpu_before_ns: AtomicU64::new(0),
+            cpu_since_ns: AtomicU64::new(0),
             cpu_ns_max: limits.cpu_ns_max,
             began_ns,
             stop: AtomicU8::new(0),
@@ -112,11 +116,12 @@ impl Control {
     }
 
     /// Makes it end if its time is over.
-    pub fn look_at_time(&self, now_ns: u64) {
+    pub fn look_at_time(&self, system: &System, now_ns: u64) {
         if now_ns >= self.deadline_ns.load(Relaxed) {
             self.want_stop(Stop::TimedOut);
         }
-        if now_ns >= self.cpu_deadline_ns() {
+        // By the clock its CPU time is over sooner than in truth.
+        if now_ns >= self.cpu_deadline_ns() && self.settle(system) >= self.cpu_deadline_ns() {
             self.want_stop(Stop::CpuTime);
         }
     }
@@ -127,7 +132,26 @@ impl Control {
     }
 
     fn cpu_deadline_ns(&self) -> u64 {
-        self.cpu_epoch_ns.load(Relaxed).saturating_add(self.cpu_ns_max)
+        match self.cpu_ns_max {
+            Request::NEVER => Request::NEVER,
+            max_ns => {
+                let left_ns = max_ns.saturating_sub(self.cpu_before_ns.load(Relaxed));
+                self.cpu_since_ns.load(Relaxed).saturating_add(left_ns)
+            }
+        }
+    }
+
+    /// Takes off its turn what others have had of it, and answers with the time.
+    fn settle(&self, system: &System) -> u64 {
+        let (now_ns, taken_ns) = seat().meter.ask(system);
+        self.cpu_since_ns.fetch_add(taken_ns, Relaxed);
+        self.cpu_since_ns.fetch_min(now_ns, Relaxed);
+        now_ns
+    }
+
+    /// The CPU time that its turn has had.
+    fn had_ns(&self, now_ns: u64) -> u64 {
+        now_ns.saturating_sub(self.cpu_since_ns.load(Relaxed))
     }
 
     /// When its time is over, running or not.
@@ -213,6 +237,7 @@ pub(crate) struct Seat {
     tick_ns: AtomicU64,
     /// The engine's two thread-local pointers.
     engine: [AtomicPtr<u8>; 2],
+    meter: Meter,
     /// While no process runs.
     loading: Loading,
 }
@@ -226,6 +251,7 @@ impl Seat {
             event_pending: AtomicBool::new(false),
             tick_ns: AtomicU64::new(Request::NEVER),
             engine: [const { AtomicPtr::new(core::ptr::null_mut()) }; 2],
+            meter: Meter::new(),
             loading: Loading::new(),
         }
     }
@@ -273,7 +299,7 @@ pub(crate) fn next_memory() -> Option<Owner> {
 pub(crate) struct Turn {
     /// When it begins.
     pub began_ns: u64,
-    /// How long the process had a virtual CPU before.
+    /// The CPU time that the process has had before.
     pub cpu_ns: u64,
 }
 
@@ -281,7 +307,9 @@ pub(crate) struct Turn {
 pub(crate) fn run<T>(system: &System, control: &Control, turn: Turn, operation: impl FnOnce() -> T) -> T {
     let Turn { began_ns, cpu_ns } = turn;
     let seat = seat();
-    control.cpu_epoch_ns.store(began_ns.saturating_sub(cpu_ns), Relaxed);
+    seat.meter.begin(system, began_ns);
+    control.cpu_before_ns.store(cpu_ns, Relaxed);
+    control.cpu_since_ns.store(began_ns, Relaxed);
     control.retries.store(0, Relaxed);
     seat.switch_wanted.store(false, Relaxed);
     for (own, engine) in control.engine.iter().zip(&seat.engine) {
@@ -304,6 +332,18 @@ pub(crate) fn run<T>(system: &System, control: &Control, turn: Turn, operation: 
         own.store(engine.swap(core::ptr::null_mut(), Relaxed), Relaxed);
     }
     answer
+}
+
+/// The CPU time of a turn, which has just ended.
+pub(crate) fn had_ns(system: &System, control: &Control, turn: Turn) -> u64 {
+    let now_ns = system.now_ns();
+    let is_short = now_ns.saturating_sub(turn.began_ns) < meter::SHORT_NS;
+    control.had_ns(if is_short { now_ns } else { control.settle(system) })
+}
+
+/// The virtual CPU has slept.
+pub(crate) fn has_slept() {
+    seat().meter.forget();
 }
 
 /// Asks for a tick at `deadline_ns` or earlier.
@@ -476,13 +516,16 @@ pub fn deadline_ns() -> u64 {
 /// Makes the process that runs end if its time is over.
 pub fn look_at_time(system: &System) {
     if let Some(current) = get() {
-        current.look_at_time(system.now_ns());
+        current.look_at_time(system, system.now_ns());
     }
 }
 
-/// How long the process that runs has had a virtual CPU, in nanoseconds.
+/// The CPU time of the process that runs, in nanoseconds.
 pub fn cpu_ns(system: &System) -> u64 {
-    get().map_or(0, |current| system.now_ns().saturating_sub(current.cpu_epoch_ns.load(Relaxed)))
+    get().map_or(0, |current| {
+        let now_ns = current.settle(system);
+        current.cpu_before_ns.load(Relaxed) + current.had_ns(now_ns)
+    })
 }
 
 /// How much CPU time the process that runs may still have, in nanoseconds; `None` if there is no limit.

@@ -35,6 +35,8 @@ struct State {
     changes: usize,
     deadline_ns: u64,
     now_ns: u64,
+    /// In how much of that virtual CPUs did not run.
+    taken_ns: u64,
     /// How many virtual CPUs there are besides the first, and which have an event pending, as bits.
     others: u32,
     pending: u64,
@@ -99,6 +101,18 @@ impl FakeKernel {
         state.now_ns = state.now_ns.max(now_ns);
     }
 
+    /// Lets time pass in which virtual CPUs run.
+    pub fn run(&self, time_ns: u64) {
+        self.state.lock().now_ns += time_ns;
+    }
+
+    /// Lets time pass in which others have the CPU.
+    pub fn take(&self, time_ns: u64) {
+        let mut state = self.state.lock();
+        state.now_ns += time_ns;
+        state.taken_ns += time_ns;
+    }
+
     /// Bytes of all regions.
     pub fn mapped_bytes(&self) -> u64 {
         self.state.lock().regions.iter().map(|region| region.span.length).sum()
@@ -130,7 +144,9 @@ impl FakeKernel {
                 return 1;
             }
             if deadline_ns != Request::NEVER || state.others == 0 {
-                state.now_ns = state.now_ns.max(deadline_ns);
+                let slept_ns = deadline_ns.saturating_sub(state.now_ns);
+                state.now_ns += slept_ns;
+                state.taken_ns += slept_ns;
                 return 0;
             }
             drop(state);
@@ -201,6 +217,10 @@ impl Kernel for FakeKernel {
                 let mut state = self.state.lock();
                 state.now_ns += 1;
                 Ok(state.now_ns)
+            }
+            Request::CpuTime { vcpu: _ } => {
+                let state = self.state.lock();
+                Ok(state.now_ns - state.taken_ns)
             }
             Request::Map { .. } | Request::Protect { .. } | Request::Reset { .. } | Request::Unmap { .. } => {
                 Err(Error::StaleHandle)

@@ -26,6 +26,7 @@ mod fake;
 pub mod heap;
 #[allow(unsafe_code)]
 pub mod mem;
+mod meter;
 #[allow(unsafe_code)]
 mod preempt;
 pub mod process;

@@ -44,7 +44,7 @@ pub struct Usage {
     pub stack_bytes: u64,
     /// Time since it began, in nanoseconds.
     pub time_ns: u64,
-    /// Time on virtual CPUs, in nanoseconds.
+    /// Time that virtual CPUs ran it, in nanoseconds.
     pub cpu_ns: u64,
     /// How often it was given one.
     pub switches: u64,
@@ -348,7 +348,7 @@ impl Processes {
         })
     }
 
-    /// A process has had this virtual CPU for `had_ns` and has not ended.
+    /// A process has had `had_ns` of this virtual CPU's time and has not ended.
     fn put_back(&mut self, id: ProcessId, process: Box<Process>, had_ns: u64, why: Suspension) {
         let number = id.slot;
         self.vcpus[Vcpu::current().number()] = Occupation::Looks;
@@ -376,7 +376,7 @@ impl Processes {
         }
     }
 
-    /// A process has ended, after it has had this virtual CPU for `had_ns`: what it had used.
+    /// A process has ended, after a turn of `had_ns`: what it had used.
     fn remove(&mut self, system: &System, id: ProcessId, had_ns: u64) -> Usage {
         self.vcpus[Vcpu::current().number()] = Occupation::Looks;
         self.expiring.take(id.slot);
@@ -406,7 +406,7 @@ impl Next {
     fn run(self, system: &'static System) -> Option<Ended> {
         let Self { id, mut process, answer, turn } = self;
         let outcome = process.resume(system, turn, answer);
-        let had_ns = system.now_ns().saturating_sub(turn.began_ns);
+        let had_ns = current::had_ns(system, process.control(), turn);
         match outcome {
             Outcome::Suspended(why) => {
                 system.processes().lock().put_back(id, process, had_ns, why);
@@ -446,6 +446,7 @@ pub fn run(system: &'static System, platform: &mut impl Platform) {
             Choice::Sleep(_) if platform.is_over() => return,
             Choice::Sleep(deadline_ns) => {
                 platform.sleep(deadline_ns);
+                current::has_slept();
                 may_have_happened = true;
             }
         }
@@ -473,7 +474,10 @@ pub fn serve(system: &'static System) {
                     system.call_first();
                 }
             }
-            Choice::Sleep(deadline_ns) => system.wait(deadline_ns),
+            Choice::Sleep(deadline_ns) => {
+                system.wait(deadline_ns);
+                current::has_slept();
+            }
         }
     }
 }

@@ -179,7 +179,7 @@ fn interrupt(kind: Kind, context: &mut Context) {
     }
     let (Some(current), Some(system)) = (current::get(), System::get()) else { return };
     let now_ns = system.now_ns();
-    current.look_at_time(now_ns);
+    current.look_at_time(system, now_ns);
     if now_ns >= current::due_ns() {
         current::want_switch();
     }

@@ -341,6 +341,7 @@ fn handles(memory: &Memory<'_>) {
         let requests = [
             Request::Unmap { space: handle, span: span(0, 1) },
             Request::Now { vcpu: handle },
+            Request::CpuTime { vcpu: handle },
             Request::Stop { machine: handle, status: 3 },
             Request::Wait { vcpu: handle, deadline_ns: 0 },
             Request::OpenPorts { device: handle },

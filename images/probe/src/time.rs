@@ -38,6 +38,13 @@ fn clock(probe: &Probe) {
         last = now;
     }
     check(clock.multiplier != 0, "there is a counter");
+    let ran = || probe.must(Request::CpuTime { vcpu: probe.info.vcpu });
+    let (begin, before) = (probe.now(), ran());
+    while ran() < before + MILLISECOND {}
+    check(probe.now() - begin >= MILLISECOND, "nobody runs for longer than it takes");
+    let before = ran();
+    wait(probe, probe.now() + 20 * MILLISECOND);
+    check(ran() - before < 20 * MILLISECOND, "who sleeps does not run");
 }
 
 fn waits(probe: &Probe) {

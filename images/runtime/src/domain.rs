@@ -312,7 +312,7 @@ impl<O: Outside> Platform for Domain<O> {
             && !self.outside.is_behind()
             && let Some(request) = children::with(|families| families.next_request())
         {
-            let began_ns = self.system.now_ns();
+            let began_ns = self.system.cpu_time_ns();
             let answer = if self.may_spawn() { self.spawn(&request) } else { Err(Errno::Canceled) };
             let id = children::with(|families| {
                 let id = families.id(request.parent);
@@ -320,7 +320,7 @@ impl<O: Outside> Platform for Domain<O> {
                 id
             });
             if let Some(id) = id {
-                let took_ns = self.system.now_ns().saturating_sub(began_ns);
+                let took_ns = self.system.cpu_time_ns().saturating_sub(began_ns);
                 self.system.processes().lock().charge(id, took_ns);
             }
         }

@@ -37,7 +37,7 @@ macro_rules! acts {
 acts! {
     Map Protect Reset Unmap SetUpcall Resume SetTimer Wait Now Listen Acknowledge ReadConfig WriteConfig OpenPorts Print Stop Derive Grant
     Release Revoke NextRevoked CreateDomain CreateVcpu Start End CreateMemory CreateChannel OtherEnd CreateEvent Signal Inspect
-    Trace ReadMarks
+    Trace ReadMarks CpuTime
     /// Registers without sense.
     Raw
     /// A domain with what it needs to run.

@@ -133,6 +133,7 @@ impl World {
             Act::SetTimer => Request::SetTimer { vcpu: own(), deadline_ns: self.deadline(b) },
             Act::Wait => Request::Wait { vcpu: own(), deadline_ns: self.deadline(b) },
             Act::Now => Request::Now { vcpu: own() },
+            Act::CpuTime => Request::CpuTime { vcpu: own() },
             Act::Listen => {
                 let source = match d % 4 {
                     0 => space,

@@ -675,6 +675,10 @@ fn shares_and_budgets_hold() {
         world.pass(STEP_NS);
         assert_eq!(world.interrupt(0, Interrupt::Alarm), Next::Enter);
     }
+    let number = world.context(0).rdi as usize;
+    let Child { own, own_vcpu, .. } = children[number];
+    assert_eq!(world.call(0, Request::CpuTime { vcpu: own_vcpu }), Ok(ran_ns[number]), "its own time alone");
+    assert_eq!(world.call(0, Request::CpuTime { vcpu: own }), Err(Error::WrongKind));
     let whole: u64 = ran_ns.iter().sum();
     assert_eq!(whole, 4_000_000_000, "somebody always ran");
     let percent = ran_ns.map(|ns| ns * 100 / whole);

@@ -23,6 +23,8 @@ struct Scripted {
     steps: VecDeque<fn(&mut Scripted)>,
     ids: Vec<ProcessId>,
     ended: Vec<ProcessId>,
+    /// The CPU time that they had had, in the order in which they ended.
+    cpu_ns: Vec<u64>,
     /// How often a process wanted something.
     served: u64,
 }
@@ -31,7 +33,7 @@ impl Scripted {
     fn new() -> Self {
         let kernel = FakeKernel::new(&[], 64 << 20);
         let (steps, ids, ended) = (VecDeque::new(), Vec::new(), Vec::new());
-        Self { kernel, system: kernel.system(), steps, ids, ended, served: 0 }
+        Self { kernel, system: kernel.system(), steps, ids, ended, cpu_ns: Vec::new(), served: 0 }
     }
 
     fn start(&mut self, main: impl FnOnce() + Send + 'static) {
@@ -78,6 +80,7 @@ impl Platform for Scripted {
         assert!(usage.switches > 0);
         assert!(usage.cpu_ns >= self.served * SERVED_NS);
         self.ended.push(process);
+        self.cpu_ns.push(usage.cpu_ns);
     }
 
     fn is_over(&self) -> bool {
@@ -259,6 +262,85 @@ fn who_has_waited_goes_before_who_has_had_its_time() {
     scripted.run();
     let place = diary.lock().iter().position(|(name, _)| *name == "waiting").unwrap();
     assert!((2..=4).contains(&place), "{:?}", diary.lock());
+}
+
+/// What looking at the clock takes in a test.
+const CLOCK_NS: u64 = 1_000;
+
+/// Fails unless the process that ended as the `number`th has had this CPU time.
+fn check_had(scripted: &Scripted, number: usize, expected_ns: u64) {
+    let had_ns = scripted.cpu_ns[number];
+    assert!((expected_ns..expected_ns + CLOCK_NS).contains(&had_ns), "{had_ns} instead of {expected_ns}");
+}
+
+#[test]
+fn what_others_have_of_a_turn_is_no_cpu_time() {
+    let mut scripted = Scripted::new();
+    let (kernel, system) = (scripted.kernel, scripted.system);
+    scripted.start(move || {
+        kernel.take(90 * SLICE_NS);
+        kernel.run(SLICE_NS);
+        process::yield_turn();
+        kernel.run(SLICE_NS);
+        kernel.take(7 * SLICE_NS);
+        process::yield_turn();
+        // As its clock tells it.
+        let before_ns = current::cpu_ns(system);
+        kernel.take(3 * SLICE_NS);
+        kernel.run(SLICE_NS / 20);
+        let after_ns = current::cpu_ns(system);
+        assert!((SLICE_NS / 20..SLICE_NS / 20 + CLOCK_NS).contains(&(after_ns - before_ns)));
+    });
+    scripted.run();
+    check_had(&scripted, 0, 2 * SLICE_NS + SLICE_NS / 20);
+}
+
+#[test]
+fn what_others_have_before_a_turn_or_during_sleep_comes_off_no_turn() {
+    let mut scripted = Scripted::new();
+    let (kernel, system) = (scripted.kernel, scripted.system);
+    scripted.start(move || {
+        for _ in 0..50 {
+            wait_until(system.now_ns() + SLICE_NS / 100);
+        }
+        kernel.run(2 * SLICE_NS);
+        wait_until(system.now_ns() + 1_000 * SLICE_NS);
+        kernel.run(2 * SLICE_NS);
+    });
+    let oversleep: fn(&mut Scripted) = |scripted| scripted.kernel.take(5 * SLICE_NS);
+    scripted.steps.extend([oversleep; 20]);
+    scripted.run();
+    check_had(&scripted, 0, 4 * SLICE_NS);
+}
+
+/// It is over by the clock again and again, until it is in truth.
+#[test]
+fn only_the_time_that_it_ran_ends_a_process() {
+    let mut scripted = Scripted::new();
+    let (kernel, system) = (scripted.kernel, scripted.system);
+    let limits = Limits { cpu_ns_max: 10 * SLICE_NS, ..LIMITS };
+    scripted.start_with(limits, move || {
+        for round in 1..=10 {
+            assert_eq!(
+                current::cpu_left_ns(system).map(|left_ns| left_ns.div_ceil(SLICE_NS)),
+                Some(11 - round)
+            );
+            kernel.take(30 * SLICE_NS);
+            current::look_at_time(system);
+            assert_eq!(current::stop_wanted(), None, "round {round}");
+            // The tick is asked for again, for when it will be over now.
+            let end_ns = current::get().unwrap().end_ns() - system.now_ns();
+            assert_eq!(end_ns.div_ceil(SLICE_NS), 11 - round, "round {round}");
+            kernel.run(SLICE_NS);
+            if round % 3 == 0 {
+                process::yield_turn();
+            }
+        }
+        current::look_at_time(system);
+        assert_eq!(current::stop_wanted(), Some(Stop::CpuTime));
+    });
+    scripted.run();
+    check_had(&scripted, 0, 10 * SLICE_NS);
 }
 
 /// A kernel's virtual CPUs, each a thread of the test, with the first one's platform.
