@@ -6,6 +6,13 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
+/// What a library OS declares of regions for itself, with some to spare.
+pub const REGIONS: u64 = 1024;
+/// The same for a process: a stack whose upper end is a region of its own, and a slot of four.
+pub const REGIONS_OF_PROCESS: u64 = 8;
+/// The most processes that a domain can have: the kernel has no more regions for it.
+pub const PROCESSES_MAX: u32 = ((abi::REGIONS_MAX - REGIONS) / REGIONS_OF_PROCESS) as u32;
+
 /// What a root starts. Offsets are in the boot module that holds this, in bytes; they and lengths are multiples of the page size.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct System {

@@ -187,12 +187,12 @@ pub struct UpArguments {
     #[arg(long)]
     pub vm: bool,
 
-    /// How many CPUs the machine has [default: as many as the domain with the most may use]
-    #[arg(long, value_name = "COUNT", requires = "vm", value_parser = clap::value_parser!(u32).range(1..=64))]
+    /// How many CPUs the system may use [default: all], or with --vm the machine has [default: as many as the domain with the most]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=64))]
     pub cpus: Option<u32>,
 
-    /// Say on standard error what is being done, and what the machine's kernel says
-    #[arg(short, long, requires = "vm")]
+    /// Say on standard error what is being done; with --vm also what the kernel says
+    #[arg(short, long)]
     pub verbose: bool,
 
     /// Show on standard error what the machine's kernel says that matters so much

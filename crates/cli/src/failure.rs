@@ -55,6 +55,19 @@ pub enum Failure {
     /// Ctrl-C would not be noticed.
     #[error("cannot catch signals: {0}")]
     Signals(io::Error),
+    /// `--cpus`, hosted.
+    #[error(
+        "--cpus asks for {asked} CPUs, and there are {there} here\nask for at most {there}, or add --vm: a machine can have more"
+    )]
+    TooManyCpus {
+        /// What was asked for.
+        asked: u32,
+        /// What this process may use.
+        there: u32,
+    },
+    /// The same, and Linux does not say or do it.
+    #[error("cannot choose CPUs: {0}")]
+    Affinity(io::Error),
     /// Nothing would be.
     #[error("cannot wait for what happens: {0}")]
     Wait(io::Error),

@@ -108,22 +108,26 @@ pub enum Reply {
     Refused(Refusal),
 }
 
-/// A process's whole name; shown as `domain/program`, or `domain/program/instance` where the program has several.
+/// A process's whole name; shown as `domain/program`, or `domain/program/instance` where the program has several. Without a program it
+/// is what the domain's library OS goes by in a log, shown as `domain`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ProgramName {
     /// The domain that it runs in.
     pub domain: String,
-    /// Its name there, with the instance.
+    /// Its name there, with the instance; or nothing.
     pub program: String,
 }
 
 impl fmt::Display for ProgramName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.domain, self.program)
+        match self.program.as_str() {
+            "" => f.write_str(&self.domain),
+            program => write!(f, "{}/{program}", self.domain),
+        }
     }
 }
 
-/// Some lines of one program, which follow each other.
+/// Some lines of one program, or of a domain's library OS, which follow each other.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogPiece {
     /// Whose.

@@ -13,6 +13,8 @@ pub struct Machine {
     pub memory: ByteCount,
     /// How many CPUs.
     pub cpus: u32,
+    /// How many processes a domain can have there.
+    pub processes_max: u32,
 }
 
 impl System {
@@ -33,6 +35,7 @@ impl System {
                 mistakes.push(Mistake { at: domain.at, wrong });
             }
             mistakes.extend(cpus(domain, machine));
+            mistakes.extend(processes(domain, machine));
         }
         Mistakes::none_of(self.path.clone(), mistakes)
     }
@@ -81,6 +84,12 @@ impl System {
 fn cpus(domain: &Domain, machine: Machine) -> Option<Mistake> {
     let wrong = Wrong::Cpus { domain: domain.name.clone(), cpus: domain.cpus, machine: machine.cpus };
     (domain.cpus > machine.cpus).then(|| mistake(domain.at, wrong))
+}
+
+fn processes(domain: &Domain, machine: Machine) -> Option<Mistake> {
+    let (processes, max) = (domain.processes, machine.processes_max);
+    let wrong = Wrong::ProcessesOfMachine { domain: domain.name.clone(), processes, max };
+    (processes > max).then(|| mistake(domain.at, wrong))
 }
 
 fn mistake(at: Position, wrong: Wrong) -> Mistake {

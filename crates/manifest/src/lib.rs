@@ -13,7 +13,7 @@
 //! cpu-share = 100                 # its weight when CPUs are short, 1 to 10000; default 100
 //! cpu-budget = "50%"              # of one CPU, at most; default: no limit
 //! cpus = 1                        # how many CPUs its processes may run on at a time, 1 to 16; default 1
-//! processes = 16                  # how many processes it may have, started ones too; default 16
+//! processes = 16                  # how many processes it may have, started ones too; with --vm at most 1920; default 16
 //!
 //! [[domains.alice.programs]]
 //! name = "web"                    # default: the file's name without `.wasm`

@@ -273,6 +273,18 @@ pub enum Wrong {
         /// What there is.
         machine: u32,
     },
+    /// More processes than a domain of the machine can have.
+    #[error(
+        "the domain `{domain}` may have {processes} processes, and in a machine of Selkis' own kernel {max} is the most\nset its `processes` lower, or move programs to another domain; without --vm there can be more"
+    )]
+    ProcessesOfMachine {
+        /// Which.
+        domain: Name,
+        /// What it may have.
+        processes: u32,
+        /// The most.
+        max: u32,
+    },
     /// More programs than a domain can be given.
     #[error(
         "`{program}` would be program {count} of the domain `{domain}`, and {max} is the most\nmove it to another domain"

@@ -12,7 +12,7 @@ fn every_manifest_of_the_project_can_be_started() {
     let names: Vec<&str> =
         catalogue.lines().filter_map(|line| line.strip_prefix("[\"")?.strip_suffix("\"]")).collect();
     // What the README asks for, on a machine that anybody has.
-    let machine = Machine { memory: ByteCount(1 << 30), cpus: 1 };
+    let machine = Machine { memory: ByteCount(1 << 30), cpus: 1, processes_max: 100 };
     let mut count = 0;
     for entry in fs::read_dir(root.join("systems")).unwrap() {
         let path = entry.unwrap().path();

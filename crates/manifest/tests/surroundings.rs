@@ -33,7 +33,7 @@ fn lines(mistakes: Result<(), manifest::Mistakes>) -> Vec<String> {
 }
 
 fn machine(mebibytes: u64, cpus: u32) -> Machine {
-    Machine { memory: ByteCount(mebibytes << 20), cpus }
+    Machine { memory: ByteCount(mebibytes << 20), cpus, processes_max: 1920 }
 }
 
 #[test]
@@ -50,6 +50,17 @@ fn a_machine_must_have_what_is_promised() {
     let exabytes = TEXT.replace("'3MiB'", "18446744073709551615").replace("'2MiB'", "18446744073709551615");
     let system = System::parse(&exabytes, Path::new("t.toml")).unwrap();
     assert_eq!(lines(system.check(machine(6, 2))).len(), 1, "sums beyond 64 bits are no wonder");
+}
+
+#[test]
+fn a_machine_may_have_room_for_fewer_processes() {
+    let check = |processes| {
+        let text = TEXT.replace("cpus = 2", &format!("processes = {processes}"));
+        System::parse(&text, Path::new("t.toml")).unwrap().check(machine(6, 2))
+    };
+    assert_eq!(check(1920), Ok(()));
+    let first = "1:10 the domain `a` may have 1921 processes, and in a machine of Selkis' own kernel 1920 is the most";
+    assert_eq!(lines(check(1921)), [first]);
 }
 
 #[test]

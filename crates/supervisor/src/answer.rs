@@ -1,15 +1,15 @@
 //! What the control protocol is answered.
 
 use crate::domain::Process;
-use crate::event::{Effect, Event, ProcessId};
-use crate::log::Entry;
+use crate::event::{DomainId, Effect, Event, ProcessId};
+use crate::log::{Entry, Log};
 use crate::supervisor::Supervisor;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use control::{
-    CrashReport, Follow, From, How, LogEnd, LogPiece, Phase, Platform, ProgramName, Refusal, Reply, Request,
-    Selector, TracePiece, meant,
+    CrashReport, Follow, From, How, Line, LogEnd, LogPiece, Phase, Platform, ProgramName, Refusal, Reply,
+    Request, Selector, TracePiece, meant,
 };
 
 /// Lines are put into a piece until it has so many bytes.
@@ -53,10 +53,19 @@ struct Seen {
     generation: u64,
 }
 
-/// The next line that is wanted of a process.
+/// Whose lines are wanted.
+#[derive(Clone, Copy, Debug)]
+enum Whose {
+    /// A process's.
+    Process(Seen),
+    /// A library OS's: they concern whatever process of its domain is meant.
+    Domain(DomainId),
+}
+
+/// The next line that is wanted of one.
 #[derive(Debug)]
 struct Cursor {
-    seen: Seen,
+    whose: Whose,
     number: u64,
 }
 
@@ -100,6 +109,13 @@ impl Supervisor {
         }
     }
 
+    /// What was written last by a process and its domain's library OS: so many lines of both together.
+    pub(crate) fn last_lines(&self, id: ProcessId, count: u64) -> Vec<Line> {
+        let mut cursors = self.cursors(&[id], From::Last(count));
+        let pieces = core::iter::from_fn(|| self.next_piece(&mut cursors));
+        pieces.flat_map(|piece| piece.lines).collect()
+    }
+
     /// The next reply of an answer.
     pub fn next_reply(&self, Answer(stage): &mut Answer) -> Progress {
         let reply = match core::mem::replace(stage, Stage::Done) {
@@ -110,7 +126,7 @@ impl Supervisor {
                     *stage = Stage::Log { cursors, follow };
                     Reply::Log(piece)
                 }
-                None if cursors.iter().all(|cursor| self.is_over(cursor.seen)) => {
+                None if cursors.iter().all(|cursor| self.is_mute(cursor.whose)) => {
                     Reply::LogEnd(LogEnd::Ended)
                 }
                 None if follow == Follow::No => Reply::LogEnd(LogEnd::Newest),
@@ -203,11 +219,43 @@ impl Supervisor {
     }
 
     fn cursors(&self, ids: &[ProcessId], from: From) -> Vec<Cursor> {
-        let first = |id: ProcessId| match from {
-            From::Start => 0,
-            From::Last(count) => self.process(id).log.number_at(self.sequence_of_last(ids, count)),
+        // Those of one domain follow each other.
+        let mut domains: Vec<DomainId> = ids.iter().map(|id| id.domain).collect();
+        domains.dedup();
+        let processes = ids.iter().map(|id| Whose::Process(self.see(*id)));
+        let sources: Vec<Whose> = domains.into_iter().map(Whose::Domain).chain(processes).collect();
+        let first = match from {
+            From::Start => None,
+            From::Last(count) => Some(self.sequence_of_last(&sources, count)),
         };
-        ids.iter().map(|id| Cursor { seen: self.see(*id), number: first(*id) }).collect()
+        let number = |whose| match (first, self.log_of(whose)) {
+            (Some(first), Some(log)) => log.number_at(first),
+            _ => 0,
+        };
+        sources.into_iter().map(|whose| Cursor { whose, number: number(whose) }).collect()
+    }
+
+    /// What was written there, if that is still so.
+    fn log_of(&self, whose: Whose) -> Option<&Log> {
+        match whose {
+            Whose::Process(seen) => self.seen(seen).map(|process| &process.log),
+            Whose::Domain(id) => Some(&self.domain(id).log),
+        }
+    }
+
+    /// Does nothing follow there, as far as its processes are concerned?
+    fn is_mute(&self, whose: Whose) -> bool {
+        match whose {
+            Whose::Process(seen) => self.is_over(seen),
+            Whose::Domain(_) => true,
+        }
+    }
+
+    fn name_of(&self, whose: Whose) -> ProgramName {
+        match whose {
+            Whose::Process(seen) => self.name(seen.id),
+            Whose::Domain(id) => self.domain_name(id),
+        }
     }
 
     fn see(&self, id: ProcessId) -> Seen {
@@ -224,12 +272,14 @@ impl Supervisor {
         self.seen(seen).is_none_or(|process| process.life.is_over())
     }
 
-    /// The place of the `count`th line from the end, of these processes together.
-    fn sequence_of_last(&self, ids: &[ProcessId], count: u64) -> u64 {
+    /// The place of the `count`th line from the end, of these together.
+    fn sequence_of_last(&self, sources: &[Whose], count: u64) -> u64 {
         let count = usize::try_from(count).unwrap_or(usize::MAX);
-        let newest =
-            |id: &ProcessId| self.process(*id).log.newest_first().take(count).map(|entry| entry.sequence);
-        let mut places: Vec<u64> = ids.iter().flat_map(newest).collect();
+        let logs = sources.iter().filter_map(|whose| self.log_of(*whose));
+        let newest = |log: &'_ Log| -> Vec<u64> {
+            log.newest_first().take(count).map(|entry| entry.sequence).collect()
+        };
+        let mut places: Vec<u64> = logs.flat_map(newest).collect();
         places.sort_unstable_by(|one, other| other.cmp(one));
         match count.checked_sub(1) {
             None => u64::MAX,
@@ -237,7 +287,7 @@ impl Supervisor {
         }
     }
 
-    /// The next lines of these processes, in the order in which they were written.
+    /// The next lines of these, in the order in which they were written.
     fn next_piece(&self, cursors: &mut [Cursor]) -> Option<LogPiece> {
         let place = |cursor: &Cursor| self.entry(cursor).map(|entry| entry.sequence);
         let next = (0..cursors.len()).filter(|index| place(&cursors[*index]).is_some());
@@ -257,21 +307,20 @@ impl Supervisor {
             lines.push(entry.line.clone());
             cursor.number += 1;
         }
-        Some(LogPiece { program: self.name(cursor.seen.id), lines_dropped, lines })
+        Some(LogPiece { program: self.name_of(cursor.whose), lines_dropped, lines })
     }
 
     /// Lines that are gone with nothing kept after them.
     fn missed(&self, cursors: &mut [Cursor]) -> Option<LogPiece> {
-        let has_missed = |cursor: &&mut Cursor| {
-            self.seen(cursor.seen).is_some_and(|process| cursor.number < process.log.first())
-        };
+        let has_missed =
+            |cursor: &&mut Cursor| self.log_of(cursor.whose).is_some_and(|log| cursor.number < log.first());
         let cursor = cursors.iter_mut().find(has_missed)?;
         let lines_dropped = self.skip_missed(cursor);
-        Some(LogPiece { program: self.name(cursor.seen.id), lines_dropped, lines: Vec::new() })
+        Some(LogPiece { program: self.name_of(cursor.whose), lines_dropped, lines: Vec::new() })
     }
 
     fn skip_missed(&self, cursor: &mut Cursor) -> u64 {
-        let first = self.seen(cursor.seen).map_or(0, |process| process.log.first());
+        let first = self.log_of(cursor.whose).map_or(0, Log::first);
         let missed = first.saturating_sub(cursor.number);
         cursor.number += missed;
         missed
@@ -279,7 +328,7 @@ impl Supervisor {
 
     /// The oldest line that is kept and wanted.
     fn entry(&self, cursor: &Cursor) -> Option<&Entry> {
-        let log = &self.seen(cursor.seen)?.log;
+        let log = self.log_of(cursor.whose)?;
         log.get(cursor.number.max(log.first()))
     }
 }

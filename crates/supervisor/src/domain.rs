@@ -21,8 +21,10 @@ pub struct Domain {
     step: Step,
     pub process_id: Option<u32>,
     pub account: Account<Usage>,
-    /// What its library OS said in this run.
+    /// What its library OS said in this run, the last of it.
     words: Words,
+    /// What it said in all runs: kept once, however many processes it concerns.
+    pub log: Log,
     /// By their numbers.
     pub processes: Vec<Process>,
     /// How many of them are its own: those after them were started by others, living or not.
@@ -103,6 +105,7 @@ impl Domain {
             process_id: None,
             account: Account::default(),
             words: Words::default(),
+            log: Log::new(log_bytes.own),
             own: processes.len(),
             processes,
             children_max: setup.children,
@@ -219,6 +222,7 @@ impl Domain {
         self.account.close();
         let end = broken(end);
         let words = self.words.take();
+        self.log.close(now_ns, sequence);
         for number in 0..self.processes.len() {
             if step == Step::Starting {
                 self.processes[number].not_started(end.clone(), &words, now_ns, effects);
@@ -228,8 +232,9 @@ impl Domain {
     }
 
     /// Its library OS has something to say.
-    pub fn wrote(&mut self, bytes: &[u8]) {
+    pub fn wrote(&mut self, bytes: &[u8], now_ns: u64, sequence: &mut Sequence) {
         self.words.add(bytes);
+        self.log.write(Stream::Error, bytes, now_ns, sequence);
     }
 
     /// Time has passed.

@@ -153,6 +153,13 @@ impl DomainLink {
         Ok(())
     }
 
+    /// What its library OS has left to be read when it had ended: any bytes.
+    pub fn take_last_words(&self, bytes: &[u8], tell: &mut impl FnMut(Event<'_>)) {
+        if !bytes.is_empty() {
+            tell(Event::DomainWrote { domain: self.domain, bytes });
+        }
+    }
+
     fn spawned(
         &mut self,
         process: link::Process,
@@ -226,7 +233,8 @@ impl DomainLink {
         Ok(())
     }
 
-    /// Nothing depends on its keeping to its credit: a log takes what there is room for.
+    /// Nothing depends on its keeping to its credit: a log takes what there is room for, and the root as much time as
+    /// [`crate::Attention`] gives it.
     fn wrote(&mut self, number: u32, stream: usize, count: usize) {
         let written = &mut self.processes[number as usize].written[stream];
         *written = written.saturating_add(u32::try_from(count).unwrap_or(u32::MAX));

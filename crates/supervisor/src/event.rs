@@ -101,7 +101,7 @@ pub enum Event<'a> {
     /// The domain has ended, or could not be started; nothing more comes of it nor of its processes. One for each
     /// [`Effect::StartDomain`].
     DomainEnded(DomainId, End),
-    /// What runs the domain has something to say. It concerns all that live in it.
+    /// What runs the domain has something to say. It concerns all that live in it, and is kept once.
     DomainWrote {
         /// Which.
         domain: DomainId,

@@ -20,6 +20,7 @@
 extern crate alloc;
 
 mod answer;
+mod attention;
 mod backoff;
 mod crash;
 mod domain;
@@ -35,6 +36,7 @@ mod supervisor;
 mod usage;
 
 pub use answer::{Answer, Progress, Trace};
+pub use attention::{Attention, WAIT_NS_MAX};
 pub use backoff::{FIRST_NS, MAX_NS, STABLE_NS};
 pub use crash::{crash, read_crash};
 pub use domain_link::DomainLink;

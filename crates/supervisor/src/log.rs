@@ -1,4 +1,4 @@
-//! What a process has written, as far as there is room.
+//! What a process, or the library OS of a domain, has written, as far as there is room.
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -11,7 +11,7 @@ pub const LINE_BYTES_MAX: usize = 8 << 10;
 /// What a small block of a heap takes beside its bytes, at most, in the allocators at hand.
 const BLOCK_BYTES: usize = 32;
 
-/// The newest lines of one process, in a bounded number of bytes.
+/// The newest lines of one of them, in a bounded number of bytes.
 #[derive(Debug)]
 pub struct Log {
     kept: VecDeque<Entry>,
@@ -24,10 +24,10 @@ pub struct Log {
     size: LogSize,
 }
 
-/// A line with its place among the lines of all processes.
+/// A line with its place among the lines of all.
 #[derive(Debug)]
 pub struct Entry {
-    /// Grows from line to line, over all processes.
+    /// Grows from line to line, over all logs.
     pub sequence: u64,
     /// The line.
     pub line: Line,
@@ -40,7 +40,7 @@ impl Entry {
     }
 }
 
-/// Numbers lines over all processes.
+/// Numbers lines over all logs.
 #[derive(Debug, Default)]
 pub struct Sequence(u64);
 

@@ -1,11 +1,9 @@
 //! What is told of a process, with its last words.
 
-use crate::answer::Progress;
 use crate::event::{Next, Notice, ProcessId};
 use crate::supervisor::Supervisor;
-use alloc::string::ToString;
 use alloc::vec::Vec;
-use control::{Follow, From, ProgramName, Reply, Request, Selector, Stream};
+use control::{ProgramName, Stream};
 use serde::{Deserialize, Serialize};
 
 /// How many lines before an end may be told with it.
@@ -26,26 +24,18 @@ pub struct News {
 
 impl Supervisor {
     /// A notice as it is told: [`crate::Effect::Notice`].
-    pub fn news(&mut self, id: ProcessId, notice: Notice, now_ns: u64) -> News {
+    pub fn news(&self, id: ProcessId, notice: Notice, now_ns: u64) -> News {
         let last_words = match &notice {
             Notice::Ended { next: Next::Stopped, .. } => Vec::new(),
-            Notice::Ended { end, .. } if !end.is_success() => self.last_words(id, now_ns),
+            Notice::Ended { end, .. } if !end.is_success() => self.last_words(id),
             _ => Vec::new(),
         };
         News { at_ns: now_ns, name: self.name(id), notice, last_words }
     }
 
     /// What was written to standard error in the run that has just ended, the last of it.
-    fn last_words(&mut self, id: ProcessId, now_ns: u64) -> Vec<Vec<u8>> {
-        let which = Selector::Named(self.name(id).to_string());
-        let request = Request::Log { which, from: From::Last(LAST_WORDS_MAX), follow: Follow::No };
-        let (mut answer, _) = self.ask(request, now_ns);
-        let mut lines = Vec::new();
-        while let Progress::Reply(reply) = self.next_reply(&mut answer) {
-            if let Reply::Log(piece) = reply {
-                lines.extend(piece.lines);
-            }
-        }
+    fn last_words(&self, id: ProcessId) -> Vec<Vec<u8>> {
+        let lines = self.last_lines(id, LAST_WORDS_MAX);
         // That it has ended stands there last, and that it was started before all that it wrote.
         let of_this_run = lines.into_iter().rev().skip(1).take_while(|line| line.stream != Stream::Event);
         let errors = of_this_run.filter(|line| line.stream == Stream::Error).map(|line| line.bytes);

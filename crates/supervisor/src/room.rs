@@ -4,7 +4,7 @@ use crate::domain::Process;
 use crate::event::DomainSetup;
 use link::FAILED_CHILDREN_MAX;
 
-/// What the logs of all processes may take together.
+/// What all logs may take together.
 const LOGS_BYTES_MAX: usize = 64 << 20;
 /// What the log of a child may take: there can be many, and whatever it has said goes with the next that has its place.
 const CHILD_LOG_BYTES_MAX: usize = 32 << 10;
@@ -20,7 +20,7 @@ const REPORT_BYTES: u64 = 64 << 10;
 /// What a log may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LogBytes {
-    /// That of a process that the manifest names.
+    /// That of a process that the manifest names, and that of a domain.
     pub own: usize,
     /// That of a child.
     pub child: usize,
@@ -31,7 +31,10 @@ impl LogBytes {
     pub fn new(domains: &[DomainSetup], most: usize) -> Self {
         let (own, children) = count(domains);
         let each = |count: usize| LOGS_BYTES_MAX / 2 / count.max(1);
-        Self { own: each(own).min(most), child: each(children).min(most).min(CHILD_LOG_BYTES_MAX) }
+        Self {
+            own: each(own + domains.len()).min(most),
+            child: each(children).min(most).min(CHILD_LOG_BYTES_MAX),
+        }
     }
 }
 
@@ -39,7 +42,7 @@ impl LogBytes {
 pub fn memory_bytes_max(domains: &[DomainSetup], log_bytes_max: usize) -> u64 {
     let (own, children) = count(domains);
     let log = LogBytes::new(domains, log_bytes_max);
-    let logs = LOG_COPIES * (own * log.own + children * log.child) as u64;
+    let logs = LOG_COPIES * ((own + domains.len()) * log.own + children * log.child) as u64;
     let failed: usize = domains.iter().map(|domain| domain.children.min(FAILED_CHILDREN_MAX)).sum();
     logs + (own + children) as u64 * PROCESS_BYTES + (own + failed) as u64 * REPORT_BYTES
 }
@@ -70,7 +73,8 @@ mod tests {
         {
             let (own, children) = count(&domains);
             let log = LogBytes::new(&domains, 1 << 20);
-            assert!(own * log.own + children * log.child <= LOGS_BYTES_MAX, "{own} and {children}");
+            let logs_bytes = (own + domains.len()) * log.own + children * log.child;
+            assert!(logs_bytes <= LOGS_BYTES_MAX, "{own} and {children}");
         }
     }
 }

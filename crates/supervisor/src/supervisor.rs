@@ -4,9 +4,9 @@ use crate::domain::{Domain, Process};
 use crate::event::{DomainId, Effect, Event, Notice, ProcessId, Setup};
 use crate::log::Sequence;
 use crate::room::LogBytes;
-use alloc::string::ToString;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use control::{Cpu, How, Phase, Platform, ProgramName, Stream, System};
+use control::{Cpu, How, Phase, Platform, ProgramName, System};
 use serde::{Deserialize, Serialize};
 
 /// How long an answer waits for what domains say about their processes; then it has what was said last.
@@ -85,9 +85,8 @@ impl Supervisor {
                 }
             }),
             Event::DomainWrote { domain, bytes } => self.with_domain(domain, |domain, sequence| {
-                domain.wrote(bytes);
-                for process in domain.processes.iter_mut().filter(|process| process.life.is_alive()) {
-                    process.log.write(Stream::Error, bytes, now_ns, sequence);
+                if domain.is_alive() {
+                    domain.wrote(bytes, now_ns, sequence);
                 }
             }),
             Event::Started(id) => {
@@ -186,6 +185,15 @@ impl Supervisor {
             domain: self.setup.domains[id.domain.0].name.clone(),
             program: self.process(id).name.clone(),
         }
+    }
+
+    /// What is called so whose no process it is: what the domain's library OS says.
+    pub(crate) fn domain_name(&self, id: DomainId) -> ProgramName {
+        ProgramName { domain: self.setup.domains[id.0].name.clone(), program: String::new() }
+    }
+
+    pub(crate) fn domain(&self, id: DomainId) -> &Domain {
+        &self.domains[id.0]
     }
 
     /// Every domain.

@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 const PPM_PER_PERMILLE: u32 = 1000;
 
 /// Each domain of the manifest, its programs compiled. The same program is read and compiled once.
-pub fn prepare(manifest: &System) -> Result<Vec<Domain>, Failure> {
+pub fn prepare(manifest: &System, verbosity: Verbosity) -> Result<Vec<Domain>, Failure> {
     let runtime = parts::find(Part::Runtime)?;
     let mut compiled = HashMap::new();
     let mut domains = Vec::new();
@@ -29,7 +29,7 @@ pub fn prepare(manifest: &System) -> Result<Vec<Domain>, Failure> {
         for program in &wanted.programs {
             if let Entry::Vacant(place) = compiled.entry(&program.file) {
                 let path = locate(manifest, &program.file)?;
-                place.insert(compiled::compile(&program.file, &path, Cpu::Native, Verbosity::Quiet)?);
+                place.insert(compiled::compile(&program.file, &path, Cpu::Native, verbosity)?);
             }
         }
         domains.push(domain(manifest, wanted, Runtime::open(&runtime)?, &compiled)?);

@@ -6,6 +6,7 @@
 
 mod backend;
 mod client;
+mod cpus;
 pub mod domains;
 mod http;
 mod machine;
@@ -28,9 +29,10 @@ use crate::report::{Verbosity, say};
 use crate::sockets::Claim;
 use crate::{system_bundle, vm};
 use backend::Backend;
+use cpus::Cpus;
 use machine::MachineSystem;
 use manifest::units::ByteCount;
-use manifest::{Machine, Mitigations, System as Manifest};
+use manifest::{Machine, Mitigations, PROCESSES_MAX, System as Manifest};
 use output::Output;
 use ready::Ready;
 use rustix::event::{PollFd, PollFlags};
@@ -51,10 +53,11 @@ const FAREWELL_TIME: Duration = Duration::from_secs(1);
 /// Runs the system to its end and answers with the status to exit with.
 pub fn up(arguments: &UpArguments) -> Result<u8, Failure> {
     let manifest = Manifest::read(&arguments.manifest)?;
-    manifest.check(match arguments.vm {
-        true => Machine { cpus: cpus(&manifest, arguments), ..machine() },
-        false => machine(),
-    })?;
+    let cpus = match arguments.vm {
+        true => None,
+        false => arguments.cpus.map(Cpus::choose).transpose()?,
+    };
+    manifest.check(machine(&manifest, arguments))?;
     let catalogue = std::cell::LazyCell::new(|| catalogue::list().unwrap_or_default());
     manifest.check_files(|name| catalogue.iter().any(|entry| entry.name == name))?;
     let claim = Claim::take(&manifest.name)?;
@@ -62,9 +65,11 @@ pub fn up(arguments: &UpArguments) -> Result<u8, Failure> {
         let system = boot(&manifest, arguments)?;
         return Root::new(arguments, &claim, system)?.run();
     }
-    let domains = domains::prepare(&manifest)?;
+    let domains = domains::prepare(&manifest, Verbosity::from_flag(arguments.verbose))?;
     allow_descriptors();
     hosted::confine::missing().iter().for_each(|missing| say(&missing.to_string()));
+    hosted::domain::missing().iter().for_each(|missing| say(&missing.to_string()));
+    cpus.map_or(Ok(()), Cpus::keep_to)?;
     Root::new(arguments, &claim, System::new(&manifest, domains))?.run()
 }
 
@@ -101,13 +106,21 @@ fn cpus(manifest: &Manifest, arguments: &UpArguments) -> u32 {
     arguments.cpus.unwrap_or_else(|| manifest.domains.iter().map(|domain| domain.cpus).max().unwrap_or(1))
 }
 
-/// What there is for domains: this machine.
-fn machine() -> Machine {
+/// What there is for domains: this machine, or one in it.
+fn machine(manifest: &Manifest, arguments: &UpArguments) -> Machine {
     let information = rustix::system::sysinfo();
     #[allow(clippy::unnecessary_cast, reason = "its types differ between Linux's libraries")]
     let memory = (information.totalram as u64).saturating_mul(u64::from(information.mem_unit));
-    let cpus = available_parallelism().map_or(1, |count| count.get() as u32);
-    Machine { memory: ByteCount(memory), cpus }
+    let memory = ByteCount(memory);
+    let own_cpus = || available_parallelism().map_or(1, |count| count.get() as u32);
+    match arguments.vm {
+        true => {
+            Machine { memory, cpus: cpus(manifest, arguments), processes_max: bundle::system::PROCESSES_MAX }
+        }
+        false => {
+            Machine { memory, cpus: arguments.cpus.unwrap_or_else(own_cpus), processes_max: PROCESSES_MAX }
+        }
+    }
 }
 
 /// Each domain takes some descriptors here, and the usual limit is for programs that use `select`.

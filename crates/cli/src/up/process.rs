@@ -1,7 +1,7 @@
 //! A domain as a process of this one: its wire, its pipes, its end, what it uses.
 
 use super::ready::Ready;
-use super::wire::Wire;
+use super::wire::{Hearing, Wire};
 use control::{Counters, End, How, Memory, Usage};
 use hosted::domain::{Domain, Reason, Running};
 use rustix::event::{PollFd, PollFlags};
@@ -12,10 +12,10 @@ use std::io::{self, ErrorKind, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
-use supervisor::{DomainId, DomainLink, Event, ProcessId};
+use supervisor::{Attention, DomainId, DomainLink, Event, ProcessId};
 
-/// What is read of one stream before others have their turn: what a pipe holds (pipe(7)).
-const TURN_BYTES: usize = 64 << 10;
+/// What is read of one stream before others have their turn.
+const TURN_BYTES: usize = 16 << 10;
 /// What a stream may still hold when nobody writes to it any more (`/proc/sys/fs/pipe-max-size`), and no more is read.
 const REST_BYTES: usize = 1 << 20;
 
@@ -26,6 +26,8 @@ pub struct Process {
     domain: Domain,
     /// How many processes it may have of its own, and how many numbers for those that they start.
     processes: [usize; 2],
+    /// What it has had of this process's time, in all its runs.
+    attention: Attention,
     run: Option<Run>,
 }
 
@@ -53,8 +55,8 @@ enum Rest {
 
 impl Process {
     /// Not running.
-    pub fn new(id: DomainId, domain: Domain, processes: [usize; 2]) -> Self {
-        Self { id, domain, processes, run: None }
+    pub fn new(id: DomainId, domain: Domain, processes: [usize; 2], attention: Attention) -> Self {
+        Self { id, domain, processes, attention, run: None }
     }
 
     /// Starts it, in a process group of its own: Ctrl-C on the terminal is for the root alone, which knows in which order
@@ -105,18 +107,44 @@ impl Process {
     }
 
     /// What to wait for.
-    pub fn wait_for<'a>(&'a self, entries: &mut Vec<PollFd<'a>>) {
+    pub fn wait_for<'a>(&'a self, now_ns: u64, entries: &mut Vec<PollFd<'a>>) {
         let Some(run) = &self.run else { return };
+        let hearing = self.hearing(now_ns);
         entries.push(PollFd::from_borrowed_fd(run.running.as_fd(), PollFlags::IN));
-        run.wire.wait_for(entries);
-        entries.extend(run.pipes.iter().map(|Pipe(file)| PollFd::new(file, PollFlags::IN)));
+        run.wire.wait_for(hearing, entries);
+        if hearing == Hearing::Now {
+            entries.extend(run.pipes.iter().map(|Pipe(file)| PollFd::new(file, PollFlags::IN)));
+        }
+    }
+
+    /// When it is to be waited for again, if it has said more than there was time for.
+    pub fn due_ns(&self, now_ns: u64) -> Option<u64> {
+        let is_waiting = self.run.is_some() && self.hearing(now_ns) == Hearing::NotYet;
+        is_waiting.then(|| self.attention.due_ns())
+    }
+
+    fn hearing(&self, now_ns: u64) -> Hearing {
+        if self.attention.due_ns() <= now_ns { Hearing::Now } else { Hearing::NotYet }
+    }
+
+    /// Is there something to be heard or said?
+    pub fn is_ready(&self, ready: &Ready) -> bool {
+        let is_ready =
+            |run: &Run| ready.has(run.wire.stream()) || run.pipes.iter().any(|Pipe(file)| ready.has(file));
+        self.run.as_ref().is_some_and(is_ready)
+    }
+
+    /// It has taken so long to hear it.
+    pub fn took(&mut self, took_ns: u64, now_ns: u64) {
+        self.attention.took(took_ns, now_ns);
     }
 
     /// Hears what it says, at most a turn's worth of each stream, and says what there is to say.
-    pub fn advance(&mut self, ready: &Ready, tell: &mut impl FnMut(Event<'_>)) {
+    pub fn advance(&mut self, ready: &Ready, now_ns: u64, tell: &mut impl FnMut(Event<'_>)) {
+        let hearing = self.hearing(now_ns);
         let Some(run) = &mut self.run else { return };
         if ready.has(run.wire.stream())
-            && let Err(error) = run.wire.advance(tell)
+            && let Err(error) = run.wire.advance(hearing, tell)
         {
             run.broke = Some(error);
             run.kill();

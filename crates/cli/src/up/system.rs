@@ -8,9 +8,11 @@ use control::{End, How, Phase, Request};
 use hosted::domain::Domain;
 use manifest::{Restart, System as Manifest};
 use rustix::event::PollFd;
+use rustix::time::{ClockId, clock_gettime};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use supervisor::{
-    Answer, DomainId, DomainSetup, Effect, Event, News, Outcome, ProgramSetup, Progress, Setup, Supervisor,
+    Answer, Attention, DomainId, DomainSetup, Effect, Event, News, Outcome, ProgramSetup, Progress, Setup,
+    Supervisor,
 };
 
 /// What the log of a process may take of this process's memory, if they are few.
@@ -38,12 +40,13 @@ impl System {
             log_bytes_max: LOG_BYTES_MAX,
             domains: wanted,
         };
+        let attention = Attention::new(domains.len());
         let numbered = (0..).map(DomainId).zip(domains).zip(processes);
         Self {
             started: Instant::now(),
             supervisor: Supervisor::new(setup),
             processes: numbered
-                .map(|((id, domain), processes)| Process::new(id, domain, processes))
+                .map(|((id, domain), processes)| Process::new(id, domain, processes, attention))
                 .collect(),
             news: Vec::new(),
         }
@@ -87,6 +90,22 @@ impl System {
         }
     }
 
+    /// Hears a domain, and takes note of how long that takes of this thread's CPU time.
+    fn hear(&mut self, id: DomainId, ready: &Ready) {
+        if !self.processes[id.0].is_ready(ready) {
+            return;
+        }
+        let (began_ns, now_ns) = (cpu_ns(), self.now_ns());
+        let supervisor = &mut self.supervisor;
+        let mut effects = Vec::new();
+        let mut tell = |event: Event<'_>| effects.extend(supervisor.handle(event, now_ns));
+        self.processes[id.0].advance(ready, now_ns, &mut tell);
+        self.carry_out(effects);
+        let took_ns = cpu_ns().saturating_sub(began_ns);
+        let now_ns = self.now_ns();
+        self.processes[id.0].took(took_ns, now_ns);
+    }
+
     fn now_ns(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
@@ -105,11 +124,11 @@ impl Backend for System {
 
     fn advance(&mut self, ready: &Ready) -> Result<(), Failure> {
         for id in self.supervisor.domain_ids() {
+            self.hear(id, ready);
             let now_ns = self.now_ns();
             let supervisor = &mut self.supervisor;
             let mut effects = Vec::new();
             let mut tell = |event: Event<'_>| effects.extend(supervisor.handle(event, now_ns));
-            self.processes[id.0].advance(ready, &mut tell);
             let end = self.processes[id.0].take_end(ready, &mut tell);
             self.carry_out(effects);
             if let Some((end, usage)) = end {
@@ -117,19 +136,22 @@ impl Backend for System {
                 self.tell(Event::DomainEnded(id, end));
             }
         }
-        if self.time_left().is_some_and(|left| left.is_zero()) {
+        if self.supervisor.deadline_ns().is_some_and(|deadline_ns| deadline_ns <= self.now_ns()) {
             self.tell(Event::Time);
         }
         Ok(())
     }
 
     fn wait_for<'a>(&'a self, entries: &mut Vec<PollFd<'a>>) {
-        self.processes.iter().for_each(|process| process.wait_for(entries));
+        let now_ns = self.now_ns();
+        self.processes.iter().for_each(|process| process.wait_for(now_ns, entries));
     }
 
     fn time_left(&self) -> Option<Duration> {
-        let deadline_ns = self.supervisor.deadline_ns()?;
-        Some(Duration::from_nanos(deadline_ns.saturating_sub(self.now_ns())))
+        let now_ns = self.now_ns();
+        let due_ns = self.processes.iter().filter_map(|process| process.due_ns(now_ns));
+        let deadline_ns = due_ns.chain(self.supervisor.deadline_ns()).min()?;
+        Some(Duration::from_nanos(deadline_ns.saturating_sub(now_ns)))
     }
 
     fn outcome(&self) -> Option<Outcome> {
@@ -155,6 +177,12 @@ impl Backend for System {
     fn close(&mut self) -> Result<(), Failure> {
         Ok(())
     }
+}
+
+/// What this thread has had of CPUs (clock_gettime(2)).
+fn cpu_ns() -> u64 {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
 /// A domain as its root is to know it.

@@ -5,12 +5,18 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use supervisor::{DomainLink, Event};
 
-/// What is read before others have their turn.
-const TURN_BYTES: usize = 256 << 10;
+/// What is read before others have their turn: of the dearest that a domain can say, some milliseconds' work.
+const TURN_BYTES: usize = 16 << 10;
 /// What may still be in it when the other end is gone, and no more is read: far more than Linux lets a socket hold.
 const REST_BYTES: usize = 64 << 20;
-/// What is read at a time.
-const READ_BYTES: usize = 64 << 10;
+/// Whether a domain's time to be heard has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hearing {
+    /// It has.
+    Now,
+    /// Later.
+    NotYet,
+}
 
 /// A wire, and what is said over it.
 #[derive(Debug)]
@@ -36,17 +42,21 @@ impl Wire {
     /// Over this socket.
     pub fn new(stream: UnixStream, link: DomainLink) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
-        Ok(Self { link, stream, step: Step::Open, buffer: vec![0; READ_BYTES].into() })
+        Ok(Self { link, stream, step: Step::Open, buffer: vec![0; TURN_BYTES].into() })
     }
 
     /// What to wait for.
-    pub fn wait_for<'a>(&'a self, entries: &mut Vec<PollFd<'a>>) {
+    pub fn wait_for<'a>(&'a self, hearing: Hearing, entries: &mut Vec<PollFd<'a>>) {
+        let heard = if hearing == Hearing::Now { PollFlags::IN } else { PollFlags::empty() };
         let wanted = match self.step {
-            Step::Open if self.link.is_busy() => PollFlags::IN | PollFlags::OUT,
-            Step::Open | Step::Deaf => PollFlags::IN,
+            Step::Open if self.link.is_busy() => heard | PollFlags::OUT,
+            Step::Open | Step::Deaf => heard,
             Step::Over => return,
         };
-        entries.push(PollFd::new(&self.stream, wanted));
+        // That the other end is gone would be told unasked.
+        if !wanted.is_empty() {
+            entries.push(PollFd::new(&self.stream, wanted));
+        }
     }
 
     /// The descriptor that [`Self::wait_for`] waits for.
@@ -54,9 +64,11 @@ impl Wire {
         &self.stream
     }
 
-    /// Hears a turn's worth of what the domain says, and says what it takes. If what it says breaks the rules: how.
-    pub fn advance(&mut self, tell: &mut impl FnMut(Event<'_>)) -> Result<(), link::Error> {
-        self.hear(TURN_BYTES, tell)?;
+    /// Hears a turn's worth of what the domain says, if its time has come, and says what it takes. If what it says breaks the rules: how.
+    pub fn advance(&mut self, hearing: Hearing, tell: &mut impl FnMut(Event<'_>)) -> Result<(), link::Error> {
+        if hearing == Hearing::Now {
+            self.hear(TURN_BYTES, tell)?;
+        }
         self.say();
         Ok(())
     }
@@ -106,6 +118,7 @@ mod tests {
     use super::*;
     use control::{End, Stream};
     use link::{Cause, Frame, FromHost, GuestDecoder, Process};
+    use rustix::event::Timespec;
     use supervisor::{DomainId, ProcessId};
 
     const DOMAIN: DomainId = DomainId(3);
@@ -122,7 +135,7 @@ mod tests {
 
     fn heard(wire: &mut Wire) -> (Vec<String>, Result<(), link::Error>) {
         let mut events = Vec::new();
-        let result = wire.advance(&mut |event| events.push(format!("{event:?}")));
+        let result = wire.advance(Hearing::Now, &mut |event| events.push(format!("{event:?}")));
         (events, result)
     }
 
@@ -160,8 +173,36 @@ mod tests {
         let (events, result) = heard(&mut wire);
         assert_eq!((events, result), (expected.map(|event| format!("{event:?}")).to_vec(), Ok(())));
         let mut entries = Vec::new();
-        wire.wait_for(&mut entries);
+        wire.wait_for(Hearing::Now, &mut entries);
         assert!(entries.is_empty(), "nothing comes any more");
+    }
+
+    /// However much a domain says: before its time it is not waited for, and what is to be said to it is said.
+    #[test]
+    fn who_is_not_to_be_heard_yet_does_not_wake_anybody() {
+        let (mut wire, mut domain) = wire();
+        domain.write_all(&bytes(Process::NONE, Frame::Hello)).unwrap();
+        let noise = bytes(Process::NONE, Frame::Log(&"\n".repeat(10_000)));
+        while domain.write(&noise).is_ok() {}
+        let waits_for = |wire: &Wire, hearing| {
+            let mut entries = Vec::new();
+            wire.wait_for(hearing, &mut entries);
+            let nothing = Timespec { tv_sec: 0, tv_nsec: 0 };
+            rustix::event::poll(&mut entries, Some(&nothing)).unwrap()
+        };
+        assert_eq!((waits_for(&wire, Hearing::NotYet), waits_for(&wire, Hearing::Now)), (0, 1));
+        let mut lines = 0;
+        let mut count = |event: Event<'_>| match event {
+            Event::DomainWrote { bytes, .. } => lines += bytes.len(),
+            other => panic!("{other:?}"),
+        };
+        wire.link.measure();
+        wire.advance(Hearing::NotYet, &mut count).unwrap();
+        assert!(!wire.link.is_busy(), "it is told");
+        wire.advance(Hearing::Now, &mut count).unwrap();
+        assert!((1..=TURN_BYTES).contains(&lines), "a turn's worth is heard: {lines}");
+        drop(domain);
+        assert_eq!(waits_for(&wire, Hearing::NotYet), 0, "that it is gone can wait as well");
     }
 
     #[test]

@@ -33,6 +33,11 @@ pub struct Group {
 }
 
 impl Group {
+    /// Whether this process can make any.
+    pub fn can_be() -> bool {
+        home().is_some()
+    }
+
     /// A group with these quotas; `None` where this process cannot make any.
     pub fn new(quotas: &Quotas) -> Option<Self> {
         let home = home()?;

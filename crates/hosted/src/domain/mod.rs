@@ -20,6 +20,28 @@ use std::fs::File;
 pub use child::{ServeError, serve};
 pub use running::{End, Reason, Running, Usage};
 
+/// Something that is not bounded here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// This process can make no control group: what Linux itself keeps for a domain is in no quota.
+    ControlGroup,
+}
+
+impl std::fmt::Display for Missing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::ControlGroup => f.write_str(
+                "there are no control groups for it here: `memory` bounds what a domain writes, but not the page tables that Linux keeps for it (see systemd-run --user --scope -p Delegate=yes)",
+            ),
+        }
+    }
+}
+
+/// What quotas leave unbounded here.
+pub fn missing() -> Option<Missing> {
+    (!group::Group::can_be()).then_some(Missing::ControlGroup)
+}
+
 /// A domain that can be started, again and again.
 #[derive(Debug)]
 pub struct Domain {

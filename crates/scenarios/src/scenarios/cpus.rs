@@ -1,6 +1,7 @@
 //! A domain on several virtual CPUs.
 
 use crate::guests;
+use crate::processes::only_child;
 use crate::runner::{On, Platform, Scenario};
 use crate::selkis::Context;
 use crate::system::{Guest, Up, manifest as manifest_of};
@@ -9,6 +10,7 @@ use control::{End, How, Program, Request, Selector, State};
 use rustix::process::Signal;
 use serde_json::Value;
 use std::fs;
+use std::thread::available_parallelism;
 
 pub const SCENARIOS: &[Scenario] = &[
     Scenario { name: "cpus-share-processes", on: On::Several, run: share },
@@ -16,6 +18,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario { name: "cpus-four", on: On::Only(Platform::Vm2), run: four },
     Scenario { name: "cpus-hold-shares", on: On::Only(Platform::Vm2), run: hold_shares },
     Scenario { name: "cpus-too-many", on: On::Both, run: too_many },
+    Scenario { name: "cpus-of-linux", on: On::Only(Platform::Hosted), run: of_linux },
 ];
 
 const GUESTS: [&str; 4] = ["ready-spin", "traps", "sleep", "exit"];
@@ -138,6 +141,31 @@ fn hold_shares(context: &Context) -> Verdict {
     Ok(())
 }
 
+/// Hosted, a system keeps to as many CPUs as it is told, and its domains with it; to more than there are it cannot.
+fn of_linux(context: &Context) -> Verdict {
+    for guest in GUESTS {
+        context.file(&format!("{guest}.wat"), guests::text(guest)?)?;
+    }
+    let path = context.file("cpus.toml", manifest(1, &[("spin", "ready-spin", "")]))?;
+    let mut up = Up::start_command(context, context.up(&path).options(["--cpus=1"]), "cpus")?;
+    up.until("all", "started")?;
+    let (number, _) = only_child(up.process())?;
+    let status = fs::read_to_string(format!("/proc/{number}/status"))?;
+    let allowed = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed:"));
+    let digits = allowed.unwrap_or_default().trim().chars().filter_map(|digit| digit.to_digit(16));
+    check_eq("the CPUs of its process", digits.map(u32::count_ones).sum::<u32>(), 1)?;
+    up.end(Signal::INT)?.exits(130)?.ends_well()?;
+    let wide = context.file("wide.toml", manifest(2, &[("spin", "ready-spin", "")]))?;
+    let output = context.up(wide).options(["--cpus=1"]).run()?;
+    output.exits(125)?.says(&["wide.toml:1:10:", "wants 2 CPUs, and the machine has 1"])?;
+    let there = available_parallelism()?.get();
+    if there < 64 {
+        let output = context.up(path).options([format!("--cpus={}", there + 1)]).run()?;
+        output.exits(125)?.says(&[&format!("--cpus asks for {} CPUs", there + 1), "--vm"])?;
+    }
+    Ok(())
+}
+
 /// What cannot be is told with its line.
 fn too_many(context: &Context) -> Verdict {
     for (cpus, why) in [(17, "`17` is not in the range of `cpus`"), (16, "the domain `all` wants 16 CPUs")] {
@@ -147,6 +175,12 @@ fn too_many(context: &Context) -> Verdict {
         let place = if cpus == 17 { "cpus.toml:3:8:" } else { "cpus.toml:1:10:" };
         let text = String::from_utf8_lossy(&output.stderr);
         check(text.contains(place) && text.contains(why), || text.to_string())?;
+    }
+    // Linux has room for them.
+    if context.on(false, true) {
+        let text = manifest(1, &[("exit", "exit", "")]).replace("processes = 32", "processes = 1921");
+        let output = context.up(context.file("many.toml", text)?).run()?;
+        output.exits(125)?.says(&["many.toml:1:10:", "1921 processes", "1920 is the most"])?;
     }
     Ok(())
 }
