@@ -33,6 +33,8 @@ struct State {
     regions: Vec<Region>,
     /// How many requests changed the address space.
     changes: usize,
+    /// Nothing is unmapped.
+    unmaps_refused: bool,
     deadline_ns: u64,
     now_ns: u64,
     /// How many virtual CPUs there are besides the first, and which have an event pending, as bits.
@@ -97,6 +99,11 @@ impl FakeKernel {
     pub fn advance_to(&self, now_ns: u64) {
         let mut state = self.state.lock();
         state.now_ns = state.now_ns.max(now_ns);
+    }
+
+    /// Whether what is to be unmapped is not.
+    pub fn refuse_unmaps(&self, refused: bool) {
+        self.state.lock().unmaps_refused = refused;
     }
 
     /// Bytes of all regions.
@@ -179,7 +186,11 @@ impl Kernel for FakeKernel {
             }
             Request::Unmap { space: SPACE, span } => {
                 self.inside(span)?;
-                self.state.lock().carve(span);
+                let mut state = self.state.lock();
+                if state.unmaps_refused {
+                    return Err(Error::TableFull);
+                }
+                state.carve(span);
                 Ok(0)
             }
             Request::CreateVcpu { domain: SPACE } => {
