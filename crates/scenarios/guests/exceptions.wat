@@ -56,7 +56,7 @@
     (drop (call $args_get (i32.const 16) (i32.const 256)))
     (local.set $what (i32.load8_u (i32.load (i32.const 20))))
     (local.set $one (call $caught (ref.null exn)))
-    (if (i32.eq (local.get $what) (i32.const 108)) (then (call $lists (i32.const 200))))
+    (if (i32.eq (local.get $what) (i32.const 108)) (then (call $lists (i32.const 50))))
     (if (i32.eq (local.get $what) (i32.const 101)) (then (call $endless)))
     (if (i32.eq (local.get $what) (i32.const 115))
       (then
