@@ -56,10 +56,17 @@ impl ProgramPlan {
     pub const STACK_BYTES: u64 = 512 << 10;
     /// The least and the most stack that it can be given: whole pages of these.
     pub const STACK_RANGE_BYTES: core::ops::RangeInclusive<u64> = 16 << 10..=Self::STACK_BYTES;
+    /// Elements of tables, if nobody says otherwise. The engine fills and copies a table without a stop, which for so many takes some milliseconds.
+    pub const TABLE_ELEMENTS: u64 = 1 << 20;
     /// Open descriptors, if nobody says otherwise.
     pub const DESCRIPTORS: u32 = 1024;
     /// The most that they can be.
     pub const DESCRIPTORS_MAX: u32 = 65_536;
+
+    /// How long its tables may be together.
+    pub fn table_elements(&self) -> u64 {
+        self.table_elements_max.unwrap_or(Self::TABLE_ELEMENTS)
+    }
 }
 
 impl Default for ProgramPlan {
@@ -114,7 +121,7 @@ pub struct ProgramPlan {
     pub timeout_ns: Option<u64>,
     /// How much CPU time it may use; `None`: as much as it gets.
     pub cpu_ns_max: Option<u64>,
-    /// How long its tables may be together, in elements; `None`: as its memory allows.
+    /// How long its tables may be together, in elements; `None`: [`Self::TABLE_ELEMENTS`]. Their memory is the program's.
     pub table_elements_max: Option<u64>,
     /// The most stack that its WebAssembly code may use, in bytes, whole pages.
     pub stack_bytes: u64,

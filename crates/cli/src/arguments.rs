@@ -132,7 +132,7 @@ pub struct ProgramArguments {
     #[arg(long, value_name = "SIZE", value_parser = parse_stack, default_value = "512KiB")]
     pub stack: ByteCount,
 
-    /// How many elements the program's tables may have together [default: what fits into its memory]
+    /// How many elements the program's tables may have together [default: 1048576; never more than fits into its memory]
     #[arg(long, value_name = "COUNT")]
     pub table_elements: Option<u64>,
 

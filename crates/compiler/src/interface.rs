@@ -51,6 +51,10 @@ impl Interface {
                         interface.exports.push(Export { name, kind: export_kind(export.kind) });
                     }
                 }
+                Payload::TagSection(section) if section.count() > engine::TAGS_MAX => {
+                    let reason = format!("it has more than {} tags of exceptions", engine::TAGS_MAX);
+                    return Err(CompileError::Unsupported { reason });
+                }
                 Payload::CodeSectionStart { .. } => break,
                 _ => {}
             }

@@ -13,6 +13,15 @@ const HELLO: &str = r#"(module
     (memory (export "memory") 1)
     (func $main (export "_start") (call $exit (i32.const 0))))"#;
 
+/// As compilers of languages with a collected heap write it: recursive types, fields that change, casts.
+const COLLECTED: &str = r#"(module
+    (rec (type $object (sub (struct (field $next (mut (ref null $object))))))
+         (type $number (sub $object (struct (field (mut (ref null $object))) (field i64)))))
+    (memory (export "memory") 1)
+    (func (export "_start") (local $list (ref null $object))
+        (local.set $list (struct.new $number (local.get $list) (i64.const 1)))
+        (drop (ref.test (ref $number) (struct.get $object $next (local.get $list))))))"#;
+
 fn compiler() -> Command {
     Command::new(env!("CARGO_BIN_EXE_selkis-compile"))
 }
@@ -110,13 +119,18 @@ fn unreadable_input_and_bad_programs_are_refused_in_a_line() {
     fs::write(folder.path().join("text"), "not a module").unwrap();
     fs::write(folder.path().join("component"), b"\0asm\x0d\0\x01\0").unwrap();
     fs::write(folder.path().join("shared.wat"), "(module (memory 1 1 shared))").unwrap();
+    fs::write(folder.path().join("memories.wat"), "(module (memory 1) (memory 1))").unwrap();
+    fs::write(folder.path().join("gc.wat"), COLLECTED).unwrap();
     let refused = |input, reason| assert_refused(&run(folder.path(), &[input, "-o", "out"]), reason);
     refused("missing.wasm", "cannot read missing.wasm: No such file");
     refused(".", "cannot read .: Is a directory");
     refused("text", "text: not a WebAssembly file");
     refused("component", "components come later");
     refused("shared.wat", "shared.wat: uses a WebAssembly proposal that is off here: threads");
-    assert_eq!(names_in(folder.path()), ["component", "hello.wat", "shared.wat", "text"]);
+    refused("memories.wat", "memories.wat: uses a WebAssembly proposal that is off here: multi-memory (at");
+    refused("gc.wat", "gc.wat: uses a WebAssembly proposal that is off here: gc (at");
+    let names = ["component", "gc.wat", "hello.wat", "memories.wat", "shared.wat", "text"];
+    assert_eq!(names_in(folder.path()), names);
     let output = run(folder.path(), &["text", "-o", "out", "--json"]);
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["error"]["kind"], "not-webassembly");

@@ -77,6 +77,14 @@ fn a_thousand_damaged_modules() {
     assert!(cuts > 450 && flips > 150, "{cuts} cuts and {flips} flips refused");
 }
 
+/// What is thrown has few types, so that what the engine notes of them is little.
+#[test]
+fn tags_are_counted() {
+    let tags = |count| compile(format!("(module {})", "(tag)".repeat(count)).as_bytes());
+    assert!(tags(256).is_ok());
+    assert!(matches!(tags(257), Err(CompileError::Unsupported { reason }) if reason.contains("256 tags")));
+}
+
 /// An artifact is no program, damaged or not.
 #[test]
 fn artifacts_are_not_modules() {

@@ -19,12 +19,29 @@ pub const MEMORY_GUARD_BYTES: u64 = 32 << 20;
 /// The most stack that WebAssembly code may use, in bytes; what the host needs lies beyond.
 pub const WASM_STACK_BYTES: usize = 512 << 10;
 
+/// What a process's exceptions lie in. The engine keeps them in a heap that it collects, in functions of its own that can be neither
+/// preempted nor ended: so it is short, and what is noted for it (4 bytes for each of what may be 4,096 objects) is little enough to be had
+/// always (`runtime::heap`).
+pub const EXCEPTIONS_BYTES: u64 = 128 << 10;
+
+/// The most tags of exceptions that a module may have: a collection notes the type of each that it meets.
+pub const TAGS_MAX: u32 = 256;
+
 /// The settings that are in every artifact.
 pub fn config() -> Config {
     let mut config = Config::new();
     config
         .target(TRIPLE)
         .expect("the engine knows this target")
+        // A collected heap of any size can be neither preempted nor bounded (see `EXCEPTIONS_BYTES`).
+        .wasm_gc(false)
+        // Each memory is a reservation, and the domain has so many for each process.
+        .wasm_multi_memory(false)
+        .gc_heap_initial_size(EXCEPTIONS_BYTES)
+        .gc_heap_reservation(EXCEPTIONS_BYTES)
+        .gc_heap_reservation_for_growth(0)
+        .gc_heap_guard_size(0)
+        .gc_heap_may_move(false)
         .signals_based_traps(true)
         .memory_init_cow(true)
         .memory_reservation(MEMORY_RESERVATION_BYTES)

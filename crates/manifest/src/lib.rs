@@ -27,7 +27,7 @@
 //! timeout = "10s"                 # default: none
 //! cpu-time = "2s"                 # ended when it has used so much; default: no limit
 //! stack = "512KiB"                # for its own calls, 16KiB to 512KiB; default 512KiB
-//! table-elements = 100000         # in all its tables; default: what fits into its memory
+//! table-elements = 100000         # in all its tables; default 1048576, and no more than fits into its memory
 //! descriptors = 64                # open at a time, streams and directories too; default 1024
 //! log-rate = "1MiB/s"             # written in a second; who writes faster waits. This is the default
 //! restart = "on-failure"          # "never" (default), "on-failure", "always"

@@ -4,8 +4,10 @@ use crate::meter::{self, Meter};
 use crate::slots::Owner;
 use crate::{Limits, Program, System, Usage, Vcpu, heap, process, trap};
 use abi::{Request, Span};
+use core::alloc::Layout;
+use core::ptr::{NonNull, null_mut};
 use core::sync::atomic::{
-    AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64,
+    AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize,
     Ordering::{Acquire, Relaxed, Release},
 };
 
@@ -23,6 +25,13 @@ pub enum Stop {
     CpuTime = 4,
     /// What the library OS holds for it is more than it may be.
     HostMemory = 5,
+}
+
+/// The one of this number.
+fn stop_of(number: u8) -> Option<Stop> {
+    [Stop::TimedOut, Stop::Cancelled, Stop::OutOfMemory, Stop::CpuTime, Stop::HostMemory]
+        .into_iter()
+        .find(|stop| *stop as u8 == number)
 }
 
 /// What upcalls need to know of a process. It lives as long as the process and does not move.
@@ -60,6 +69,8 @@ pub(crate) struct Control {
     host_bytes_max: u64,
     /// What is allocated now is not for it.
     uncharged: AtomicBool,
+    /// The last that it was refused, if that was much.
+    refusal: Refusal,
     /// Its linear memories and tables, in bytes.
     memory_bytes: AtomicU64,
     /// How long its tables are together.
@@ -94,20 +105,19 @@ impl Control {
             host_bytes: AtomicU64::new(0),
             host_bytes_max: limits.host_bytes_max,
             uncharged: AtomicBool::new(false),
+            refusal: Refusal::new(),
             memory_bytes: AtomicU64::new(0),
             table_elements: AtomicU64::new(0),
             descriptors: AtomicU64::new(0),
             stack_bytes: AtomicU64::new(0),
             memories: AtomicU32::new(0),
-            engine: [const { AtomicPtr::new(core::ptr::null_mut()) }; 2],
+            engine: [const { AtomicPtr::new(null_mut()) }; 2],
         }
     }
 
     /// Why it has to end, if it does.
     pub fn stop_wanted(&self) -> Option<Stop> {
-        [Stop::TimedOut, Stop::Cancelled, Stop::OutOfMemory, Stop::CpuTime, Stop::HostMemory]
-            .into_iter()
-            .find(|stop| *stop as u8 == self.stop.load(Relaxed))
+        stop_of(self.stop.load(Relaxed))
     }
 
     /// Makes it end; the first reason stays.
@@ -186,6 +196,16 @@ impl Control {
         self.host_bytes.load(Relaxed).cast_signed()
     }
 
+    /// Makes it end, while it runs. It may be alone, and then nobody looks if no tick comes.
+    fn want_stop_soon(&self, stop: Stop) {
+        if self.stop_wanted().is_none() {
+            self.want_stop(stop);
+            if let Some(system) = System::get() {
+                tick_by(system, system.now_ns().saturating_add(trap::RETRY_NS));
+            }
+        }
+    }
+
     /// Charges it for an allocation, if it may have it. What goes beyond its allowance by little is granted, since not everybody can be told no,
     /// and then it ends.
     fn charge(&self, bytes: usize) -> bool {
@@ -199,7 +219,7 @@ impl Control {
             if bytes > heap::SMALL_BYTES || beyond > heap::BEYOND_BYTES_MAX {
                 return false;
             }
-            self.want_stop(Stop::HostMemory);
+            self.want_stop_soon(Stop::HostMemory);
         }
         self.host_bytes.store(total.cast_unsigned(), Relaxed);
         true
@@ -217,6 +237,30 @@ impl Control {
 
     pub fn is_in_host_function(&self) -> bool {
         self.in_host_function.load(Relaxed)
+    }
+
+    /// Whether it is in no function of ours: in its own code, or in the engine's.
+    fn is_in_engine(&self) -> bool {
+        !self.is_in_host_function() && !self.is_over() && !self.uncharged.load(Relaxed)
+    }
+}
+
+/// Much memory that a process was refused, in a function of the engine's that its program has called.
+struct Refusal {
+    /// A [`Stop`], or 0.
+    stop: AtomicU8,
+    /// What was to become longer, if anything was, and its size and alignment.
+    block: AtomicPtr<u8>,
+    layout: [AtomicUsize; 2],
+}
+
+impl Refusal {
+    const fn new() -> Self {
+        Self {
+            stop: AtomicU8::new(0),
+            block: AtomicPtr::new(null_mut()),
+            layout: [const { AtomicUsize::new(0) }; 2],
+        }
     }
 }
 
@@ -245,12 +289,12 @@ pub(crate) struct Seat {
 impl Seat {
     pub const fn new() -> Self {
         Self {
-            control: AtomicPtr::new(core::ptr::null_mut()),
+            control: AtomicPtr::new(null_mut()),
             due_ns: AtomicU64::new(Request::NEVER),
             switch_wanted: AtomicBool::new(false),
             event_pending: AtomicBool::new(false),
             tick_ns: AtomicU64::new(Request::NEVER),
-            engine: [const { AtomicPtr::new(core::ptr::null_mut()) }; 2],
+            engine: [const { AtomicPtr::new(null_mut()) }; 2],
             meter: Meter::new(),
             loading: Loading::new(),
         }
@@ -327,9 +371,9 @@ pub(crate) fn run<T>(system: &System, control: &Control, turn: Turn, operation: 
     }
     tick_by(system, wanted_ns);
     let answer = operation();
-    seat.control.store(core::ptr::null_mut(), Release);
+    seat.control.store(null_mut(), Release);
     for (own, engine) in control.engine.iter().zip(&seat.engine) {
-        own.store(engine.swap(core::ptr::null_mut(), Relaxed), Relaxed);
+        own.store(engine.swap(null_mut(), Relaxed), Relaxed);
     }
     answer
 }
@@ -393,6 +437,11 @@ pub(crate) fn event_came() {
     }
 }
 
+/// Whether an event has come that nobody has looked at.
+pub fn is_event_pending() -> bool {
+    seat().event_pending.load(Acquire)
+}
+
 /// Whether an event has come since the last time.
 pub(crate) fn take_event() -> bool {
     seat().event_pending.swap(false, Acquire)
@@ -411,7 +460,7 @@ pub fn is_running() -> bool {
 /// Makes the process that runs end; the first reason stays.
 pub fn want_stop(stop: Stop) {
     if let Some(current) = get() {
-        current.want_stop(stop);
+        current.want_stop_soon(stop);
     }
 }
 
@@ -426,6 +475,35 @@ pub fn set_descriptors(count: usize) {
 pub(crate) fn charge(bytes: usize) -> bool {
     let seat = seat();
     seat.process().map_or_else(|| seat.loading.charge(bytes), |current| current.charge(bytes))
+}
+
+/// There is no memory for an allocation: `stop` says why.
+pub(crate) fn refused(stop: Stop, wanted: Layout) {
+    let Some(current) = get() else { return };
+    let is_large = wanted.size() > heap::SMALL_BYTES && current.is_in_engine();
+    current.refusal.stop.store(if is_large { stop as u8 } else { 0 }, Relaxed);
+    current.refusal.block.store(null_mut(), Relaxed);
+}
+
+/// What was refused just now was to replace this block.
+pub(crate) fn refused_to_replace(block: *mut u8, layout: Layout) {
+    let Some(current) = get() else { return };
+    let Refusal { block: place, layout: [size, align], .. } = &current.refusal;
+    place.store(block, Relaxed);
+    size.store(layout.size(), Relaxed);
+    align.store(layout.align(), Relaxed);
+}
+
+/// What the process that runs was refused just now in a function of the engine's, if that was much: it has to end, and is to. With the block
+/// that was to become longer.
+pub(crate) fn take_refusal() -> Option<Option<(NonNull<u8>, Layout)>> {
+    let current = get().filter(|current| current.is_in_engine())?;
+    let refusal = &current.refusal;
+    let stop = stop_of(refusal.stop.swap(0, Relaxed))?;
+    current.want_stop_soon(stop);
+    let [size, align] = refusal.layout.each_ref().map(|part| part.load(Relaxed));
+    let block = NonNull::new(refusal.block.swap(null_mut(), Relaxed));
+    Some(block.zip(Layout::from_size_align(size, align).ok()))
 }
 
 /// Gives credit for what is no longer allocated.

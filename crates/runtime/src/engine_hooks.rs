@@ -22,6 +22,10 @@ impl Regions for &System {
         self.take_space(length)
     }
 
+    fn give_back(&mut self, span: Span) {
+        self.give_back_space(span);
+    }
+
     fn release(&mut self, span: Span) -> Result<(), Error> {
         self.unmap(span)
     }

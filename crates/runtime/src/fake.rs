@@ -33,6 +33,8 @@ struct State {
     regions: Vec<Region>,
     /// How many requests changed the address space.
     changes: usize,
+    /// Nothing is unmapped.
+    unmaps_refused: bool,
     deadline_ns: u64,
     now_ns: u64,
     /// In how much of that virtual CPUs did not run.
@@ -111,6 +113,11 @@ impl FakeKernel {
         let mut state = self.state.lock();
         state.now_ns += time_ns;
         state.taken_ns += time_ns;
+    }
+
+    /// Whether what is to be unmapped is not.
+    pub fn refuse_unmaps(&self, refused: bool) {
+        self.state.lock().unmaps_refused = refused;
     }
 
     /// Bytes of all regions.
@@ -195,7 +202,11 @@ impl Kernel for FakeKernel {
             }
             Request::Unmap { space: SPACE, span } => {
                 self.inside(span)?;
-                self.state.lock().carve(span);
+                let mut state = self.state.lock();
+                if state.unmaps_refused {
+                    return Err(Error::TableFull);
+                }
+                state.carve(span);
                 Ok(0)
             }
             Request::CreateVcpu { domain: SPACE } => {

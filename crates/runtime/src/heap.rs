@@ -146,6 +146,7 @@ impl Heap {
 unsafe impl GlobalAlloc for Heap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if !current::charge(layout.size()) {
+            current::refused(Stop::HostMemory, layout);
             return null_mut();
         }
         let block = match list_of(layout) {
@@ -157,6 +158,7 @@ unsafe impl GlobalAlloc for Heap {
         };
         if block.is_null() {
             current::credit(layout.size());
+            current::refused(Stop::OutOfMemory, layout);
         }
         block
     }
@@ -191,6 +193,8 @@ unsafe impl GlobalAlloc for Heap {
             (None, None) if new_bytes > layout.size() => {
                 let more = new_bytes - layout.size();
                 if !current::charge(more) {
+                    current::refused(Stop::HostMemory, wanted);
+                    current::refused_to_replace(block, layout);
                     return null_mut();
                 }
                 // SAFETY: both layouts are talc's, and the caller got the block from `alloc`.
@@ -207,7 +211,9 @@ unsafe impl GlobalAlloc for Heap {
         // SAFETY: the two blocks are different ones, each as long as its layout.
         unsafe {
             let new = self.alloc(wanted);
-            if !new.is_null() {
+            if new.is_null() {
+                current::refused_to_replace(block, layout);
+            } else {
                 new.copy_from_nonoverlapping(block, layout.size().min(new_bytes));
                 self.dealloc(block, layout);
             }

@@ -6,10 +6,13 @@ use crate::stack::{STACK_BYTES_MAX, Stack};
 use crate::thread::{GreenThread, Outcome};
 use crate::{ProcessId, Program, Stop, System, trap};
 use abi::Request;
+use alloc::boxed::Box;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use wasmtime::{InstancePre, Linker, OutOfMemory, ResourceLimiter, Store, ThrownException, Trap};
+use wasmtime::{
+    GcHeapOutOfMemory, InstancePre, Linker, OutOfMemory, ResourceLimiter, Store, ThrownException, Trap,
+};
 
 /// The stack of a process beyond what its WebAssembly code may use: for host functions and what they call.
 const HOST_STACK_BYTES: u64 = 448 << 10;
@@ -86,6 +89,8 @@ struct Limiter {
     bytes_max: u64,
     table_elements: u64,
     table_elements_max: u64,
+    /// By how much a memory was last allowed to grow.
+    growth_bytes: u64,
     /// The last growth that was too much.
     refused: Option<Refused>,
 }
@@ -130,10 +135,23 @@ impl Limiter {
             return false;
         }
         (self.bytes, self.table_elements) = (bytes, table_elements);
-        if let Some(current) = current::get() {
-            current.set_memory(bytes, table_elements);
+        if what == Growing::Memory {
+            self.growth_bytes = more_bytes;
         }
+        self.tell();
         true
+    }
+
+    /// A memory was allowed to grow, and could not.
+    fn take_back(&mut self) {
+        self.bytes -= core::mem::take(&mut self.growth_bytes);
+        self.tell();
+    }
+
+    fn tell(&self) {
+        if let Some(current) = current::get() {
+            current.set_memory(self.bytes, self.table_elements);
+        }
     }
 }
 
@@ -145,6 +163,14 @@ impl ResourceLimiter for Limiter {
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
         Ok(self.allow(Growing::Memory, [current, desired], maximum))
+    }
+
+    fn memory_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
+        // What a memory's type forbids was not allowed before, and so is not taken back.
+        if is_refusal(&error) || error.root_cause().to_string() == RESERVATION_EXCEEDED {
+            self.take_back();
+        }
+        Ok(())
     }
 
     fn table_growing(
@@ -192,6 +218,9 @@ pub struct Prepared<T: 'static> {
     instance: InstancePre<Guest<T>>,
 }
 
+/// What a function takes of an instance at most: where it is and with what it is called (wasmtime's `VMFuncRef`).
+const FUNCTION_BYTES: u64 = 32;
+
 impl<T: Send> Prepared<T> {
     /// Links `program` with the host functions of `linker`.
     ///
@@ -199,6 +228,20 @@ impl<T: Send> Prepared<T> {
     /// If they do not fit.
     pub fn new(program: &'static Program, linker: &Linker<Guest<T>>) -> wasmtime::Result<Self> {
         Ok(Self { program, instance: linker.instantiate_pre(program.module())? })
+    }
+
+    /// The same, for a program that is kept for ever if they fit: an upcall may look at its code as long as a process of it may be there.
+    ///
+    /// # Errors
+    /// If they do not fit.
+    pub fn keep(program: Program, linker: &Linker<Guest<T>>) -> wasmtime::Result<Self> {
+        let instance = linker.instantiate_pre(program.module())?;
+        Ok(Self { program: Box::leak(Box::new(program)), instance })
+    }
+
+    /// What an instance's functions take of the heap, at most.
+    pub fn functions_bytes(&self) -> u64 {
+        self.program.module().functions().len() as u64 * FUNCTION_BYTES
     }
 
     /// Starts a process, which will run the program's `_start` when its turn comes; `data` is for its host functions.
@@ -292,6 +335,7 @@ fn run<T: 'static>(
         bytes_max: limits.memory_bytes_max,
         table_elements: 0,
         table_elements_max: limits.table_elements_max,
+        growth_bytes: 0,
         refused: None,
     };
     let mut store = match Store::try_new(prepared.module().engine(), Guest { data, limiter }) {
@@ -336,6 +380,9 @@ fn is_refusal(error: &wasmtime::Error) -> bool {
     let is_it = |refusal: abi::Error| words == alloc::format!("os error {}", refusal.code());
     is_it(abi::Error::NoMemory) || is_it(abi::Error::TableFull)
 }
+
+/// The engine's words where a memory cannot grow in its place, as that of exceptions never can.
+const RESERVATION_EXCEEDED: &str = "Memory maximum size exceeded";
 
 fn too_much(refused: Refused, limits: Limits) -> String {
     match refused {
@@ -387,8 +434,42 @@ fn ending(program: &Program, result: wasmtime::Result<()>) -> Ending {
     if error.is::<OutOfMemory>() {
         return Ending::Stopped(Stop::HostMemory, backtrace);
     }
+    if error.is::<GcHeapOutOfMemory<()>>() {
+        let kib = engine::EXCEPTIONS_BYTES >> 10;
+        return Ending::Trapped {
+            cause: alloc::format!("its exceptions take more than {kib} KiB"),
+            backtrace,
+        };
+    }
     if error.is::<ThrownException>() {
         return Ending::Trapped { cause: String::from("an exception that nobody caught"), backtrace };
     }
     Ending::Returned(Err(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_memory_was_allowed_and_could_not_grow_by_is_not_counted() {
+        let mut limiter = Limiter {
+            bytes: 0,
+            bytes_max: 100,
+            table_elements: 0,
+            table_elements_max: 100,
+            growth_bytes: 0,
+            refused: None,
+        };
+        let mut grow = |current, desired| limiter.memory_growing(current, desired, None).unwrap();
+        assert!(grow(0, 40) && grow(40, 70) && !grow(70, 101));
+        for (words, bytes) in [
+            ("memory growth exceeds memory type's limits", 70),
+            (RESERVATION_EXCEEDED, 40),
+            (RESERVATION_EXCEEDED, 40),
+        ] {
+            limiter.memory_grow_failed(wasmtime::Error::msg(words)).unwrap();
+            assert_eq!(limiter.bytes, bytes, "{words}");
+        }
+    }
 }

@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use bundle::artifact::{self, ArtifactError};
 use core::ptr::NonNull;
 use spin::Once;
-use wasmtime::{CustomCodeMemory, Engine, Instance, Module, Store};
+use wasmtime::{CustomCodeMemory, Engine, Instance, Module, OutOfMemory, Store};
 
 /// Why an artifact cannot be run.
 #[derive(Debug)]
@@ -19,6 +19,8 @@ pub enum LoadError {
     Cpu(String),
     /// The engine refuses it: why.
     Engine(String),
+    /// There is no memory for it, or not now: what for.
+    Memory(String),
 }
 
 impl core::fmt::Display for LoadError {
@@ -29,6 +31,7 @@ impl core::fmt::Display for LoadError {
                 write!(f, "it was compiled for a CPU with {features}, which this one lacks")
             }
             Self::Engine(reason) => write!(f, "the engine refuses it: {reason}"),
+            Self::Memory(reason) => write!(f, "there is no memory for it: {reason}"),
         }
     }
 }
@@ -61,7 +64,11 @@ pub fn engine_with_stack(
 }
 
 fn refused(error: wasmtime::Error) -> LoadError {
-    LoadError::Engine(alloc::format!("{error:#}"))
+    let reason = alloc::format!("{error:#}");
+    match error.is::<OutOfMemory>() || error.is::<CodePagesRefused>() {
+        true => LoadError::Memory(reason),
+        false => LoadError::Engine(reason),
+    }
 }
 
 struct CodePages {
@@ -85,11 +92,22 @@ impl CustomCodeMemory for CodePages {
 impl CodePages {
     fn change(&self, address: *const u8, length: usize, protection: Protection) -> wasmtime::Result<()> {
         let span = Span::new(address as u64, length as u64);
-        self.system
-            .protect(span, protection)
-            .map_err(|error| wasmtime::format_err!("cannot make code pages {protection:?}: {error:?}"))
+        let refused = |error| wasmtime::Error::new(CodePagesRefused(protection, error));
+        self.system.protect(span, protection).map_err(refused)
     }
 }
+
+/// The kernel does not let pages become this.
+#[derive(Debug)]
+struct CodePagesRefused(Protection, abi::Error);
+
+impl core::fmt::Display for CodePagesRefused {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "cannot make code pages {:?}: {:?}", self.0, self.1)
+    }
+}
+
+impl core::error::Error for CodePagesRefused {}
 
 /// How many functions are looked at before others may have the virtual CPU.
 const FUNCTIONS_AT_A_TIME: usize = 1024;

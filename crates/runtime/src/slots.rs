@@ -36,6 +36,8 @@ const RELEASES_UNTIL_RESIDENT: u32 = 2;
 pub trait Regions {
     /// Takes address space.
     fn take(&mut self, length: u64) -> Option<Span>;
+    /// Gives address space back in which nothing is mapped.
+    fn give_back(&mut self, span: Span);
     /// Gives address space back and ends what is mapped there.
     fn release(&mut self, span: Span) -> Result<(), Error>;
     /// Declares a region, its pages taken at first touch.
@@ -127,12 +129,14 @@ impl Slots {
             Some(index) => self.spare.remove(index),
             None => {
                 let span = regions.take(length).ok_or(Error::NoMemory)?;
-                regions.map(span, Backing::Zero, Protection::None)?;
+                regions
+                    .map(span, Backing::Zero, Protection::None)
+                    .inspect_err(|_| regions.give_back(span))?;
                 Slot::new(span, owner)
             }
         };
         if slot.owner != owner {
-            slot.strip(&mut regions)?;
+            slot.strip(&mut regions).inspect_err(|_| _ = regions.release(slot.span))?;
             slot = Slot::new(slot.span, owner);
         }
         self.used.insert(slot.span.base, slot);
@@ -215,7 +219,10 @@ impl Slots {
         if self.spare.len() == SPARE_MAX {
             return regions.release(slot.span);
         }
-        slot.renew(&mut regions)?;
+        if slot.renew(&mut regions).is_err() {
+            // What is left in it nobody is to find.
+            return regions.release(slot.span);
+        }
         self.spare.push(slot);
         Ok(())
     }
@@ -354,6 +361,9 @@ mod tests {
         pages: BTreeMap<u64, Page>,
         calls: usize,
         commits_refused: bool,
+        maps_refused: bool,
+        /// What was taken and not given back.
+        taken: Vec<u64>,
     }
 
     impl Fake {
@@ -382,15 +392,24 @@ mod tests {
     impl Regions for &mut Fake {
         fn take(&mut self, length: u64) -> Option<Span> {
             self.next += SLOT;
+            self.taken.push(self.next);
             Some(Span::new(self.next, length))
+        }
+        fn give_back(&mut self, span: Span) {
+            assert!(Fake::pages(span).all(|page| !self.pages.contains_key(&page)), "nothing is mapped");
+            self.taken.retain(|base| *base != span.base);
         }
         fn release(&mut self, span: Span) -> Result<(), Error> {
             self.calls += 1;
+            self.taken.retain(|base| *base != span.base);
             Fake::pages(span).for_each(|page| _ = self.pages.remove(&page));
             Ok(())
         }
         fn map(&mut self, span: Span, backing: Backing, protection: Protection) -> Result<(), Error> {
             self.calls += 1;
+            if self.maps_refused {
+                return Err(Error::TableFull);
+            }
             for page in Fake::pages(span) {
                 let backing = match backing {
                     Backing::Image { source } => Backing::Image { source: source + page - span.base },
@@ -543,6 +562,26 @@ mod tests {
         assert_eq!(instance(&mut slots, &mut fake, 4, Some(0x7000)), base);
         assert_eq!(fake.at(base + 3 * PAGE).protection, Protection::ReadWrite);
         assert_eq!(fake.at(base + 4 * PAGE).protection, Protection::None);
+    }
+
+    #[test]
+    fn what_is_refused_takes_no_address_space() {
+        let (mut slots, mut fake) = (Slots::default(), Fake::default());
+        fake.maps_refused = true;
+        assert_eq!(slots.acquire(SLOT, &mut fake), Err(Error::TableFull));
+        assert_eq!(fake.taken, [], "a new slot that cannot be mapped");
+        fake.maps_refused = false;
+        let base = instance(&mut slots, &mut fake, 4, Some(0x7000));
+        slots.release(base, &mut fake).unwrap();
+        assert_eq!(fake.taken, [base]);
+        fake.maps_refused = true;
+        assert_eq!(slots.acquire(SLOT, &mut fake), Err(Error::TableFull));
+        assert_eq!((slots.spare.len(), &fake.taken[..]), (0, &[][..]), "one that cannot be stripped");
+        fake.maps_refused = false;
+        let base = instance(&mut slots, &mut fake, 4, None);
+        fake.maps_refused = true;
+        slots.release(base, &mut fake).unwrap();
+        assert_eq!((slots.spare.len(), &fake.taken[..]), (0, &[][..]), "one that cannot be renewed");
     }
 
     #[test]

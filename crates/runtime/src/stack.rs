@@ -53,10 +53,12 @@ impl Stack {
             return Err(Error::BadRange);
         }
         let span = system.take_aligned_space(STACK_SPAN).ok_or(Error::NoMemory)?;
-        let stack = Self { system, place: Place { span, length, is_ready: false }, is_recycled: false };
+        let place = Place { span, length, is_ready: false };
         // Nothing is mapped in the guard.
-        system.map(stack.usable(), Backing::Zero, Protection::ReadWrite, commit)?;
-        Ok(stack)
+        system
+            .map(place.usable(), Backing::Zero, Protection::ReadWrite, commit)
+            .inspect_err(|_| system.give_back_space(span))?;
+        Ok(Self { system, place, is_recycled: false })
     }
 
     /// The same for a process, perhaps one that waits: all zeros. Whoever begins a process on it touches its upper end while none runs whose

@@ -1,5 +1,6 @@
 //! The kernel and the address space, for everything in the library OS.
 
+use crate::current;
 use crate::scheduler::Processes;
 use crate::slots::Slots;
 use crate::space::Space;
@@ -10,6 +11,7 @@ use abi::{
     Backing, BootInfo, Commit, Error, Handle, Kernel, PAGE_SIZE, Protection, Request, Span, VCPUS_MAX,
 };
 use alloc::boxed::Box;
+use alloc::vec::Vec;
 use core::sync::atomic::{
     AtomicBool, AtomicU8, AtomicU32, AtomicU64,
     Ordering::{Acquire, Relaxed, Release},
@@ -28,6 +30,8 @@ pub struct System {
     module: Span,
     clock: ClockParameters,
     space: Mutex<Space>,
+    /// What the kernel did not unmap.
+    refused_unmaps: Mutex<Vec<Span>>,
     slots: Mutex<Slots>,
     idle_stacks: Mutex<IdleStacks>,
     /// The virtual CPUs that are in [`System::give_back_pages`], as bits.
@@ -84,6 +88,7 @@ impl System {
             module: boot.module,
             clock: boot.clock,
             space: Mutex::new(Space::new(window)),
+            refused_unmaps: Mutex::new(Vec::new()),
             slots: Mutex::new(Slots::default()),
             idle_stacks: Mutex::new(IdleStacks::default()),
             giving_back: AtomicU32::new(0),
@@ -185,8 +190,7 @@ impl System {
     /// Takes address space and declares a region there.
     pub fn map_new(&self, length: u64, protection: Protection, commit: Commit) -> Result<Span, Error> {
         let span = self.space.lock().take(length.next_multiple_of(PAGE_SIZE)).ok_or(Error::NoMemory)?;
-        self.map(span, Backing::Zero, protection, commit)
-            .inspect_err(|_| self.space.lock().give_back(span))?;
+        self.map(span, Backing::Zero, protection, commit).inspect_err(|_| self.give_back_space(span))?;
         Ok(span)
     }
 
@@ -205,10 +209,27 @@ impl System {
         self.space.lock().take_aligned(length, length)
     }
 
-    /// Ends a region of [`System::map_new`].
-    pub fn unmap(&self, span: Span) -> Result<(), Error> {
-        self.kernel.call(Request::Unmap { space: self.space_handle, span })?;
+    /// Gives address space back in which nothing is mapped.
+    pub(crate) fn give_back_space(&self, span: Span) {
         self.space.lock().give_back(span);
+    }
+
+    /// Ends a region of [`System::map_new`]. If the kernel refuses that, it is tried again when it has agreed to another: until then the
+    /// address space is nobody's.
+    pub fn unmap(&self, span: Span) -> Result<(), Error> {
+        let end = |span| self.kernel.call(Request::Unmap { space: self.space_handle, span });
+        let mut refused = self.refused_unmaps.lock();
+        if let Err(error) = end(span) {
+            if current::uncharged(|| refused.try_reserve(1)).is_ok() {
+                refused.push(span);
+            }
+            return Err(error);
+        }
+        self.give_back_space(span);
+        while let Some(again) = refused.last().copied().filter(|again| end(*again).is_ok()) {
+            refused.pop();
+            self.give_back_space(again);
+        }
         Ok(())
     }
 
@@ -315,6 +336,22 @@ mod tests {
         assert_eq!(after, before);
         system.unmap(after).unwrap();
         assert_eq!(kernel.mapped_bytes(), 0);
+    }
+
+    #[test]
+    fn what_could_not_be_unmapped_is_unmapped_later() {
+        let kernel = FakeKernel::new(&[], 1 << 20);
+        let system = kernel.system();
+        let free_bytes = system.free_space_bytes();
+        let new = || system.map_new(PAGE_SIZE, Protection::ReadWrite, Commit::OnTouch).unwrap();
+        let spans = [new(), new(), new()];
+        kernel.refuse_unmaps(true);
+        assert_eq!(spans.map(|span| system.unmap(span)), [Err(Error::TableFull); 3]);
+        let another = new();
+        assert!(!spans.contains(&another), "who had it may still be seen there");
+        kernel.refuse_unmaps(false);
+        system.unmap(another).unwrap();
+        assert_eq!((kernel.mapped_bytes(), system.free_space_bytes()), (0, free_bytes));
     }
 
     #[test]

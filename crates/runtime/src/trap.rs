@@ -281,15 +281,37 @@ fn enter_trap(context: &mut Context, site: u64) {
     context.rsp = ((context.rsp - 128) & !15) - 8;
 }
 
-/// Runs on the process's own stack: keeps the backtrace, then lets the engine leave the program.
+/// Runs on the process's own stack.
 extern "C" fn thunk(site: u64, frame: u64, has_address: u64, address: u64, ip: u64) -> ! {
+    leave(site, ip, frame, (has_address != 0).then_some(address));
+    panic!("the engine does not know the trap at {ip:#x}");
+}
+
+/// Keeps the backtrace, which begins at `ip`, and lets the engine leave the program, with the trap at `site`. Returns if the engine runs none.
+fn leave(site: u64, ip: u64, frame: u64, address: Option<u64>) {
     keep_frames(ip, frame);
     let handler = ENGINE_HANDLER.load(Acquire);
     assert!(!handler.is_null(), "a trap before the engine was there");
     // SAFETY: only `set_engine_handler` stores here, and it stores an `EngineHandler`.
     let handler: EngineHandler = unsafe { core::mem::transmute(handler) };
-    handler(site as usize, frame as usize, has_address != 0, address as usize);
-    panic!("the engine does not know the trap at {ip:#x}");
+    handler(site as usize, frame as usize, address.is_some(), address.unwrap_or_default() as usize);
+}
+
+/// There was no memory for something that can be told neither no nor why: the process that runs ends, if it was the engine that asked for
+/// much, in one of the functions that a program calls without knowing. What these hold that can grow so long is one list: that of where the
+/// stack and the tables hold exceptions, which is made anew for each collection. Returns if it was somebody else.
+pub fn leave_engine() {
+    let Some(block) = current::take_refusal() else { return };
+    if let Some((block, layout)) = block {
+        // SAFETY: it was to be replaced and could not, so it is the heap's, of this layout; whose it was, a list on this stack, is not looked
+        // at again, for nothing below goes on but the process's end.
+        unsafe { alloc::alloc::dealloc(block.as_ptr(), layout) };
+    }
+    let frame: u64;
+    // SAFETY: reads a register.
+    unsafe { core::arch::asm!("mov {}, rbp", out(reg) frame, options(nomem, nostack, preserves_flags)) };
+    let site = HELPER_SITE.load(Acquire);
+    leave(site, site, frame, None);
 }
 
 /// Walks the frame pointers, as far as they stay on the process's stack and go upwards, and keeps what is in the program.

@@ -10,12 +10,14 @@ macro_rules! guests {
 
 guests![
     "arguments",
+    "asks",
     "bomb",
     "cat",
     "child",
     "clock",
     "closes-stdout",
     "count",
+    "exceptions",
     "exit",
     "files",
     "four-gib",

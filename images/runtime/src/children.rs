@@ -166,6 +166,11 @@ impl Families {
         }
     }
 
+    /// How many processes are to be started.
+    pub fn requests(&self) -> usize {
+        self.requests.len()
+    }
+
     /// The next process that is to be started.
     pub fn next_request(&mut self) -> Option<Request> {
         self.requests.pop_front()
@@ -465,13 +470,13 @@ pub fn room(bytes: usize) -> Result<(), Errno> {
     Vec::<u8>::new().try_reserve_exact(bytes).map_err(|_| Errno::Nomem)
 }
 
-/// What one is promised that is begun by this request, with so much for its directories.
-pub fn promise(program: &ProgramPlan, request: &Request, directory_bytes: usize) -> u64 {
+/// What one is promised that is begun by this request, with so much for its directories and its instance.
+pub fn promise(program: &ProgramPlan, request: &Request, other_bytes: usize) -> u64 {
     let strings = [&request.arguments, &request.environment].map(|strings| {
         let count = strings.iter().filter(|byte| **byte == 0).count();
         STRING_COPIES * (strings.len() + count * STRING_BYTES)
     });
-    let bytes = strings.iter().fold(directory_bytes, |sum, bytes| sum.saturating_add(*bytes)) as u64;
+    let bytes = strings.iter().fold(other_bytes, |sum, bytes| sum.saturating_add(*bytes)) as u64;
     let memory_bytes = memory_bytes_max(program, request);
     memory_bytes
         .saturating_add(bundle::Children::PROCESS_BYTES)

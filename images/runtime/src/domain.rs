@@ -13,7 +13,7 @@ use alloc::sync::Arc;
 use bundle::{Begin, Bundle, ProgramPlan};
 use link::Process;
 use runtime::process::{Made, Wait};
-use runtime::{Activity, Ending, Platform, ProcessId, System, Usage, scheduler};
+use runtime::{Activity, Ending, Platform, ProcessId, System, Usage, current, scheduler};
 use wasi::Errno;
 use wasi::provider::{Child, Host};
 
@@ -81,6 +81,9 @@ pub trait Outside {
         console::ended(process, usage, report);
     }
 }
+
+/// How long those are served that want others, in nanoseconds, while something else has happened that nobody has looked at.
+const SERVED_NS: u64 = 1_000_000;
 
 /// What is to come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -204,16 +207,20 @@ impl<O: Outside> Domain<O> {
         // It may have ended meanwhile, or be about to.
         let (parent_plan, parent) = parent.ok_or(Errno::Canceled)?;
         let program = request.program;
-        let plan = self.programs.plan(program).ok_or(Errno::Noexec)?;
+        let plan = Arc::clone(self.programs.plan(program).ok_or(Errno::Noexec)?);
+        // What copies of directories take is found out by a walk, and an instance by loading: not for whom there is no memory in any case.
+        self.nursery.check(children::promise(&plan, request, 0))?;
         let directory_bytes = children::directory_bytes(&parent_plan, request);
-        let promised_bytes = children::promise(plan, request, directory_bytes);
-        self.nursery.check(promised_bytes)?;
+        self.nursery.check(children::promise(&plan, request, directory_bytes))?;
         children::room(directory_bytes)?;
-        let plan = Arc::new(children::plan(plan, &parent_plan, request));
         if !self.system.has_reserve() || !entry::HEAP.has_reserve() {
             return Err(Errno::Nomem);
         }
-        self.nursery.load(program, || self.programs.load(program))?;
+        let functions_bytes = self.nursery.load(program, || self.programs.load(program))?;
+        let bytes = directory_bytes.saturating_add(functions_bytes as usize);
+        let promised_bytes = children::promise(&plan, request, bytes);
+        self.nursery.check(promised_bytes)?;
+        let plan = Arc::new(children::plan(&plan, &parent_plan, request));
         let process = self.nursery.admit(promised_bytes)?;
         let origin = Origin::Spawned { program, parent };
         match self.begin_by(process, plan, origin) {
@@ -308,21 +315,32 @@ impl<O: Outside> Platform for Domain<O> {
     }
 
     fn serve(&mut self) {
-        while self.nursery.has_number()
-            && !self.outside.is_behind()
-            && let Some(request) = children::with(|families| families.next_request())
-        {
-            let began_ns = self.system.cpu_time_ns();
+        // Who asks meanwhile has this called again, and what happens meanwhile is looked at before that.
+        let count = children::with(|families| families.requests());
+        if count == 0 {
+            return;
+        }
+        let first_ns = self.system.now_ns();
+        let mut ran_ns = self.system.cpu_time_ns();
+        for _ in 0..count {
+            if !self.nursery.has_number() || self.outside.is_behind() {
+                return;
+            }
+            let Some(request) = children::with(|families| families.next_request()) else { return };
             let answer = if self.may_spawn() { self.spawn(&request) } else { Err(Errno::Canceled) };
             let id = children::with(|families| {
                 let id = families.id(request.parent);
                 families.answer(self.system, request, answer);
                 id
             });
+            let until_ns = self.system.cpu_time_ns();
             if let Some(id) = id {
-                let took_ns = self.system.cpu_time_ns().saturating_sub(began_ns);
-                self.system.processes().lock().charge(id, took_ns);
+                self.system.processes().lock().charge(id, until_ns.saturating_sub(ran_ns));
             }
+            if current::is_event_pending() && self.system.now_ns().saturating_sub(first_ns) >= SERVED_NS {
+                return;
+            }
+            ran_ns = until_ns;
         }
     }
 

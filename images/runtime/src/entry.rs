@@ -217,8 +217,16 @@ fn fatal(context: &Context) -> ! {
 
 #[panic_handler]
 fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
+    let mut words = Words::new();
+    let _ = write!(words, "{}", info.message());
+    if words.text().starts_with(NO_MEMORY) {
+        trap::leave_engine();
+    }
     last_words(format_args!("{info}"), report::STATUS_FAILED)
 }
+
+/// How the standard library begins where nobody can be told that there is no memory (`alloc::alloc::handle_alloc_error`).
+const NO_MEMORY: &str = "memory allocation of ";
 
 /// The longest last words.
 const WORDS_BYTES_MAX: usize = 1024;
@@ -227,6 +235,16 @@ const WORDS_BYTES_MAX: usize = 1024;
 struct Words {
     bytes: [u8; WORDS_BYTES_MAX],
     length: usize,
+}
+
+impl Words {
+    fn new() -> Self {
+        Self { bytes: [0; WORDS_BYTES_MAX], length: 0 }
+    }
+
+    fn text(&self) -> &str {
+        str::from_utf8(&self.bytes[..self.length]).unwrap_or_default()
+    }
 }
 
 impl Write for Words {
@@ -243,9 +261,9 @@ pub static TELL_LAST_WORDS: Once<fn(&str)> = Once::new();
 
 /// Ends everything, without the heap and without locks: they may be why.
 fn last_words(why: core::fmt::Arguments<'_>, status: u8) -> ! {
-    let mut words = Words { bytes: [0; WORDS_BYTES_MAX], length: 0 };
+    let mut words = Words::new();
     let _ = writeln!(words, "selkis: the library OS failed: {why}");
-    let words = str::from_utf8(&words.bytes[..words.length]).unwrap_or_default();
+    let words = words.text();
     gate::print(words);
     if let Some(tell) = TELL_LAST_WORDS.get() {
         tell(words);

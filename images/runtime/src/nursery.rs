@@ -1,9 +1,9 @@
 //! What a domain has for the processes that others start: the numbers that the root knows them by, and their memory.
 
+use crate::programs::Refused;
 use crate::{children, console};
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::format;
-use alloc::string::String;
 use core::ops::Range;
 use link::{FAILED_CHILDREN_MAX, Process};
 use wasi::Errno;
@@ -53,15 +53,18 @@ impl Nursery {
         if promised_bytes > self.quota.memory_bytes_max { Err(Errno::Nomem) } else { Ok(()) }
     }
 
-    /// Has a program loaded; `ENOEXEC` if it cannot be, and then it is not tried again: that would cost others time.
-    pub fn load(&mut self, program: u32, load: impl FnOnce() -> Result<(), String>) -> Result<(), Errno> {
+    /// Has a program loaded; `ENOEXEC` if it never can be, and then it is not tried again: that would cost others time.
+    pub fn load<T>(&mut self, program: u32, load: impl FnOnce() -> Result<T, Refused>) -> Result<T, Errno> {
         if self.broken.contains(&program) {
             return Err(Errno::Noexec);
         }
-        load().map_err(|why| {
-            self.broken.insert(program);
-            console::log(&format!("a program cannot be started: {why}\n"));
-            Errno::Noexec
+        load().map_err(|refused| match refused {
+            Refused::Never(why) => {
+                self.broken.insert(program);
+                console::log(&format!("a program cannot be started: {why}\n"));
+                Errno::Noexec
+            }
+            Refused::NoMemory(_) => Errno::Nomem,
         })
     }
 

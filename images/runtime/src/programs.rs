@@ -34,8 +34,42 @@ pub struct Programs<H: Host + 'static> {
     engines: BTreeMap<u64, wasmtime::Engine>,
     bundle: Bundle<'static>,
     plans: Vec<Arc<ProgramPlan>>,
-    /// By the number of the artifact, and the stack.
-    prepared: BTreeMap<(u32, u64), Prepared<State<H>>>,
+    /// By the number of the artifact, and the stack. Of one that can never be run: why.
+    prepared: BTreeMap<(u32, u64), Result<Prepared<State<H>>, String>>,
+}
+
+/// Why a program cannot be run.
+pub enum Refused {
+    /// It never can: why.
+    Never(String),
+    /// There is no memory for it now: what for.
+    NoMemory(String),
+}
+
+impl Refused {
+    /// In words.
+    pub fn reason(self) -> String {
+        match self {
+            Self::Never(why) | Self::NoMemory(why) => why,
+        }
+    }
+}
+
+impl From<LoadError> for Refused {
+    fn from(error: LoadError) -> Self {
+        let words = format!("{error}");
+        match error {
+            LoadError::Memory(_) => Self::NoMemory(words),
+            LoadError::Artifact(_) | LoadError::Cpu(_) | LoadError::Engine(_) => Self::Never(words),
+        }
+    }
+}
+
+impl From<wasmtime::Error> for Refused {
+    fn from(error: wasmtime::Error) -> Self {
+        let words = format!("{error:#}");
+        if error.is::<wasmtime::OutOfMemory>() { Self::NoMemory(words) } else { Self::Never(words) }
+    }
 }
 
 /// Why a process did not begin.
@@ -68,7 +102,9 @@ impl<H: Host + Send + 'static> Programs<H> {
     /// None is loaded yet, but for the trap helper.
     pub fn new(system: &'static System, mut bundle: Bundle<'static>) -> Result<Self, LoadError> {
         let engine = program::engine(system, cpu::has_feature)?;
-        let helper = load(&engine, bundle.trap_helper)?;
+        // An upcall may look at its code at any time.
+        let helper: &'static _ =
+            Box::leak(Box::new(Program::load(&engine, bundle.trap_helper, cpu::has_feature)?));
         trap::set_helper(helper);
         helper.spring(&engine)?;
         let engines = BTreeMap::from([(ProgramPlan::STACK_BYTES, engine)]);
@@ -81,11 +117,11 @@ impl<H: Host + Send + 'static> Programs<H> {
         self.plans.get(program as usize)
     }
 
-    /// Loads and links a program, if that has not been done.
-    pub fn load(&mut self, program: u32) -> Result<(), String> {
-        let plan =
-            self.plan(program).map(Arc::clone).ok_or_else(|| format!("there is no program {program}"))?;
-        self.prepared(&plan).map(drop)
+    /// Loads and links a program, if that has not been done; what its functions take of each instance, in bytes.
+    pub fn load(&mut self, program: u32) -> Result<u64, Refused> {
+        let plan = self.plan(program).map(Arc::clone);
+        let plan = plan.ok_or_else(|| Refused::Never(format!("there is no program {program}")))?;
+        self.prepared(&plan).map(Prepared::functions_bytes)
     }
 
     /// Makes a process by this plan, which stands on `host`. What it writes to files may take so much of our memory.
@@ -96,7 +132,7 @@ impl<H: Host + Send + 'static> Programs<H> {
         files_bytes_max: u64,
     ) -> Result<Made, StartError> {
         let system = self.system;
-        let prepared = self.prepared(plan).map_err(StartError::Program)?;
+        let prepared = self.prepared(plan).map_err(|refused| StartError::Program(refused.reason()))?;
         let beginning = beginning(&mut host, plan)?;
         let state = State::new(host, beginning).map_err(|_| too_few_descriptors(plan))?;
         let deadline_ns =
@@ -104,7 +140,7 @@ impl<H: Host + Send + 'static> Programs<H> {
         let limits = Limits {
             memory_bytes_max: plan.memory_bytes_max,
             host_bytes_max: host_bytes_max(plan, files_bytes_max),
-            table_elements_max: plan.table_elements_max.unwrap_or(u64::MAX),
+            table_elements_max: plan.table_elements(),
             stack_bytes: plan.stack_bytes,
             deadline_ns,
             cpu_ns_max: plan.cpu_ns_max.unwrap_or(Request::NEVER),
@@ -113,17 +149,22 @@ impl<H: Host + Send + 'static> Programs<H> {
     }
 
     /// The program of this plan, which is loaded and linked if it has not been.
-    fn prepared(&mut self, plan: &ProgramPlan) -> Result<&Prepared<State<H>>, String> {
-        Ok(match self.prepared.entry((plan.artifact, plan.stack_bytes)) {
-            Entry::Occupied(prepared) => prepared.into_mut(),
+    fn prepared(&mut self, plan: &ProgramPlan) -> Result<&Prepared<State<H>>, Refused> {
+        let place = match self.prepared.entry((plan.artifact, plan.stack_bytes)) {
+            Entry::Occupied(place) => place.into_mut(),
             Entry::Vacant(place) => {
                 let engine = engine(&mut self.engines, self.system, plan.stack_bytes)?;
                 let artifact = self.bundle.artifacts[plan.artifact as usize];
-                let (prepared, refused) =
-                    current::load(host_bytes_max(plan, 0), || prepare(engine, artifact));
-                place.insert(if refused { prepared.map_err(|_| String::from(TOO_LARGE))? } else { prepared? })
+                match current::load(host_bytes_max(plan, 0), || prepare(engine, artifact)) {
+                    (Ok(prepared), _) => place.insert(Ok(prepared)),
+                    // For another plan it may not be.
+                    (Err(_), true) => return Err(Refused::Never(String::from(TOO_LARGE))),
+                    (Err(Refused::Never(why)), false) => place.insert(Err(why)),
+                    (Err(no_memory), false) => return Err(no_memory),
+                }
             }
-        })
+        };
+        place.as_ref().map_err(|why| Refused::Never(why.clone()))
     }
 }
 
@@ -132,39 +173,32 @@ fn engine<'e>(
     engines: &'e mut BTreeMap<u64, wasmtime::Engine>,
     system: &'static System,
     stack_bytes: u64,
-) -> Result<&'e wasmtime::Engine, String> {
+) -> Result<&'e wasmtime::Engine, LoadError> {
     Ok(match engines.entry(stack_bytes) {
         Entry::Occupied(engine) => engine.into_mut(),
         Entry::Vacant(place) => {
-            let engine = program::engine_with_stack(system, cpu::has_feature, stack_bytes as usize);
-            place.insert(engine.map_err(|error| format!("{error}"))?)
+            place.insert(program::engine_with_stack(system, cpu::has_feature, stack_bytes as usize)?)
         }
     })
-}
-
-/// It stays for as long as the domain: code must not go while an upcall may look at it.
-fn load(engine: &wasmtime::Engine, artifact: &'static [u8]) -> Result<&'static Program, LoadError> {
-    Ok(Box::leak(Box::new(Program::load(engine, artifact, cpu::has_feature)?)))
 }
 
 fn prepare<H: Host + Send + 'static>(
     engine: &wasmtime::Engine,
     artifact: &'static [u8],
-) -> Result<Prepared<State<H>>, String> {
-    let failed = |error: wasmtime::Error| format!("{error:#}");
-    let program = load(engine, artifact).map_err(|error| format!("{error}"))?;
+) -> Result<Prepared<State<H>>, Refused> {
+    let program = Program::load(engine, artifact, cpu::has_feature)?;
     // Linking cannot be told no on its way.
     if program.module().imports().len() as u64 * LINKED_IMPORT_BYTES > current::load_room() {
-        return Err(String::from(TOO_LARGE));
+        return Err(Refused::Never(String::from(TOO_LARGE)));
     }
     let mut linker = wasmtime::Linker::new(engine);
-    let unserved =
-        wasi::p1::add_to_linker(&mut linker, program.module(), |guest: &mut Guest<State<H>>| &mut guest.data)
-            .map_err(failed)?;
+    let unserved = wasi::p1::add_to_linker(&mut linker, program.module(), |guest: &mut Guest<State<H>>| {
+        &mut guest.data
+    })?;
     if !unserved.is_empty() {
-        return Err(imports_nobody_serves(&unserved));
+        return Err(Refused::Never(imports_nobody_serves(&unserved)));
     }
-    Prepared::new(program, &linker).map_err(failed)
+    Ok(Prepared::keep(program, &linker)?)
 }
 
 /// The standard streams.

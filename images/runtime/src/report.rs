@@ -169,7 +169,7 @@ fn limits(plan: &ProgramPlan, usage: Usage, host_bytes_max: u64, log_bytes: u64)
     Limits {
         memory_bytes: measure(usage.memory_bytes, Some(plan.memory_bytes_max)),
         host_bytes: measure(usage.host_bytes, Some(host_bytes_max)),
-        table_elements: measure(usage.table_elements, plan.table_elements_max),
+        table_elements: measure(usage.table_elements, Some(plan.table_elements())),
         cpu_ns: measure(usage.cpu_ns, plan.cpu_ns_max),
         time_ns: measure(usage.time_ns, plan.timeout_ns),
         stack_bytes: measure(usage.stack_bytes, Some(plan.stack_bytes)),

@@ -77,6 +77,31 @@ fn a_block_that_grows_or_shrinks_is_charged_for_what_it_is() {
 }
 
 #[test]
+fn the_last_refusal_is_known_where_it_was_of_much_and_in_the_engine() {
+    let (heap, _) = started(64 << 20);
+    as_process(100 << 10, |control| {
+        let block = take(&heap, 90 * KIB).expect("there is room");
+        // SAFETY: the block is of so many bytes; who is refused keeps what he has.
+        let longer = |bytes| unsafe { heap.realloc(block, layout(90 * KIB), bytes) };
+        let known = NonNull::new(block).map(|block| (block, layout(90 * KIB)));
+        assert!(longer(200 * KIB).is_null());
+        assert_eq!(control.stop_wanted(), None, "it may be told");
+        assert_eq!((current::take_refusal(), current::take_refusal()), (Some(known), None));
+        assert_eq!(control.stop_wanted(), Some(Stop::HostMemory));
+        assert_eq!(take(&heap, LARGE), None);
+        assert_eq!(current::take_refusal(), Some(None), "nothing was to become longer");
+        assert!(longer(200 * KIB).is_null());
+        let beyond: Vec<*mut u8> = core::iter::from_fn(|| take(&heap, SMALL_BYTES)).collect();
+        assert_eq!(current::take_refusal(), None, "the last one was small");
+        current::enter_host_function();
+        assert!(longer(200 * KIB).is_null());
+        assert_eq!(current::take_refusal(), None);
+        beyond.into_iter().for_each(|block| give(&heap, block, SMALL_BYTES));
+        give(&heap, block, 90 * KIB);
+    });
+}
+
+#[test]
 fn what_is_for_all_is_charged_to_nobody() {
     let (heap, _) = started(64 << 20);
     as_process(64 << 10, |control| {

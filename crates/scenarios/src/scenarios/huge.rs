@@ -33,7 +33,10 @@ fn modules(context: &Context) -> Verdict {
     let output = context.program(path).run()?;
     output.exits(125)?.ends_well()?.says(&["env::f0", "9996 more", "nobody serves"])?;
     let path = context.file("table.wat", "(module (table 10000000 funcref) (func (export \"_start\")))")?;
-    let output = context.program(path).options(["--memory", "16MiB"]).run()?;
+    let output = context.program(&path).run()?;
+    output.exits(125)?.ends_well()?.says(&["10000000 elements", "may have 1048576", "--table-elements"])?;
+    let output =
+        context.program(path).options(["--memory", "16MiB", "--table-elements", "10000000"]).run()?;
     output.exits(125)?.ends_well()?.says(&["77 MiB", "may have 16 MiB", "--memory"])?;
     Ok(())
 }

@@ -8,6 +8,7 @@ mod clients;
 mod cpus;
 mod crowd;
 mod grants;
+mod hostile;
 mod huge;
 mod image;
 mod interruption;
@@ -32,6 +33,7 @@ pub fn all() -> Vec<Scenario> {
         image::SCENARIOS,
         interruption::SCENARIOS,
         limits::SCENARIOS,
+        hostile::SCENARIOS,
         systems::SCENARIOS,
         clients::SCENARIOS,
         crowd::SCENARIOS,
