@@ -220,7 +220,7 @@ fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
     last_words(format_args!("{info}"), report::STATUS_FAILED)
 }
 
-/// The longest last words.
+/// The longest last words: as many as who started a domain reads.
 const WORDS_BYTES_MAX: usize = 1024;
 
 /// Text in a place of its own; what does not fit is left out.
