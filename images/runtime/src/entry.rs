@@ -228,7 +228,7 @@ fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
 /// How the standard library begins where nobody can be told that there is no memory (`alloc::alloc::handle_alloc_error`).
 const NO_MEMORY: &str = "memory allocation of ";
 
-/// The longest last words.
+/// The longest last words: as many as who started a domain reads.
 const WORDS_BYTES_MAX: usize = 1024;
 
 /// Text in a place of its own; what does not fit is left out.

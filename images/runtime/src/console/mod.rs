@@ -139,19 +139,6 @@ pub fn log(message: &str) {
     with(|console| console.frame(Process::NONE, Frame::Log(message)));
 }
 
-/// The same when nothing follows: without the heap, and only if it can be said at once.
-pub fn log_last_words(words: &str) {
-    with(|console| {
-        let frame = Frame::Log(words);
-        if console.talk == Talk::Frames
-            && console.outbox.is_empty()
-            && let Ok(head) = frame.head(Process::NONE)
-        {
-            console.try_write(&[head.as_ref(), frame.body()]);
-        }
-    });
-}
-
 /// Waits until everything that was written is out; `sleep` waits for the wire's event.
 pub fn drain(mut sleep: impl FnMut()) {
     while with(Console::is_drained) == Some(false) {

@@ -6,7 +6,7 @@ use crate::console::{self, AnyWire, EVENT, Talk};
 use crate::domain::{self, Outside};
 use crate::report::Report;
 use crate::waiting::{ProcessClock, Suspend, not_stopped};
-use crate::wire::{ChannelWire, VirtioConsole};
+use crate::wire::{ChannelWire, VirtioConsole, leave_last_words};
 use crate::{cpu, entry, programs, root};
 use abi::{BootInfo, Handle, Request};
 use alloc::borrow::ToOwned;
@@ -57,8 +57,8 @@ pub fn prepare(system: &'static System, boot: &'static BootInfo, bundle: &Bundle
     clock::start(boot, bundle.start.as_ref().map(|start| start.epoch_ns));
     let wire = wire(system, boot)?;
     if boot.parent != Handle::NONE {
-        // The kernel's log is not its root's to read.
-        entry::TELL_LAST_WORDS.call_once(|| console::log_last_words);
+        // The kernel's log is not for tenants.
+        entry::TELL_LAST_WORDS.call_once(|| leave_last_words);
     }
     let (talk, terminals) = match (bundle.plan.console, &wire) {
         (Mode::Framed(terminals), Some(_)) => (Talk::Frames, terminals),

@@ -13,7 +13,7 @@ use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 use bundle::Start;
-use bundle::system::{Contents, Domain, Image};
+use bundle::system::{Contents, Domain, Image, REGIONS, REGIONS_OF_PROCESS};
 use control::{Counters, End, Memory, Usage};
 use ring::Side;
 use runtime::System;
@@ -24,14 +24,13 @@ const BOOT_INFO: u64 = 0x0800_0000;
 /// The end of its first stack. Nothing is mapped below its beginning: the guard.
 const STACK_END: u64 = 0x0900_0000;
 
-/// What a library OS needs of each table, with some to spare.
+/// What a library OS needs of capabilities, with some to spare.
 const CAPABILITIES_MAX: u64 = 64;
-/// The same, with what a process has: a stack whose upper end is a region of its own, and a slot of four.
-const REGIONS: u64 = 1024;
-const REGIONS_OF_PROCESS: u64 = 8;
 
-/// What is read of a child before others have their turn.
-const TURN_BYTES: usize = 64 << 10;
+/// What is read of a child before others have their turn: of the dearest that it can say, some milliseconds' work.
+const TURN_BYTES: usize = 16 << 10;
+/// So many turns' worth may lie there.
+const TURNS: usize = MEMORY_BYTES as usize / TURN_BYTES + 1;
 
 /// What children are made of.
 pub struct Ground {
@@ -134,7 +133,8 @@ impl Child {
         let info = BootInfo {
             quota_bytes: wanted.memory_bytes,
             module: Span::new(boot.module.base, wanted.module_bytes),
-            space: grant(space, Rights::CONTROL.union(Rights::OBSERVE).union(Rights::PRINT))?,
+            // The kernel's log is not a tenant's: it has the channel.
+            space: grant(space, Rights::CONTROL.union(Rights::OBSERVE))?,
             vcpu: grant(vcpu, Rights::CONTROL.union(Rights::OBSERVE).union(Rights::LISTEN))?,
             parent: grant_other_end(ground, channel, space)?,
             machine: Handle::NONE,
@@ -172,11 +172,29 @@ impl Child {
             (Ok((TURN_BYTES, Ok(()))), _) => Heard::Part,
             (Ok((_, Ok(()))), None) if said == Ok(()) => Heard::All,
             // What has ended may have ended in the middle of a frame, and what is broken is not to be believed.
-            (_, Some(end)) => Heard::End(end),
+            (_, Some(end)) => {
+                self.link.take_last_words(&self.wire.last_words(), tell);
+                Heard::End(end)
+            }
             (_, None) => {
                 Heard::End(End::Broken { how: String::from("it broke the rules of the channel to its root") })
             }
         }
+    }
+
+    /// Takes in what it has said up to now, as much as can lie there, for it is to be ended.
+    pub fn hear_rest(&mut self, tell: &mut impl FnMut(Event<'_>)) {
+        for _ in 0..TURNS {
+            if !matches!(self.hear(tell), Heard::Part) {
+                return;
+            }
+        }
+    }
+
+    /// Is it over? Then there is not much left to hear.
+    pub fn has_ended(&self) -> bool {
+        inspect(self.domain.system, self.domain.handle)
+            .is_none_or(|record| record.state != DomainState::Alive as u64)
     }
 
     /// Says as much as there is room for; it rings when there is room again.
@@ -256,6 +274,7 @@ fn parameters(wanted: &Domain) -> DomainParameters {
         name: DomainParameters::name_of(&wanted.name),
         memory_bytes: wanted.memory_bytes,
         capabilities_max: CAPABILITIES_MAX,
+        // Numbers of processes whose end is still on its way have none; who would have more was refused.
         regions_max: regions(wanted).min(abi::REGIONS_MAX),
         vcpus_max: wanted.vcpus.into(),
         objects_max: 0,

@@ -15,6 +15,7 @@ use abi::{BootInfo, CpuRecord, Request};
 use alloc::collections::VecDeque;
 use alloc::format;
 use alloc::string::String;
+use alloc::vec;
 use alloc::vec::Vec;
 use bundle::{Seed, Start};
 use child::{Child, Ground, Heard};
@@ -23,7 +24,8 @@ use host::Host;
 use runtime::System;
 use supervisor::relay::{FromRoot, Power, Relay, ToRoot};
 use supervisor::{
-    DomainId, DomainLink, DomainSetup, Effect, Event, News, ProgramSetup, Restart, Setup, Supervisor,
+    Attention, DomainId, DomainLink, DomainSetup, Effect, Event, News, ProgramSetup, Restart, Setup,
+    Supervisor,
 };
 use trace::Tracer;
 use wasi::entropy::Generator;
@@ -59,6 +61,8 @@ struct Root {
     supervisor: Supervisor,
     /// By [`DomainId`]: those that run.
     children: Vec<Option<Child>>,
+    /// What each has had of the root's time, in all its runs.
+    attention: Vec<Attention>,
     news: VecDeque<News>,
     /// The host knows that everything has ended.
     told_end: bool,
@@ -95,6 +99,7 @@ impl Root {
             relay: Relay::default(),
             supervisor: Supervisor::new(setup),
             children: description.domains.iter().map(|_| None).collect(),
+            attention: vec![Attention::new(description.domains.len()); description.domains.len()],
             description,
             news: VecDeque::new(),
             told_end: false,
@@ -117,11 +122,8 @@ impl Root {
             if self.relay.power() == Power::Off {
                 return Ok(());
             }
-            let has_called = self.children.iter().flatten().any(|child| child.has_called);
-            let deadline_ns = match has_called {
-                true => 0,
-                false => self.supervisor.deadline_ns().unwrap_or(Request::NEVER).min(trace_ns),
-            };
+            let deadline_ns = self.supervisor.deadline_ns().unwrap_or(Request::NEVER);
+            let deadline_ns = deadline_ns.min(trace_ns).min(self.hear_again_ns());
             let events = gate::wait(self.ground.system, deadline_ns);
             if events & 1 << HOST_EVENT != 0 {
                 self.host.on_event()?;
@@ -172,21 +174,33 @@ impl Root {
         Ok(())
     }
 
-    /// Hears those that have called.
+    /// Hears those that have called and whose time has come.
     fn hear_children(&mut self) {
         for id in self.supervisor.domain_ids() {
             self.hear_child(id);
         }
     }
 
+    /// When the next of those is to be heard.
+    fn hear_again_ns(&self) -> u64 {
+        let children = self.children.iter().zip(&self.attention);
+        let calling = children.filter(|(child, _)| child.as_ref().is_some_and(|child| child.has_called));
+        calling.map(|(_, attention)| attention.due_ns()).min().unwrap_or(Request::NEVER)
+    }
+
     fn hear_child(&mut self, id: DomainId) {
         let Some(child) = self.children[id.0].as_mut().filter(|child| child.has_called) else { return };
         let (supervisor, now_ns) = (&mut self.supervisor, clock::monotonic_ns());
+        if self.attention[id.0].due_ns() > now_ns && !child.has_ended() {
+            return;
+        }
         let mut effects = Vec::new();
         let mut tell = |event: Event<'_>| effects.extend(supervisor.handle(event, now_ns));
         let heard = child.hear(&mut tell);
         child.has_called = matches!(heard, Heard::Part);
         self.carry_out(effects);
+        let heard_ns = clock::monotonic_ns();
+        self.attention[id.0].took(heard_ns.saturating_sub(now_ns), heard_ns);
         if let Heard::End(end) = heard {
             self.ended(id, end);
         }
@@ -273,7 +287,7 @@ impl Root {
                 let (supervisor, now_ns) = (&mut self.supervisor, clock::monotonic_ns());
                 let mut effects = Vec::new();
                 // What it had written by then is kept.
-                child.hear(&mut |event| effects.extend(supervisor.handle(event, now_ns)));
+                child.hear_rest(&mut |event| effects.extend(supervisor.handle(event, now_ns)));
                 self.ended(id, End::Broken { how: String::from("killed") });
                 self.carry_out(effects);
             }

@@ -4,7 +4,9 @@ use super::{Lost, Wire};
 use crate::gate;
 use crate::wire::device::copy;
 use abi::{Backing, Commit, Error, Handle, PAGE_SIZE, Protection, Request, Sharing, Span};
-use core::sync::atomic::{AtomicU32, Ordering, fence};
+use alloc::vec;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering, fence};
 use ring::{Bell, Broken, Memory, Pair, Shape, Side};
 use runtime::System;
 
@@ -13,6 +15,27 @@ const SHAPE: Shape = Shape { down: 4 << 10, up: 64 << 10 };
 
 /// What the memory of such a channel takes, in bytes.
 pub const MEMORY_BYTES: u64 = (SHAPE.bytes() as u64).next_multiple_of(PAGE_SIZE);
+
+/// Behind the rings: how long the last words are of whoever holds the other end, and the words.
+const WORDS: usize = SHAPE.bytes();
+/// The longest.
+pub const WORDS_BYTES_MAX: usize = 1024;
+const _: () = assert!(WORDS.is_multiple_of(4) && WORDS + 4 + WORDS_BYTES_MAX <= MEMORY_BYTES as usize);
+
+/// Where the other side of the channel to who started this domain is mapped; 0 if there is none.
+static TO_STARTER: AtomicUsize = AtomicUsize::new(0);
+
+/// Leaves last words for who started this domain, to be read when it has ended: without the heap, without a lock, whatever waits in the rings. Those that
+/// are left again take their place.
+pub fn leave_last_words(words: &str) {
+    let base = TO_STARTER.load(Ordering::Acquire);
+    if base != 0 {
+        let bytes = &words.as_bytes()[..words.len().min(WORDS_BYTES_MAX)];
+        let memory = Shared { base };
+        memory.copy_in(WORDS + 4, bytes);
+        memory.store(WORDS, bytes.len() as u32);
+    }
+}
 
 /// One end of a channel. It goes when this does.
 pub struct ChannelWire {
@@ -33,7 +56,18 @@ impl ChannelWire {
         system.map(span, backing, Protection::ReadWrite, Commit::OnTouch)?;
         let listen = Request::Listen { source: channel, index: 0, vcpu: gate::vcpu(), event };
         system.kernel().call(listen)?;
+        if side == Side::Other {
+            TO_STARTER.store(span.base as usize, Ordering::Release);
+        }
         Ok(wire)
+    }
+
+    /// What the other side has [left](leave_last_words), if it has: any bytes.
+    pub fn last_words(&self) -> Vec<u8> {
+        let memory = Shared { base: self.span.base as usize };
+        let mut words = vec![0; (memory.load(WORDS) as usize).min(WORDS_BYTES_MAX)];
+        memory.copy_out(WORDS + 4, &mut words);
+        words
     }
 
     fn ring(&self, bell: Bell) {
@@ -46,6 +80,9 @@ impl ChannelWire {
 
 impl Drop for ChannelWire {
     fn drop(&mut self) {
+        // Only of the side that has set it; the other has nothing there.
+        let own = self.span.base as usize;
+        let _ = TO_STARTER.compare_exchange(own, 0, Ordering::AcqRel, Ordering::Relaxed);
         let _ = self.system.unmap(self.span);
         let _ = self.system.kernel().call(Request::Release { capability: self.channel });
     }

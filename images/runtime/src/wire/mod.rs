@@ -6,7 +6,7 @@ pub mod device;
 mod launcher;
 mod virtio_console;
 
-pub use channel::{ChannelWire, MEMORY_BYTES};
+pub use channel::{ChannelWire, MEMORY_BYTES, leave_last_words};
 pub use launcher::LauncherWire;
 pub use virtio_console::VirtioConsole;
 
