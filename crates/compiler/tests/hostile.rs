@@ -171,7 +171,9 @@ fn proposals_that_are_off_are_named() {
             "wide-arithmetic",
         ),
         ("(module (memory 1 (pagesize 1)))", "custom-page-sizes"),
-        ("(module (memory 1 1 shared) (memory 1 (pagesize 1)))", "threads, custom-page-sizes"),
+        ("(module (memory 1) (memory 1))", "multi-memory"),
+        ("(module (type (array i8)))", "gc"),
+        ("(module (memory 1 1 shared) (memory 1 (pagesize 1)))", "threads, multi-memory, custom-page-sizes"),
     ] {
         match compile(program.as_bytes()) {
             Err(CompileError::Proposal { proposal, .. }) => assert_eq!(proposal, name),
@@ -220,10 +222,11 @@ fn imports_are_listed() {
                 leb(&mut section, text.len());
                 section.extend_from_slice(text.as_bytes());
             }
+            let has_memory = expected.iter().any(|import: &Import| import.kind == "memory");
             let (description, kind): (&[u8], _) = match kind {
                 0 => (b"\x00\x00", "function"),
                 1 => (b"\x01\x70\x00\x01", "table"),
-                2 => (b"\x02\x00\x01", "memory"),
+                2 if !has_memory => (b"\x02\x00\x01", "memory"),
                 _ => (b"\x03\x7f\x00", "global"),
             };
             section.extend_from_slice(description);

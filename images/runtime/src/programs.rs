@@ -34,9 +34,12 @@ pub struct Programs<H: Host + 'static> {
     engines: BTreeMap<u64, wasmtime::Engine>,
     bundle: Bundle<'static>,
     plans: Vec<Arc<ProgramPlan>>,
-    /// By the number of the artifact, and the stack. Of one that can never be run: why.
-    prepared: BTreeMap<(u32, u64), Result<Prepared<State<H>>, String>>,
+    /// By the number of the artifact, and the stack.
+    prepared: BTreeMap<(u32, u64), Linked<H>>,
 }
+
+/// A program that is linked, or why that can never be.
+type Linked<H> = Result<Prepared<State<H>>, String>;
 
 /// Why a program cannot be run.
 pub enum Refused {
