@@ -92,17 +92,12 @@ impl Context {
 
     /// `selkis up` of a manifest, on this platform.
     pub fn up(&self, manifest: impl Into<OsString>) -> Run<'_> {
-        match self.platform {
-            Platform::Hosted => self.command().options(["up"]).options([manifest.into()]),
-            Platform::Vm => self.up_on_cpus(1, manifest),
-            Platform::Vm2 => self.up_on_cpus(2, manifest),
-        }
-    }
-
-    /// `selkis up` of a manifest, in a machine of so many CPUs.
-    pub fn up_on_cpus(&self, cpus: u32, manifest: impl Into<OsString>) -> Run<'_> {
-        let cpus = format!("--cpus={cpus}");
-        self.command().options(["up", "--vm", &cpus]).options([manifest.into()])
+        let platform: &[&str] = match self.platform {
+            Platform::Hosted => &[],
+            Platform::Vm => &["--vm", "--cpus=1"],
+            Platform::Vm2 => &["--vm", "--cpus=2"],
+        };
+        self.command().options(["up"]).options(platform).options([manifest.into()])
     }
 
     /// `selkis` without a word.

@@ -9,7 +9,6 @@ use crate::verdict::{Failed, Verdict, check, check_eq};
 use control::{Domain, End, Follow, From, How, Program, Reply, Request, Selector, State};
 use rustix::process::{Signal, pidfd_send_signal};
 use std::fs;
-use std::path::PathBuf;
 
 pub const SCENARIOS: &[Scenario] = &[
     Scenario { name: "children-of-a-parent", on: On::All, run: of_a_parent },
@@ -22,11 +21,6 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario { name: "children-come-again", on: On::Only(Platform::Hosted), run: come_again },
     Scenario { name: "children-without-end", on: On::All, run: without_end },
     Scenario { name: "children-without-end-on-two-cpus", on: On::Several, run: without_end_on_two_cpus },
-    Scenario {
-        name: "children-without-end-on-four-cpus",
-        on: On::Only(Platform::Vm2),
-        run: without_end_on_four_cpus,
-    },
     Scenario { name: "children-until-memory-ends", on: On::All, run: until_memory_ends },
     Scenario { name: "children-one-after-the-other", on: On::All, run: one_after_the_other },
     Scenario { name: "children-of-the-dying", on: On::Several, run: of_the_dying },
@@ -48,15 +42,10 @@ fn manifest(lines: &str, programs: &[(&str, &str, &str)]) -> String {
 }
 
 fn start(context: &Context, manifest: &str) -> Verdict<Up> {
-    let path = files(context, manifest)?;
-    Up::start_manifest(context, path, "family")
-}
-
-fn files(context: &Context, manifest: &str) -> Verdict<PathBuf> {
     for guest in ["parent", "child", "holds", "bomb", "spawns", "leaks", "exit", "ready-spin"] {
         context.file(&format!("{guest}.wat"), guests::text(guest)?)?;
     }
-    context.file("family.toml", manifest)
+    Up::start_manifest(context, context.file("family.toml", manifest)?, "family")
 }
 
 /// The same, and waits until something runs in it.
@@ -257,21 +246,14 @@ fn come_again(context: &Context) -> Verdict {
 /// A program that starts itself, and so on: its domain has its processes, and no more; a neighbour keeps its pace, in the domain and outside;
 /// and when the first has been killed all is as before.
 fn without_end(context: &Context) -> Verdict {
-    bombed(context, "cpus = 1", start)
+    bombed(context, "cpus = 1")
 }
 
 fn without_end_on_two_cpus(context: &Context) -> Verdict {
-    bombed(context, "cpus = 2", start)
+    bombed(context, "cpus = 2")
 }
 
-fn without_end_on_four_cpus(context: &Context) -> Verdict {
-    bombed(context, "cpus = 4", |context, manifest| {
-        let command = context.up_on_cpus(4, files(context, manifest)?);
-        Up::start_command(context, command, "family")
-    })
-}
-
-fn bombed(context: &Context, cpus: &str, start: fn(&Context, &str) -> Verdict<Up>) -> Verdict {
+fn bombed(context: &Context, cpus: &str) -> Verdict {
     let bomb = "[[domains.family.programs]]\nname = \"bomb\"\nfile = \"bomb.wat\"\nmemory = \"1MiB\"\nstart = [\"bomb\"]\n";
     let neighbour = "[domains.neighbour]\nmemory = \"64MiB\"\n[[domains.neighbour.programs]]\nfile = \"ready-spin.wat\"\n";
     let text = manifest(

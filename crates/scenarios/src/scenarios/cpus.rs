@@ -9,17 +9,11 @@ use control::{End, How, Program, Request, Selector, State};
 use rustix::process::Signal;
 use serde_json::Value;
 use std::fs;
-use std::path::PathBuf;
 
 pub const SCENARIOS: &[Scenario] = &[
     Scenario { name: "cpus-share-processes", on: On::Several, run: share },
     Scenario { name: "cpus-end-at-any-moment", on: On::Several, run: end_at_any_moment },
     Scenario { name: "cpus-four", on: On::Only(Platform::Vm2), run: four },
-    Scenario {
-        name: "cpus-four-end-at-any-moment",
-        on: On::Only(Platform::Vm2),
-        run: four_end_at_any_moment,
-    },
     Scenario { name: "cpus-hold-shares", on: On::Only(Platform::Vm2), run: hold_shares },
     Scenario { name: "cpus-too-many", on: On::Both, run: too_many },
 ];
@@ -38,21 +32,10 @@ fn manifest(cpus: u32, programs: &[(&str, &str, &str)]) -> String {
 }
 
 fn start(context: &Context, manifest: String) -> Verdict<Up> {
-    let path = files(context, manifest)?;
-    Up::start_manifest(context, path, "cpus")
-}
-
-/// The same in a machine of four CPUs: more than the one has that it is emulated on.
-fn start_on_four(context: &Context, manifest: String) -> Verdict<Up> {
-    let command = context.up_on_cpus(4, files(context, manifest)?);
-    Up::start_command(context, command, "cpus")
-}
-
-fn files(context: &Context, manifest: String) -> Verdict<PathBuf> {
     for guest in GUESTS {
         context.file(&format!("{guest}.wat"), guests::text(guest)?)?;
     }
-    context.file("cpus.toml", manifest)
+    Up::start_manifest(context, context.file("cpus.toml", manifest)?, "cpus")
 }
 
 /// All get on, each on either virtual CPU; one that runs on the other is ended, by whoever asks, by its time and by its CPU time; and who
@@ -90,16 +73,8 @@ fn share(context: &Context) -> Verdict {
     Ok(())
 }
 
-/// Many processes end, each at a moment of its own, again and again on any virtual CPU; and all that they had comes back.
+/// Many processes end, each at a moment of its own, again and again on either virtual CPU; and all that they had comes back.
 fn end_at_any_moment(context: &Context) -> Verdict {
-    end_moment_by_moment(context, 2, start)
-}
-
-fn four_end_at_any_moment(context: &Context) -> Verdict {
-    end_moment_by_moment(context, 4, start_on_four)
-}
-
-fn end_moment_by_moment(context: &Context, cpus: u32, start: fn(&Context, String) -> Verdict<Up>) -> Verdict {
     let limits: Vec<String> = (1..=4)
         .map(|step| format!("instances = 3\nrestart = \"always\"\ncpu-time = \"{}us\"", step * 730))
         .collect();
@@ -107,7 +82,7 @@ fn end_moment_by_moment(context: &Context, cpus: u32, start: fn(&Context, String
     let names = ["a", "b", "c", "d"];
     wanted.extend(names.iter().zip(&limits).map(|(name, lines)| (*name, "ready-spin", lines.as_str())));
     wanted.push(("spin", "ready-spin", "instances = 2"));
-    let mut up = start(context, manifest(cpus, &wanted))?;
+    let mut up = start(context, manifest(2, &wanted))?;
     up.until("all", "started")?;
     let has_restarted = |program: &Program| program.restarts >= 4 || program.name.starts_with("spin");
     let domain = up.until_domain(|domain| domain.programs.iter().all(has_restarted))?;
@@ -126,8 +101,13 @@ fn end_moment_by_moment(context: &Context, cpus: u32, start: fn(&Context, String
 
 /// More of them than this machine may have.
 fn four(context: &Context) -> Verdict {
+    for guest in GUESTS {
+        context.file(&format!("{guest}.wat"), guests::text(guest)?)?;
+    }
     let wanted = [("spin", "ready-spin", "instances = 6"), ("exit", "exit", "instances = 4")];
-    let mut up = start_on_four(context, manifest(4, &wanted))?;
+    let path = context.file("cpus.toml", manifest(4, &wanted))?;
+    let command = context.command().options(["up", "--vm", "--cpus=4"]).options([path]);
+    let mut up = Up::start_command(context, command, "cpus")?;
     up.until("all", "started")?;
     let is_done = |program: &Program| match program.name.starts_with("spin") {
         true => program.usage.migrations > 0,
