@@ -51,7 +51,6 @@ guests![
     "streams",
     "tables",
     "terminals",
-    "touches",
     "touches-by-host",
     "traps",
     "uncaught",

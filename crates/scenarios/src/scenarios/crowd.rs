@@ -13,7 +13,6 @@ use serde_json::Value;
 pub const SCENARIOS: &[Scenario] = &[
     Scenario { name: "crowd-in-a-domain", on: On::All, run: in_a_domain },
     Scenario { name: "crowd-of-a-thousand", on: On::All, run: of_a_thousand },
-    Scenario { name: "crowd-wants-the-last-frames", on: On::Machines, run: last_frames },
     Scenario { name: "crowd-breaks-together", on: On::Only(Platform::Hosted), run: breaks_together },
     Scenario { name: "crowd-hears-last-words", on: On::Only(Platform::Hosted), run: last_words },
 ];
@@ -77,35 +76,6 @@ fn of_a_thousand(context: &Context) -> Verdict {
     let broken = |program: &&Program| matches!(program.last_end, Some(End::Broken { .. }));
     check_eq("how many ended with it", domain.programs.iter().filter(broken).count(), 999)?;
     check_eq("the neighbour", up.program("neighbour")?.state, State::Running)?;
-    up.end(Signal::INT)?.exits(130)?.ends_well()?;
-    Ok(())
-}
-
-/// A hundred processes touch page after page in turn, of which their domain has too few: who asks for one that is not there ends, and nothing else
-/// happens, to no other domain either.
-fn last_frames(context: &Context) -> Verdict {
-    for guest in ["touches", "ready-spin"] {
-        context.file(&format!("{guest}.wat"), guests::text(guest)?)?;
-    }
-    let text = "[domains.crowd]\nmemory = \"20MiB\"\nprocesses = 100\n[[domains.crowd.programs]]\nname = \"touches\"\n\
-                file = \"touches.wat\"\ninstances = 100\nmemory = \"192KiB\"\nrestart = \"always\"\n\
-                [domains.neighbour]\nmemory = \"8MiB\"\n[[domains.neighbour.programs]]\nfile = \"ready-spin.wat\"\n";
-    let mut up = Up::start_manifest(context, context.file("crowd.toml", text)?, "crowd")?;
-    up.until("neighbour", "started")?;
-    let (mut without, mut all) = (0, 0);
-    while without < 100 || all < 300 {
-        let ended = up.until("crowd", "ended")?;
-        all += 1;
-        match ended["status"].as_u64() {
-            // It had all that it wanted.
-            Some(7) => {}
-            // Out of memory, where it ran or before.
-            Some(125 | 137) => without += 1,
-            _ => return Err(Failed(format!("{ended}"))),
-        }
-    }
-    let neighbour = up.program("neighbour")?;
-    check_eq("the neighbour", (neighbour.state, neighbour.restarts), (State::Running, 0))?;
     up.end(Signal::INT)?.exits(130)?.ends_well()?;
     Ok(())
 }
