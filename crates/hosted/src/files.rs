@@ -56,6 +56,8 @@ impl Grant {
 pub struct LinuxFiles {
     grants: Vec<Grant>,
     open: Vec<Slot>,
+    /// The places of `open` in which nothing is.
+    free: Vec<usize>,
 }
 
 /// A place for something open, with the generation that the handle of what is in it bears.
@@ -97,7 +99,7 @@ impl Held {
 impl LinuxFiles {
     /// Grants these directories, by their numbers.
     pub fn new(grants: Vec<Grant>) -> Self {
-        Self { grants, open: Vec::new() }
+        Self { grants, open: Vec::new(), free: Vec::new() }
     }
 
     fn held(&self, handle: Handle) -> Result<&Held, Errno> {
@@ -108,10 +110,12 @@ impl LinuxFiles {
 
     /// `ENOMEM` if there is no room for one more: how many there are is for programs to choose.
     fn hold(&mut self, held: Held) -> Result<Handle, Errno> {
-        let index = match self.open.iter().position(|slot| slot.held.is_none()) {
+        let index = match self.free.pop() {
             Some(index) => index,
             None => {
-                self.open.try_reserve(1).map_err(|_| Errno::Nomem)?;
+                // To close one takes no memory.
+                let room = self.free.try_reserve(self.open.len() + 1);
+                room.and_then(|()| self.open.try_reserve(1)).map_err(|_| Errno::Nomem)?;
                 self.open.push(Slot::default());
                 self.open.len() - 1
             }
@@ -244,9 +248,11 @@ impl Files for LinuxFiles {
 
     fn close(&mut self, handle: Handle) -> Result<()> {
         self.held(handle)?;
-        let slot = &mut self.open[handle.0 as u32 as usize];
+        let index = handle.0 as u32 as usize;
+        let slot = &mut self.open[index];
         slot.held = None;
         slot.generation = slot.generation.wrapping_add(1);
+        self.free.push(index);
         Ok(())
     }
 

@@ -19,5 +19,6 @@
     (call $must_be (call $args_sizes_get (i32.const 0) (i32.const 4)) (i32.const 0))
     (call $must_be (call $fd_fdstat_get (i32.const 99) (i32.const 128)) (i32.const 8)) ;; EBADF
     (call $must_be (call $sched_yield) (i32.const 0))
+    (call $begin) ;; It was suspended.
     (call $must_be (call $random_get (i32.const 256) (i32.const 16)) (i32.const 0))
     (if (call $end) (then (loop $for_ever (br $for_ever))))))

@@ -80,7 +80,8 @@ fn run(runtime: &Path, program: &Path, trap_helper: &Path, arguments: &[OsString
         memory_bytes_max: MEMORY_BYTES_MAX,
         ..ProgramPlan::default()
     };
-    let plan = Plan::of_one(program_plan, Console::Host, None);
+    // A second one is there for a library OS that asks for it.
+    let plan = Plan { vcpus: 2, ..Plan::of_one(program_plan, Console::Host, None) };
     let entropy = Generator::new(Some(&hosted::clock::seed()?), &[])?;
     let host = Box::new(linux_host(LinuxStreams::new(), LinuxFiles::new(Vec::new()), entropy));
     let (artifacts, trap_helper) = (vec![File::open(program)?], File::open(trap_helper)?);

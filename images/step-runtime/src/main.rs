@@ -4,12 +4,13 @@
 //! plan's arguments say what to do:
 //!
 //! ```text
-//! NAME kill|preempt FIRST STRIDE
+//! NAME kill|preempt|migrate FIRST STRIDE
 //! NAME storm COUNT ROUNDS SEED
 //! ```
-//! First: the program is run once for each instruction number FIRST, FIRST + STRIDE, … after it has called `step.begin`, its own and ours alike: it executes so
-//! many with the trap flag set, and there it is killed, or preempted by a scheduler that spoils all vector registers. A program that was killed before
-//! it has called `step.end` must end so, and `step.end` has it wait for that if it comes so far; one that was preempted in its own code must have had two turns and not notice, and traps if it does. After each run
+//! First: the program, which may start itself (`family`), is run once for each instruction number FIRST, FIRST + STRIDE, … after it has called `step.begin`, its own and ours alike: it executes so
+//! many with the trap flag set, which is gone after it was suspended until it calls `step.begin` again, and there it is killed, or preempted by a scheduler that spoils all vector registers. A program that was killed before
+//! it has called `step.end` must end so, and `step.end` has it wait for that if it comes so far; one that was preempted in its own code must have had two turns and not notice, and traps if it does.
+//! With `migrate` it is preempted in the same way, and goes on on another virtual CPU, for a companion has this one. After each run
 //! heap, address space, slots and processes must be what they were. It goes on until the program ends before the number is reached; the last line on
 //! standard error says how far that was.
 //!
@@ -21,11 +22,15 @@
 extern crate alloc;
 
 #[allow(dead_code)]
+#[path = "../../runtime/src/children.rs"]
+mod children;
+#[allow(dead_code)]
 #[path = "../../runtime/src/cpu.rs"]
 mod cpu;
 #[allow(dead_code)]
 #[path = "../../runtime/src/entry.rs"]
 mod entry;
+mod family;
 #[allow(dead_code)]
 #[path = "../../runtime/src/gate.rs"]
 mod gate;
@@ -103,7 +108,7 @@ fn run(system: &'static System, boot: &'static BootInfo) -> Result<String, Strin
     let program = Box::leak(Box::new(load(bundle.artifacts[plan.artifact as usize])?));
     let launcher = launcher::open(services);
     match *TEST.call_once(|| test) {
-        Test::Steps(act, numbers) => step::run(system, launcher, &engine, program, act, numbers),
+        Test::Steps(act, numbers) => step::run(system, launcher, &engine, program, plan, act, numbers),
         Test::Storm(numbers) => storm::run(system, launcher, &engine, program, numbers),
     }
 }
@@ -117,6 +122,7 @@ impl Test {
         match (*what, numbers.as_slice()) {
             ("kill", &[first, stride]) => Some(Self::Steps(Act::Kill, [first, stride])),
             ("preempt", &[first, stride]) => Some(Self::Steps(Act::Preempt, [first, stride])),
+            ("migrate", &[first, stride]) => Some(Self::Steps(Act::Migrate, [first, stride])),
             ("storm", &[count, rounds, seed]) => Some(Self::Storm([count, rounds, seed])),
             _ => None,
         }

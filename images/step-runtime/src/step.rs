@@ -1,15 +1,20 @@
 //! One run for each instruction.
 
+use crate::entry;
+use crate::family::Family;
 use crate::launcher::Launcher;
 use crate::subject::{Accounts, Subject};
 use abi::upcall::Kind;
 use abi::{Context, Span};
 use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
+use bundle::ProgramPlan;
 use core::arch::{asm, x86_64::__cpuid};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use runtime::trap::{self, Verdict};
-use runtime::{Ending, Platform, ProcessId, Program, Stop, System, Usage, current, scheduler};
+use runtime::vcpu::STACK_SPAN;
+use runtime::{Ending, Platform, ProcessId, Program, Stop, System, Usage, Vcpu, current, scheduler};
 use wasmtime::{Engine, Linker};
 
 /// How long a program that was killed may go on before its end counts as lost.
@@ -20,6 +25,8 @@ const TIME_NS_MAX: u64 = 30_000_000_000;
 pub enum Act {
     Kill,
     Preempt,
+    /// To another virtual CPU.
+    Migrate,
 }
 
 /// What upcalls go by, and what they and the program note.
@@ -36,6 +43,8 @@ struct Stepping {
     is_at_end: AtomicBool,
     /// Where its own functions lie.
     functions: [AtomicU64; 2],
+    /// The number of its stack: each is alone in its stretch.
+    stack: AtomicU64,
 }
 
 static STEPPING: Stepping = Stepping {
@@ -46,6 +55,7 @@ static STEPPING: Stepping = Stepping {
     must_show: AtomicBool::new(false),
     is_at_end: AtomicBool::new(false),
     functions: [const { AtomicU64::new(0) }; 2],
+    stack: AtomicU64::new(0),
 };
 
 /// The trap flag and the vector of its exception (Intel SDM volume 1, 3.4.3.3; volume 3, table 6-1).
@@ -72,8 +82,10 @@ pub fn upcall(kind: Kind, context: &mut Context) -> Verdict {
     STEPPING.done.store(true, Relaxed);
     let [base, length] = STEPPING.functions.each_ref().map(|word| word.load(Relaxed));
     let in_program = Span::new(base, length).contains(Span::new(context.rip, 1));
+    // The first virtual CPU alone is given up by an event; elsewhere it has moved already.
+    let must_go = in_program && Vcpu::current().number() == 0;
     let kills = STEPPING.kills.load(Relaxed);
-    STEPPING.must_show.store(in_program || kills && !STEPPING.is_at_end.load(Relaxed), Relaxed);
+    STEPPING.must_show.store(must_go || kills && !STEPPING.is_at_end.load(Relaxed), Relaxed);
     if kills {
         current::want_stop(Stop::Cancelled);
     }
@@ -87,71 +99,118 @@ pub fn run(
     launcher: Launcher,
     engine: &Engine,
     program: &'static Program,
+    plan: &ProgramPlan,
     act: Act,
     [first, stride]: [u64; 2],
 ) -> Result<String, String> {
     let mut linker = Linker::new(engine);
     linker.func_wrap("step", "begin", begin).map_err(|error| format!("{error:#}"))?;
     linker.func_wrap("step", "end", end).map_err(|error| format!("{error:#}"))?;
-    let mut stepper = Stepper { subject: Subject::new(system, launcher, program, linker)?, ended: None };
+    let subject = Subject::new(system, launcher, program, linker)?;
     STEPPING.kills.store(act == Act::Kill, Relaxed);
     let functions = program.functions();
     STEPPING.functions[0].store(functions.base, Relaxed);
     STEPPING.functions[1].store(functions.length, Relaxed);
-    // What is made once and kept is made here.
-    for at in [u64::MAX, 1] {
-        stepper.run_once(act, at).map_err(|why| format!("at first: {why}"))?;
+    if act == Act::Migrate {
+        entry::start_vcpus(system, 2).map_err(|error| format!("no second virtual CPU: {error:?}"))?;
     }
-    let accounts = Accounts::of(system);
-    let (mut at, mut runs, mut reached) = (first.max(1), 0u64, 0u64);
-    loop {
-        stepper.run_once(act, at).map_err(|why| format!("at instruction {at}: {why}"))?;
-        accounts.compare(system).map_err(|why| format!("at instruction {at}: {why}"))?;
-        runs += 1;
-        if !STEPPING.done.load(Relaxed) {
-            let all = STEPPING.count.load(Relaxed);
-            return Ok(format!("stepped {all} instructions, {runs} runs, {reached} of them interrupted\n"));
-        }
-        reached += 1;
-        at += stride.max(1);
-    }
+    let mut stepper = Stepper { subject, act, family: Family::new(plan), companion: None, ended: None };
+    let answer = stepper.run([first, stride]);
+    scheduler::close(system);
+    answer
+}
+/// On which stack the caller is.
+fn stack() -> u64 {
+    let here = 0u8;
+    &raw const here as u64 / STACK_SPAN
 }
 
+/// Afterwards nobody is stepped through: neither the program nor its companion.
 fn begin() {
+    if STEPPING.done.load(Relaxed) {
+        return;
+    }
+    STEPPING.stack.store(stack(), Relaxed);
     // SAFETY: sets the trap flag; its exceptions are the upcall's.
     unsafe { asm!("pushfq", "or qword ptr [rsp], 0x100", "popfq") };
 }
 
-/// Whether the program is to wait for its end.
+/// Whether the caller is to wait for its end: the program if it was killed, its companion always.
 fn end() -> i32 {
+    if STEPPING.stack.load(Relaxed) != stack() {
+        return 1;
+    }
     STEPPING.is_at_end.store(true, Relaxed);
     i32::from(STEPPING.kills.load(Relaxed) && STEPPING.done.load(Relaxed))
 }
 
 struct Stepper {
     subject: Subject,
-    /// How the process has ended, and how often it had the virtual CPU.
-    ended: Option<(Ending, u64)>,
+    act: Act,
+    family: Family,
+    /// Another process of the program, which has the first virtual CPU instead of it.
+    companion: Option<ProcessId>,
+    /// How the process has ended, and what it had used.
+    ended: Option<(Ending, Usage)>,
 }
 
 impl Stepper {
-    fn run_once(&mut self, act: Act, at: u64) -> Result<(), String> {
+    fn run(&mut self, [first, stride]: [u64; 2]) -> Result<String, String> {
+        let system = self.subject.system;
+        // What is made once and kept is made here.
+        for at in [u64::MAX, 1] {
+            self.run_once(at).map_err(|why| format!("at first: {why}"))?;
+        }
+        let accounts = Accounts::of(system);
+        let (mut at, mut runs, mut reached) = (first.max(1), 0u64, 0u64);
+        loop {
+            self.run_once(at).map_err(|why| format!("at instruction {at}: {why}"))?;
+            let balance = match self.act {
+                Act::Kill | Act::Preempt => accounts.compare(system),
+                Act::Migrate => accounts.compare_nearly(system),
+            };
+            balance.map_err(|why| format!("at instruction {at}: {why}"))?;
+            runs += 1;
+            if !STEPPING.done.load(Relaxed) {
+                let all = STEPPING.count.load(Relaxed);
+                return Ok(format!(
+                    "stepped {all} instructions, {runs} runs, {reached} of them interrupted\n"
+                ));
+            }
+            reached += 1;
+            at += stride.max(1);
+        }
+    }
+
+    fn run_once(&mut self, at: u64) -> Result<(), String> {
         STEPPING.count.store(0, Relaxed);
         STEPPING.at.store(at, Relaxed);
         for flag in [&STEPPING.done, &STEPPING.must_show, &STEPPING.is_at_end] {
             flag.store(false, Relaxed);
         }
-        self.subject.start(TIME_NS_MAX)?;
+        self.family.begin(&self.subject, TIME_NS_MAX)?;
         let (system, mut this) = (self.subject.system, self);
         scheduler::run(system, &mut this);
-        let (ending, switches) = this.ended.take().ok_or("it has not ended")?;
+        let (ending, usage) = this.ended.take().ok_or("it has not ended")?;
         let must_show = STEPPING.must_show.load(Relaxed);
-        match (&ending, act) {
+        match (&ending, this.act) {
             (Ending::Stopped(Stop::Cancelled, _), Act::Kill) if STEPPING.done.load(Relaxed) => Ok(()),
             // The last instructions are those of its end.
             (Ending::Returned(Ok(())), Act::Kill) if !must_show => Ok(()),
-            (Ending::Returned(Ok(())), Act::Preempt) if !must_show || switches > 1 => Ok(()),
-            _ => Err(format!("it ended so, after {switches} turns: {ending:?}")),
+            (Ending::Returned(Ok(())), Act::Preempt) if !must_show || usage.switches > 1 => Ok(()),
+            (Ending::Returned(Ok(())), Act::Migrate) if !must_show || usage.migrations > 0 => Ok(()),
+            _ => Err(format!("it ended so, after {usage:?}: {ending:?}")),
+        }
+    }
+
+    /// What was preempted is left to the other virtual CPU.
+    fn take_first_vcpu(&mut self) {
+        if self.act == Act::Migrate
+            && STEPPING.done.load(Relaxed)
+            && self.ended.is_none()
+            && self.companion.is_none()
+        {
+            self.companion = self.subject.start(TIME_NS_MAX, Vec::new(), None).ok();
         }
     }
 }
@@ -176,15 +235,27 @@ impl Platform for &mut Stepper {
                 );
             }
         }
+        self.take_first_vcpu();
+    }
+
+    fn serve(&mut self) {
+        self.family.serve(&self.subject, TIME_NS_MAX);
     }
 
     fn sleep(&mut self, _deadline_ns: u64) {}
 
-    fn ended(&mut self, _process: ProcessId, ending: Ending, usage: Usage) {
-        self.ended = Some((ending, usage.switches));
+    fn ended(&mut self, process: ProcessId, ending: Ending, usage: Usage) {
+        if self.companion.take_if(|companion| *companion == process).is_some() {
+            return;
+        }
+        if self.family.ended(&self.subject, process) {
+            self.ended = Some((ending, usage));
+            let system = self.subject.system;
+            self.companion.iter().for_each(|id| system.processes().lock().stop(system, *id, Stop::Cancelled));
+        }
     }
 
     fn is_over(&self) -> bool {
-        self.ended.is_some()
+        self.family.is_over() && self.companion.is_none()
     }
 }

@@ -71,7 +71,7 @@ struct Storm {
 impl Storm {
     fn round(&mut self, count: u64) -> Result<(), String> {
         for _ in 0..count {
-            self.alive.push(self.subject.start(TIME_NS_MAX)?);
+            self.alive.push(self.subject.start(TIME_NS_MAX, Vec::new(), None)?);
         }
         let system = self.subject.system;
         runtime::scheduler::run(system, self);

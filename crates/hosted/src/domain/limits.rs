@@ -6,7 +6,7 @@
 //! Address space that is reserved without access is free.
 
 use super::{Quotas, Share};
-use rustix::process::{Resource, Rlimit, setpriority_process, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setpriority_process, setrlimit};
 use std::fs::File;
 use std::io::{self, Write};
 
@@ -17,6 +17,9 @@ pub fn apply(quotas: &Quotas, door: Option<File>) -> io::Result<()> {
     setrlimit(Resource::Data, Rlimit { current: Some(bytes), maximum: Some(bytes) })?;
     // What ends it by a signal is told by the parent; its memory is its own business.
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
+    // All its processes have their files open in this one, and how many each may have is said elsewhere (`descriptors`).
+    let files = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: files.maximum, ..files })?;
     match door {
         Some(mut door) => door.write_all(b"0"),
         None => Ok(setpriority_process(None, nice(quotas.cpu_share))?),

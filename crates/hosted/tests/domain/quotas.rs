@@ -5,6 +5,7 @@ use crate::code::Code;
 use crate::scene::{QUOTAS, domain, run, spinning, start};
 use hosted::domain::{Reason, Running, Share};
 use libc::*;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,7 @@ pub const TESTS: &[Test] = &[
     ("memory_ends_at_the_page", memory_ends_at_the_page),
     ("memory_that_was_reserved_counts_when_it_can_be_written", memory_that_was_reserved_counts),
     ("all_of_the_quota_can_be_touched", all_of_the_quota_can_be_touched),
+    ("descriptors_are_as_many_as_linux_lets_it_have", descriptors_are_as_many_as_can_be),
     ("a_budget_holds", a_budget_holds),
     ("a_domain_that_is_stopped_by_its_budget_ends", a_domain_that_is_stopped_by_its_budget_ends),
     ("weights_divide_a_cpu", weights_divide_a_cpu),
@@ -26,7 +28,7 @@ const PAGE: u64 = abi::PAGE_SIZE;
 const OVERHEAD: u64 = 1 << 20;
 const ANONYMOUS: u64 = (MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE) as u64;
 const WRITABLE: u64 = (PROT_READ | PROT_WRITE) as u64;
-/// What answers a call that gives an address.
+/// What answers a call that gives an address, or another number.
 const ADDRESS: u8 = u8::MAX;
 
 fn map(code: Code, length: u64, access: u64) -> Code {
@@ -92,6 +94,18 @@ fn all_of_the_quota_can_be_touched() {
     // With what the launcher has for itself.
     assert!(running.usage().memory_bytes < QUOTAS.memory_bytes + (8 << 20), "{:?}", running.usage());
     assert!(bystander.usage().memory_bytes < 8 << 20);
+}
+
+/// One of its processes takes none of another's.
+fn descriptors_are_as_many_as_can_be() {
+    let limit = getrlimit(Resource::Nofile);
+    let most = limit.maximum.unwrap_or(1 << 20);
+    // As a shell has it; this process keeps it.
+    setrlimit(Resource::Nofile, Rlimit { current: Some(most.min(1024)), ..limit }).unwrap();
+    for (at_least, error) in [(most - 1, ADDRESS), (most, EINVAL as u8)] {
+        let code = Code::new().call(SYS_fcntl, &[0, F_DUPFD_CLOEXEC as u64, at_least]).answer_error();
+        assert_eq!(run(&domain(&code)).0.status, error, "{at_least} of {most}");
+    }
 }
 
 fn a_budget_holds() {

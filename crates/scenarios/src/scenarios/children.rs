@@ -24,6 +24,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario { name: "children-until-memory-ends", on: On::All, run: until_memory_ends },
     Scenario { name: "children-one-after-the-other", on: On::All, run: one_after_the_other },
     Scenario { name: "children-of-the-dying", on: On::Several, run: of_the_dying },
+    Scenario { name: "children-see-nothing-of-others", on: On::All, run: see_nothing_of_others },
 ];
 
 const CHILD: &str =
@@ -41,7 +42,7 @@ fn manifest(lines: &str, programs: &[(&str, &str, &str)]) -> String {
 }
 
 fn start(context: &Context, manifest: &str) -> Verdict<Up> {
-    for guest in ["parent", "child", "holds", "bomb", "spawns", "exit", "ready-spin"] {
+    for guest in ["parent", "child", "holds", "bomb", "spawns", "leaks", "exit", "ready-spin"] {
         context.file(&format!("{guest}.wat"), guests::text(guest)?)?;
     }
     Up::start_manifest(context, context.file("family.toml", manifest)?, "family")
@@ -349,5 +350,19 @@ fn of_the_dying(context: &Context) -> Verdict {
     }
     // In the machine, what had not come back would be its exit status.
     up.end(Signal::INT)?.exits(130)?.ends_well()?;
+    Ok(())
+}
+
+/// Each leaves its mark in memory, tables, globals and on the stack, ends in its own way, and finds none of those that ended before; the guest
+/// looks.
+fn see_nothing_of_others(context: &Context) -> Verdict {
+    let text = "[domains.family]\nmemory = \"64MiB\"\n\
+         [[domains.family.programs]]\nname = \"leaks\"\nfile = \"leaks.wat\"\nmemory = \"2MiB\"\ninstances = 2\nstart = [\"leaks\"]\n";
+    let mut up = start(context, text)?;
+    for number in 0..2 {
+        let ended = up.until_program(&format!("leaks/{number}"), "ended")?;
+        check_eq("whether a child has found something", &ended["status"], &serde_json::Value::from(0))?;
+    }
+    up.finish()?.exits(0)?.ends_well()?;
     Ok(())
 }

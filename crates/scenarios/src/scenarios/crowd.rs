@@ -48,10 +48,13 @@ fn start(context: &Context) -> Verdict<Up> {
 
 /// A thousand processes that all want the CPU: each has it, a wrong name is answered in a line that can be read, one ends and the others go on.
 fn of_a_thousand(context: &Context) -> Verdict {
-    context.file("ready-spin.wat", guests::text("ready-spin")?)?;
+    for guest in ["ready-spin", "child"] {
+        context.file(&format!("{guest}.wat"), guests::text(guest)?)?;
+    }
     // Hosted, what could be written of a stack counts.
     let text = "[domains.crowd]\nmemory = \"1100MiB\"\nprocesses = 1000\n[[domains.crowd.programs]]\nname = \"spin\"\n\
-                file = \"ready-spin.wat\"\ninstances = 1000\nmemory = \"64KiB\"\n";
+                file = \"ready-spin.wat\"\ninstances = 1000\nmemory = \"64KiB\"\n\
+                [domains.neighbour]\nmemory = \"8MiB\"\n[[domains.neighbour.programs]]\nfile = \"child.wat\"\narguments = [\"z\"]\n";
     let mut up = Up::start_manifest(context, context.file("crowd.toml", text)?, "crowd")?;
     up.until_program("spin/999", "started")?;
     let has_run = |program: &Program| program.usage.cpu_ns > 0 && program.state == State::Running;
@@ -60,12 +63,19 @@ fn of_a_thousand(context: &Context) -> Verdict {
     let refused = up.ask(&Request::Kill { which: which("spun"), how: How::Gracefully })?;
     let Reply::Refused(refusal) = refused else { return Err(Failed(format!("not refused: {refused:?}"))) };
     let words = refusal.to_string();
-    check(words.ends_with("crowd/spin/19 and 980 others"), || words)?;
+    check(words.ends_with("crowd/spin/19 and 981 others"), || words)?;
     up.ask(&Request::Kill { which: which("crowd/spin/500"), how: How::Gracefully })?;
     let ended = up.until_program("spin/500", "ended")?;
     check_eq("its end", &ended["status"], &Value::from(130))?;
     let running = up.first_domain()?.programs.iter().filter(|program| has_run(program)).count();
     check_eq("how many go on", running, 999)?;
+    // All at once, as they are: in the machine, what had not come back would be its exit status.
+    up.ask(&Request::Kill { which: which("crowd"), how: How::AtOnce })?;
+    let domain =
+        up.until_domain(|domain| domain.programs.iter().all(|program| program.state == State::Stopped))?;
+    let broken = |program: &&Program| matches!(program.last_end, Some(End::Broken { .. }));
+    check_eq("how many ended with it", domain.programs.iter().filter(broken).count(), 999)?;
+    check_eq("the neighbour", up.program("neighbour")?.state, State::Running)?;
     up.end(Signal::INT)?.exits(130)?.ends_well()?;
     Ok(())
 }

@@ -222,7 +222,7 @@ fn crash_of_a_run(context: &Context) -> Verdict {
 }
 
 /// `selkis crash` of this, for scripts.
-fn crashes(context: &Context, name: &str) -> Verdict<Vec<Value>> {
+pub fn crashes(context: &Context, name: &str) -> Verdict<Vec<Value>> {
     let command = context.command().options(["crash", name, "--json"]);
     let output = command.variable("XDG_RUNTIME_DIR", runtime_folder(context)?).run()?;
     output.exits(0)?.ends_well()?;

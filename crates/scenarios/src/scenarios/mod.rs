@@ -5,6 +5,7 @@ mod bounds;
 mod broken;
 mod children;
 mod clients;
+mod cpu_time;
 mod cpus;
 mod crowd;
 mod grants;
@@ -38,6 +39,7 @@ pub fn all() -> Vec<Scenario> {
         clients::SCENARIOS,
         crowd::SCENARIOS,
         cpus::SCENARIOS,
+        cpu_time::SCENARIOS,
         children::SCENARIOS,
         traces::SCENARIOS,
     ]

@@ -9,38 +9,54 @@ use std::time::Duration;
 pub const SCENARIOS: &[Scenario] = &[
     Scenario { name: "killed-at-every-step", on: On::Only(Platform::Hosted), run: killed },
     Scenario { name: "preempted-at-every-step", on: On::Only(Platform::Hosted), run: preempted },
+    Scenario { name: "moved-at-every-step", on: On::Only(Platform::Hosted), run: moved },
     Scenario { name: "killed-at-random-moments", on: On::Only(Platform::Hosted), run: storm },
 ];
 
-const GUESTS: [&str; 4] = ["step-calls", "step-memory", "step-numbers", "step-host"];
-/// A prime, so that the instructions of a loop all have their turn in the ordinary run too.
-const ORDINARY_STRIDE: u32 = 29;
+/// With the stride of the ordinary run. A run for an instruction steps through all that come before it, so who has many has few runs; primes, so that
+/// the instructions of a loop all have their turn then too.
+const GUESTS: [(&str, u32); 6] = [
+    ("step-calls", 29),
+    ("step-memory", 29),
+    ("step-numbers", 29),
+    ("step-host", 29),
+    ("step-streams", 997),
+    ("step-children", 499),
+];
+/// The ordinary run moves fewer: it takes as long as a preemption, and two virtual CPUs.
+const STRIDE_TO_MOVE: u32 = 10;
 
 fn killed(context: &Context) -> Verdict {
-    GUESTS.iter().try_for_each(|guest| interrupt(context, guest, "kill"))
+    GUESTS.iter().try_for_each(|(guest, stride)| interrupt(context, guest, "kill", *stride))
 }
 
 fn preempted(context: &Context) -> Verdict {
-    GUESTS.iter().try_for_each(|guest| interrupt(context, guest, "preempt"))
+    GUESTS.iter().try_for_each(|(guest, stride)| interrupt(context, guest, "preempt", *stride))
 }
 
-fn interrupt(context: &Context, guest: &str, how: &str) -> Verdict {
+/// From one virtual CPU to another.
+fn moved(context: &Context) -> Verdict {
+    GUESTS
+        .iter()
+        .try_for_each(|(guest, stride)| interrupt(context, guest, "migrate", stride * STRIDE_TO_MOVE))
+}
+
+fn interrupt(context: &Context, guest: &str, how: &str, ordinary_stride: u32) -> Verdict {
     let paths = launcher::artifacts(context, guest)?;
     let stride = match context.depth {
-        Depth::Ordinary => ORDINARY_STRIDE,
+        Depth::Ordinary => ordinary_stride,
         Depth::Soak => 1,
-    }
-    .to_string();
+    };
     // A soak takes a step some ten million times.
     let deadline = Duration::from_secs(3600);
-    let output = launcher::launch("selkis-step-runtime", &paths, &[guest, how, "1", &stride], deadline)?;
+    let words = [guest, how, "1", &stride.to_string()];
+    let output = launcher::launch("selkis-step-runtime", &paths, &words, deadline)?;
     let errors = output.exits(0)?.errors();
     let (_, line) = errors.split_once("stepped ").unwrap_or_default();
     let numbers: Vec<u64> = line.split(|byte: char| !byte.is_ascii_digit()).flat_map(str::parse).collect();
     // Each call of a function of ours alone is more than this.
-    check(matches!(numbers[..], [steps, runs, _] if steps > 500 && runs > steps / 30), || {
-        format!("{guest}: {errors}")
-    })
+    let is_it = |steps, runs| steps > 500 && runs > steps / u64::from(stride + 1);
+    check(matches!(numbers[..], [steps, runs, _] if is_it(steps, runs)), || format!("{guest}: {errors}"))
 }
 
 fn storm(context: &Context) -> Verdict {
