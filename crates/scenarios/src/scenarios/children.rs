@@ -285,7 +285,7 @@ fn bombed(context: &Context, cpus: &str) -> Verdict {
 
 /// The same where memory is what there is least of: it is refused to children before there is none for what runs them.
 fn until_memory_ends(context: &Context) -> Verdict {
-    let text = "[domains.family]\nmemory = \"20MiB\"\nprocesses = 3000\n\
+    let text = "[domains.family]\nmemory = \"20MiB\"\nprocesses = 1900\n\
          [[domains.family.programs]]\nname = \"calm\"\nfile = \"ready-spin.wat\"\nmemory = \"64KiB\"\n\
          [[domains.family.programs]]\nname = \"bomb\"\nfile = \"bomb.wat\"\nmemory = \"64KiB\"\nstart = [\"bomb\"]\n";
     let up = begin(context, text)?;
