@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 const PAGE: usize = PAGE_SIZE as usize;
 /// Far more than any scenario takes, on a machine that is busy with others; a soak does thirty times as much.
 fn time_limit() -> Duration {
-    Duration::from_secs(if soaks() { 7200 } else { 240 })
+    Duration::from_secs(if soaks() { 7200 } else { 600 })
 }
 
 /// What a scenario that passes stops with, if it has no status of its own (`src/probe.rs`). Not 0: QEMU's debug exit makes
