@@ -55,7 +55,8 @@ pub fn run(
     let accounts = Accounts::of(system);
     for round in 0..rounds {
         storm.round(count)?;
-        accounts.compare(system).map_err(|why| format!("after round {round}: {why}"))?;
+        // How many end at once differs, and so does the room of the lists that they are in meanwhile.
+        accounts.compare_nearly(system).map_err(|why| format!("after round {round}: {why}"))?;
     }
     Ok(format!("killed {} processes, {} of them not by a tick\n", count * (rounds + 1), storm.stopped))
 }

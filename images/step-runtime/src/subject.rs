@@ -102,7 +102,7 @@ impl Accounts {
         if now == *self { Ok(()) } else { Err(format!("{self:?} has become {now:?}")) }
     }
 
-    /// The same where two run at once, as it comes: then what is kept for the next differs, within bounds.
+    /// The same where several run at once, as it comes: then what is kept for the next differs, within bounds. What each left would add up.
     pub fn compare_nearly(&self, system: &System) -> Result<(), String> {
         const HEAP_BYTES: usize = 64 << 10;
         const SPACE_BYTES: u64 = 64 << 30;

@@ -13,41 +13,49 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario { name: "killed-at-random-moments", on: On::Only(Platform::Hosted), run: storm },
 ];
 
-/// With the stride of the ordinary run. A run for an instruction steps through all that come before it, so who has many has few runs; primes, so that
-/// the instructions of a loop all have their turn then too.
-const GUESTS: [(&str, u32); 6] = [
-    ("step-calls", 29),
-    ("step-memory", 29),
-    ("step-numbers", 29),
-    ("step-host", 29),
-    ("step-streams", 997),
-    ("step-children", 499),
+/// With the strides of the ordinary run and of a soak. A run for an instruction steps through all that come before it, so who has many has few runs;
+/// primes, so that the instructions of a loop all have their turn then too.
+const GUESTS: [(&str, Strides); 6] = [
+    ("step-calls", Strides { ordinary: 29, soak: 1 }),
+    ("step-memory", Strides { ordinary: 29, soak: 1 }),
+    ("step-numbers", Strides { ordinary: 29, soak: 1 }),
+    ("step-host", Strides { ordinary: 29, soak: 1 }),
+    ("step-streams", Strides { ordinary: 997, soak: 37 }),
+    ("step-children", Strides { ordinary: 499, soak: 19 }),
 ];
 /// The ordinary run moves fewer: it takes as long as a preemption, and two virtual CPUs.
 const STRIDE_TO_MOVE: u32 = 10;
 
+/// Which instructions have their turn.
+#[derive(Clone, Copy)]
+struct Strides {
+    ordinary: u32,
+    soak: u32,
+}
+
 fn killed(context: &Context) -> Verdict {
-    GUESTS.iter().try_for_each(|(guest, stride)| interrupt(context, guest, "kill", *stride))
+    GUESTS.iter().try_for_each(|(guest, strides)| interrupt(context, guest, "kill", *strides))
 }
 
 fn preempted(context: &Context) -> Verdict {
-    GUESTS.iter().try_for_each(|(guest, stride)| interrupt(context, guest, "preempt", *stride))
+    GUESTS.iter().try_for_each(|(guest, strides)| interrupt(context, guest, "preempt", *strides))
 }
 
 /// From one virtual CPU to another.
 fn moved(context: &Context) -> Verdict {
     GUESTS
         .iter()
-        .try_for_each(|(guest, stride)| interrupt(context, guest, "migrate", stride * STRIDE_TO_MOVE))
+        .map(|(guest, strides)| (guest, Strides { ordinary: strides.ordinary * STRIDE_TO_MOVE, ..*strides }))
+        .try_for_each(|(guest, strides)| interrupt(context, guest, "migrate", strides))
 }
 
-fn interrupt(context: &Context, guest: &str, how: &str, ordinary_stride: u32) -> Verdict {
+fn interrupt(context: &Context, guest: &str, how: &str, strides: Strides) -> Verdict {
     let paths = launcher::artifacts(context, guest)?;
     let stride = match context.depth {
-        Depth::Ordinary => ordinary_stride,
-        Depth::Soak => 1,
+        Depth::Ordinary => strides.ordinary,
+        Depth::Soak => strides.soak,
     };
-    // A soak takes a step some ten million times.
+    // A soak takes a step some hundred million times.
     let deadline = Duration::from_secs(3600);
     let words = [guest, how, "1", &stride.to_string()];
     let output = launcher::launch("selkis-step-runtime", &paths, &words, deadline)?;
