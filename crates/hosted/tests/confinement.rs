@@ -131,8 +131,10 @@ fn a_race_with_a_rename_does_not_open_the_outside() {
                 }
             }
         });
-        let mut opened = 0;
-        for _ in 0..20_000 {
+        let (mut tries, mut opened) = (0, 0);
+        // The other may not run for long while the link lies there.
+        while tries < 20_000 || opened == 0 && tries < 20_000_000 {
+            tries += 1;
             if let Ok(file) = files.open_at(root, path("d/file"), open(FileAccess::Read, Create::Never)) {
                 let mut bytes = [0; 10];
                 let count = files.read_at(file.handle, 0, &mut bytes).unwrap();
