@@ -110,6 +110,17 @@ impl Up {
         }
     }
 
+    /// Waits for this event of any instance of the program.
+    pub fn until_program_of(&mut self, program: &str, event: &str) -> Verdict<Value> {
+        loop {
+            let next = self.next()?;
+            let name = next["program"].as_str().and_then(|name| name.split('/').next());
+            if name == Some(program) && next["event"] == event {
+                return Ok(next);
+            }
+        }
+    }
+
     /// Waits until each of the domains has ended, in any order.
     pub fn until_ended(&mut self, domains: &[&str]) -> Verdict {
         let mut left = domains.to_vec();

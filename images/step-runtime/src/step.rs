@@ -68,6 +68,10 @@ pub fn upcall(kind: Kind, context: &mut Context) -> Verdict {
     if !is_step || STEPPING.done.load(Relaxed) {
         return trap::upcall(kind, context);
     }
+    if current::is_running() && context.rsp / STACK_SPAN != STEPPING.stack.load(Relaxed) {
+        // Another, which the library OS steps to a place where it can be left.
+        return trap::upcall(kind, context);
+    }
     context.rflags &= !FLAG_TRAP;
     if !current::is_running() {
         // The process is over, and the scheduler is not what is tested.
