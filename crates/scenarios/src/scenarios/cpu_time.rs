@@ -42,11 +42,7 @@ fn beside_others(context: &Context) -> Verdict {
     };
     let text: String = domains.into_iter().map(of_one).collect();
     let mut up = Up::start_manifest(context, context.file("shared.toml", text)?, "shared")?;
-    let mut left = vec!["beside", "slowed"];
-    while !left.is_empty() {
-        let next = up.next()?;
-        left.retain(|domain| next["domain"] != *domain || next["event"] != "ended");
-    }
+    up.until_ended(&["beside", "slowed"])?;
     // To begin is the domain's as well, and it takes longest where instructions are emulated.
     let begin_ns = context.on(100_000_000, 2_000_000_000);
     let domains: Vec<Domain> = up.list()?.domains;
