@@ -8,6 +8,7 @@ use abi::boot::{ClockParameters, DeviceRecord};
 use abi::{BootInfo, Handle, PAGE_SIZE, Span};
 use bundle::services::{RawBuffer, RawBytes, RawExchange, Services};
 use bundle::{Item, Kind, Layout, Plan};
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -322,20 +323,22 @@ fn map_file(span: Span, file: RawFd) -> io::Result<()> {
     Ok(())
 }
 
-/// The same bytes in a file of memory, which no mount forbids to execute.
+/// The same bytes in a file of memory, which no mount forbids to execute, and to which nobody writes any more.
 fn copy_in_memory(file: &File) -> io::Result<File> {
-    let flags = rustix::fs::MemfdFlags::CLOEXEC;
-    let copy = File::from(rustix::fs::memfd_create("selkis-artifact", flags)?);
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let copy = File::from(memfd_create("selkis-artifact", flags)?);
     let mut bytes = vec![0; COPY_BYTES];
     let mut at = 0;
     loop {
         // By position: other processes may be reading by the same descriptor.
         match file.read_at(&mut bytes, at)? {
-            0 => return Ok(copy),
+            0 => break,
             count => copy.write_all_at(&bytes[..count], at)?,
         }
         at = copy.metadata()?.len();
     }
+    fcntl_add_seals(&copy, SealFlags::SEAL | SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK)?;
+    Ok(copy)
 }
 
 extern "C" fn serve(raw: &RawExchange) -> usize {

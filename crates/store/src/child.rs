@@ -1,5 +1,5 @@
 use crate::Program;
-use rustix::fs::MemfdFlags;
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde::Deserialize;
 use std::fmt;
@@ -113,13 +113,20 @@ pub fn compile(compiler: &Path, program: Program<'_>, cpu: &str) -> Result<File,
     command.stdout(artifact.try_clone().map_err(CompileFailure::Memory)?);
     let output = run(compiler, command)?;
     match output.status.success() {
-        true => Ok(artifact),
+        // Whoever runs it has it open, and others run it as well.
+        true => seal(artifact).map_err(CompileFailure::Memory),
         false => Err(failure(compiler, &output)),
     }
 }
 
+/// Nobody writes to it any more, whoever has it open (memfd_create(2), file sealing).
+fn seal(file: File) -> io::Result<File> {
+    fcntl_add_seals(&file, SealFlags::SEAL | SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK)?;
+    Ok(file)
+}
+
 fn memory_file(name: &str) -> io::Result<File> {
-    Ok(File::from(rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC)?))
+    Ok(File::from(rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?))
 }
 
 fn filled_memory_file(bytes: &[u8]) -> io::Result<File> {

@@ -4,8 +4,8 @@ mod common;
 
 use common::{Fixture, PROGRAM, bytes_of};
 use std::fs::{self, File};
-use std::io::{Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
@@ -294,7 +294,13 @@ fn that_nothing_is_kept_is_told_once_for_all_programs() {
     let mut unkept = 0;
     for program in [Program::Module { name: "p.wasm", bytes: PROGRAM }, Program::TrapHelper] {
         let mut notify = |notice: Notice<'_>| unkept += usize::from(matches!(notice, Notice::Unkept { .. }));
-        store.artifact(program, "native", &mut notify).unwrap();
+        let artifact = store.artifact(program, "native", &mut notify).unwrap();
+        // Domains that do not trust one another have it open.
+        let refused = [artifact.file.write_at(b"x", 0).err(), artifact.file.set_len(0).err()];
+        assert_eq!(
+            refused.map(|error| error.map(|error| error.kind())),
+            [Some(ErrorKind::PermissionDenied); 2]
+        );
     }
     assert_eq!(unkept, 1);
 }

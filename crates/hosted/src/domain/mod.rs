@@ -23,7 +23,7 @@ pub use running::{End, Reason, Running, Usage};
 /// Something that is not bounded here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Missing {
-    /// This process can make no control group: what Linux itself keeps for a domain is in no quota.
+    /// This process can make no control group: what Linux itself keeps for a domain is in no quota, and a domain weighs as its threads do, together.
     ControlGroup,
 }
 
@@ -31,7 +31,7 @@ impl std::fmt::Display for Missing {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::ControlGroup => f.write_str(
-                "there are no control groups for it here: `memory` bounds what a domain writes, but not the page tables that Linux keeps for it (see systemd-run --user --scope -p Delegate=yes)",
+                "there are no control groups for it here: `memory` bounds what a domain writes, but not the page tables that Linux keeps for it, and `cpu-share` counts for each of its virtual CPUs (see systemd-run --user --scope -p Delegate=yes)",
             ),
         }
     }
