@@ -191,16 +191,18 @@ impl Root {
     fn hear_child(&mut self, id: DomainId) {
         let Some(child) = self.children[id.0].as_mut().filter(|child| child.has_called) else { return };
         let (supervisor, now_ns) = (&mut self.supervisor, clock::monotonic_ns());
+        let system = self.ground.system;
         if self.attention[id.0].due_ns() > now_ns && !child.has_ended() {
             return;
         }
+        let began_ns = system.cpu_time_ns();
         let mut effects = Vec::new();
         let mut tell = |event: Event<'_>| effects.extend(supervisor.handle(event, now_ns));
         let heard = child.hear(&mut tell);
         child.has_called = matches!(heard, Heard::Part);
         self.carry_out(effects);
-        let heard_ns = clock::monotonic_ns();
-        self.attention[id.0].took(heard_ns.saturating_sub(now_ns), heard_ns);
+        let took_ns = system.cpu_time_ns().saturating_sub(began_ns);
+        self.attention[id.0].took(took_ns, clock::monotonic_ns());
         if let Heard::End(end) = heard {
             self.ended(id, end);
         }
