@@ -11,10 +11,9 @@
 use crate::{Stop, System, Vcpu, current};
 use abi::{Backing, Commit, Error, Handle, Kernel, PAGE_SIZE, Protection, Request, Span};
 use core::alloc::{GlobalAlloc, Layout};
-use core::cell::UnsafeCell;
 use core::ptr::{NonNull, null_mut};
 use core::sync::atomic::{
-    AtomicBool,
+    AtomicBool, AtomicPtr, AtomicU32,
     Ordering::{Relaxed, SeqCst},
     compiler_fence,
 };
@@ -48,30 +47,23 @@ pub struct Heap {
     talc: Mutex<Talc<Extend>>,
 }
 
-/// The lists of a virtual CPU.
+/// The lists of a virtual CPU. Others look at their lengths alone.
 pub(crate) struct Lists {
     /// An upcall that finds them in use does without.
     in_use: AtomicBool,
-    lists: UnsafeCell<[List; LIST_COUNT]>,
+    lists: [List; LIST_COUNT],
 }
 
 /// Free blocks of one size, the last freed first.
-#[derive(Clone, Copy)]
 struct List {
-    first: Option<NonNull<Free>>,
-    length: u32,
+    first: AtomicPtr<Free>,
+    length: AtomicU32,
 }
 
 /// A free block holds the way to the next.
 struct Free {
-    next: Option<NonNull<Free>>,
+    next: *mut Free,
 }
-
-// SAFETY: only code that runs on their virtual CPU has them (`Vcpu::current`), it is not suspended while it does, and `in_use` keeps
-// an upcall out that has interrupted it here.
-unsafe impl Sync for Lists {}
-// SAFETY: what is in them is nobody else's.
-unsafe impl Send for Lists {}
 
 impl Default for Heap {
     fn default() -> Self {
@@ -108,12 +100,12 @@ impl Heap {
         self.talc.lock().oom_handler.reserve.is_some()
     }
 
-    /// The bytes of all blocks that somebody has, or that wait in lists of other virtual CPUs.
+    /// The bytes of all blocks that somebody has. What waits in lists is not among them.
     pub fn used_bytes(&self) -> usize {
-        let lists = &Vcpu::current().lists;
-        let listed_bytes =
-            |index| lists.with(index, |list| list.length as usize * (index + 1) * LIST_STEP_BYTES);
-        let listed_bytes: usize = (0..LIST_COUNT).filter_map(listed_bytes).sum();
+        let own = Vcpu::current();
+        let others =
+            System::get().into_iter().flat_map(System::vcpus).filter(|vcpu| !core::ptr::eq(*vcpu, own));
+        let listed_bytes: usize = others.chain([own]).map(|vcpu| vcpu.lists.bytes()).sum();
         let talc = self.talc.lock();
         let reserve_bytes = talc.oom_handler.reserve.as_ref().map_or(0, |_| RESERVE_LAYOUT.size());
         talc.get_counters().allocated_bytes - listed_bytes - reserve_bytes
@@ -170,7 +162,7 @@ unsafe impl GlobalAlloc for Heap {
         let mut layout = layout;
         if let Some((index, listed)) = list_of(layout) {
             // SAFETY: it has the size and the alignment of its list, and is nobody's any more.
-            let push = |list: &mut List| unsafe { list.push(block.cast()) };
+            let push = |list: &List| unsafe { list.push(block.cast()) };
             if Vcpu::current().lists.with(index, push) == Some(true) {
                 return;
             }
@@ -239,31 +231,36 @@ const fn listed(index: usize) -> Layout {
 
 impl Lists {
     pub const fn new() -> Self {
-        let list = List { first: None, length: 0 };
-        Self { in_use: AtomicBool::new(false), lists: UnsafeCell::new([list; _]) }
+        const EMPTY: List = List { first: AtomicPtr::new(null_mut()), length: AtomicU32::new(0) };
+        Self { in_use: AtomicBool::new(false), lists: [EMPTY; _] }
     }
 
     /// Lets `operation` have a list, if nobody has.
-    fn with<T>(&self, index: usize, operation: impl FnOnce(&mut List) -> T) -> Option<T> {
+    fn with<T>(&self, index: usize, operation: impl FnOnce(&List) -> T) -> Option<T> {
         if self.in_use.load(Relaxed) {
             return None;
         }
         self.in_use.store(true, Relaxed);
         compiler_fence(SeqCst);
-        // SAFETY: nobody else has a list now: see `Sync`.
-        let answer = operation(unsafe { &mut (*self.lists.get())[index] });
+        let answer = operation(&self.lists[index]);
         compiler_fence(SeqCst);
         self.in_use.store(false, Relaxed);
         Some(answer)
     }
+
+    /// The bytes of the blocks in them.
+    fn bytes(&self) -> usize {
+        let bytes = |(index, list): (usize, &List)| list.length.load(Relaxed) as usize * listed(index).size();
+        self.lists.iter().enumerate().map(bytes).sum()
+    }
 }
 
 impl List {
-    fn pop(&mut self) -> Option<NonNull<Free>> {
-        let block = self.first?;
+    fn pop(&self) -> Option<NonNull<Free>> {
+        let block = NonNull::new(self.first.load(Relaxed))?;
         // SAFETY: `push` wrote it, and what is in the list is nobody else's.
-        self.first = unsafe { block.as_ref().next };
-        self.length -= 1;
+        self.first.store(unsafe { block.as_ref().next }, Relaxed);
+        self.length.store(self.length.load(Relaxed) - 1, Relaxed);
         Some(block)
     }
 
@@ -271,14 +268,15 @@ impl List {
     ///
     /// # Safety
     /// The block is free and has the list's layout.
-    unsafe fn push(&mut self, block: NonNull<Free>) -> bool {
-        if self.length == LIST_LENGTH_MAX {
+    unsafe fn push(&self, block: NonNull<Free>) -> bool {
+        let length = self.length.load(Relaxed);
+        if length == LIST_LENGTH_MAX {
             return false;
         }
         // SAFETY: the block is ours, aligned, and long enough for a pointer.
-        unsafe { block.write(Free { next: self.first }) };
-        self.first = Some(block);
-        self.length += 1;
+        unsafe { block.write(Free { next: self.first.load(Relaxed) }) };
+        self.first.store(block.as_ptr(), Relaxed);
+        self.length.store(length + 1, Relaxed);
         true
     }
 }

@@ -24,14 +24,21 @@
     (call $must_be (call $spawn (i32.const 64) (i32.const 208)) (i32.const 0))
     (call $begin)
     (call $must_be (call $list (i32.const 256) (i32.const 4) (i32.const 248)) (i32.const 0))
+    (call $begin)
     (call $must_be (i32.load (i32.const 248)) (i32.const 1))
+    (call $begin)
     (call $must_be (i32.load (i32.const 264)) (i32.const 0))
+    (call $begin)
     (call $must_be (call $wait (i64.const 0) (i64.const 0) (i32.const 216)) (i32.const 6)) ;; EAGAIN
+    (call $begin)
     (call $must_be (call $kill (i64.load (i32.const 208))) (i32.const 0))
+    (call $begin)
     (call $must_be (call $wait (i64.load (i32.const 208)) (i64.const -1) (i32.const 216)) (i32.const 0))
     (call $begin)
     (call $must_be (i32.load (i32.const 224)) (i32.const 3))
+    (call $begin)
     (call $must_be (call $kill (i64.load (i32.const 208))) (i32.const 71)) ;; ESRCH
+    (call $begin)
     (call $must_be (call $wait (i64.const 0) (i64.const 0) (i32.const 216)) (i32.const 12)) ;; ECHILD
     ;; One that it leaves behind.
     (call $must_be (call $spawn (i32.const 64) (i32.const 208)) (i32.const 0))

@@ -15,10 +15,15 @@
   (func (export "_start")
     (call $begin)
     (call $must_be (call $clock_time_get (i32.const 1) (i64.const 1) (i32.const 64)) (i32.const 0))
+    (call $begin)
     (call $must_be (i64.eqz (i64.load (i32.const 64))) (i32.const 0))
+    (call $begin)
     (call $must_be (call $args_sizes_get (i32.const 0) (i32.const 4)) (i32.const 0))
+    (call $begin)
     (call $must_be (call $fd_fdstat_get (i32.const 99) (i32.const 128)) (i32.const 8)) ;; EBADF
+    (call $begin)
     (call $must_be (call $sched_yield) (i32.const 0))
     (call $begin) ;; It was suspended.
     (call $must_be (call $random_get (i32.const 256) (i32.const 16)) (i32.const 0))
+    (call $begin)
     (if (call $end) (then (loop $for_ever (br $for_ever))))))

@@ -36,5 +36,7 @@
     (local.set $lanes (call $lanes))
     (call $begin)
     (if (i64.ne (i64.reinterpret_f64 (call $basel)) (local.get $sum)) (then (unreachable)))
+    (call $begin)
     (if (i32.ne (call $lanes) (local.get $lanes)) (then (unreachable)))
+    (call $begin)
     (if (call $end) (then (loop $for_ever (br $for_ever))))))

@@ -27,30 +27,43 @@
   (func (export "_start")
     (call $begin)
     (call $must_be (call $args_get (i32.const 256) (i32.const 512)) (i32.const 0))
+    (call $begin)
     (call $must_be (call $environ_sizes_get (i32.const 0) (i32.const 4)) (i32.const 0))
+    (call $begin)
     (call $must_be (call $environ_get (i32.const 256) (i32.const 512)) (i32.const 0))
+    (call $begin)
     (call $must_be (call $clock_res_get (i32.const 1) (i32.const 64)) (i32.const 0))
     ;; Standard input is at its end.
     (call $must_be (call $fd_read (i32.const 0) (i32.const 24) (i32.const 1) (i32.const 8)) (i32.const 0))
     (call $begin)
     (call $must_be (i32.load (i32.const 8)) (i32.const 0))
+    (call $begin)
     (call $must_be (call $fd_write (i32.const 1) (i32.const 16) (i32.const 1) (i32.const 8)) (i32.const 0))
     (call $begin)
     (call $must_be (call $fd_seek (i32.const 1) (i64.const 0) (i32.const 0) (i32.const 64)) (i32.const 70)) ;; ESPIPE
+    (call $begin)
     (call $must_be (call $fd_prestat_get (i32.const 3) (i32.const 64)) (i32.const 8)) ;; EBADF
+    (call $begin)
     (call $must_be (call $fd_renumber (i32.const 2) (i32.const 1)) (i32.const 0))
+    (call $begin)
     (call $must_be (call $fd_close (i32.const 1)) (i32.const 0))
+    (call $begin)
     (call $must_be (call $fd_close (i32.const 1)) (i32.const 8)) ;; EBADF
+    (call $begin)
     (call $must_be
       (call $path_open (i32.const 3) (i32.const 0) (i32.const 16) (i32.const 1) (i32.const 0) (i64.const 0) (i64.const 0)
         (i32.const 0) (i32.const 64))
       (i32.const 8)) ;; EBADF
+    (call $begin)
     (call $must_be (call $path_unlink_file (i32.const 0) (i32.const 16) (i32.const 1)) (i32.const 54)) ;; ENOTDIR
+    (call $begin)
     (call $must_be (call $sock_shutdown (i32.const 0) (i32.const 0)) (i32.const 57)) ;; ENOTSOCK
     ;; Until a time that has come: a clock, the monotonic one.
     (i32.store (i32.const 1040) (i32.const 1))
     (i64.store (i32.const 1048) (i64.const 1))
+    (call $begin)
     (call $must_be (call $poll_oneoff (i32.const 1024) (i32.const 1088) (i32.const 1) (i32.const 1152)) (i32.const 0))
     (call $begin)
     (call $must_be (i32.load (i32.const 1152)) (i32.const 1))
+    (call $begin)
     (if (call $end) (then (loop $for_ever (br $for_ever))))))

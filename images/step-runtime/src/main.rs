@@ -4,15 +4,17 @@
 //! plan's arguments say what to do:
 //!
 //! ```text
-//! NAME kill|preempt|migrate FIRST STRIDE
+//! NAME kill|preempt|migrate SECTION FIRST STRIDE
 //! NAME storm COUNT ROUNDS SEED
 //! ```
-//! First: the program, which may start itself (`family`), is run once for each instruction number FIRST, FIRST + STRIDE, … after it has called `step.begin`, its own and ours alike: it executes so
-//! many with the trap flag set, which is gone after it was suspended until it calls `step.begin` again, and there it is killed, or preempted by a scheduler that spoils all vector registers. A program that was killed before
-//! it has called `step.end` must end so, and `step.end` has it wait for that if it comes so far; one that was preempted in its own code must have had two turns and not notice, and traps if it does.
-//! With `migrate` it is preempted in the same way, and goes on on another virtual CPU, for a companion has this one. After each run
-//! heap, address space, slots and processes must be what they were. It goes on until the program ends before the number is reached; the last line on
-//! standard error says how far that was.
+//! First: the program, which may start itself (`family`), is run once for each instruction number FIRST, FIRST + STRIDE, … of its section SECTION, and
+//! then for those of the sections after it. A section begins with a call of `step.begin`, and ends with the next or with the program, so that the runs
+//! that step furthest are short. From there on it executes so many instructions, its own and ours alike, with the trap flag set, which is gone when it is
+//! suspended; and there it is killed, or preempted by a scheduler that spoils all vector registers. A program that was killed before it has called
+//! `step.end` must end so, and `step.end` has it wait for that if it comes so far; one that was preempted in its own code must have had two turns and not
+//! notice, and traps if it does. With `migrate` it is preempted in the same way, and goes on on another virtual CPU, for a companion has this one. After
+//! each run heap, address space, slots and processes must be what they were. It goes on until no section is left; the last line on standard error says how
+//! many there were.
 //!
 //! Second: COUNT processes of a program that never ends run at once, until all have been killed, ROUNDS times; then too all must be back.
 #![no_std]
@@ -62,7 +64,7 @@ use step::Act;
 /// What is to be done.
 #[derive(Clone, Copy)]
 enum Test {
-    Steps(Act, [u64; 2]),
+    Steps(Act, [u64; 3]),
     Storm([u64; 3]),
 }
 
@@ -120,9 +122,13 @@ impl Test {
         let [_, what, numbers @ ..] = words.as_slice() else { return None };
         let numbers: Vec<u64> = numbers.iter().map(|word| word.parse()).collect::<Result<_, _>>().ok()?;
         match (*what, numbers.as_slice()) {
-            ("kill", &[first, stride]) => Some(Self::Steps(Act::Kill, [first, stride])),
-            ("preempt", &[first, stride]) => Some(Self::Steps(Act::Preempt, [first, stride])),
-            ("migrate", &[first, stride]) => Some(Self::Steps(Act::Migrate, [first, stride])),
+            ("kill", &[section, first, stride]) => Some(Self::Steps(Act::Kill, [section, first, stride])),
+            ("preempt", &[section, first, stride]) => {
+                Some(Self::Steps(Act::Preempt, [section, first, stride]))
+            }
+            ("migrate", &[section, first, stride]) => {
+                Some(Self::Steps(Act::Migrate, [section, first, stride]))
+            }
             ("storm", &[count, rounds, seed]) => Some(Self::Storm([count, rounds, seed])),
             _ => None,
         }

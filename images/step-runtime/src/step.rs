@@ -32,7 +32,10 @@ pub enum Act {
 /// What upcalls go by, and what they and the program note.
 struct Stepping {
     kills: AtomicBool,
-    /// Instructions so far, and that at which something is done.
+    /// The section that is stepped through, and how many calls of `step.begin` there were: a section ends with the next.
+    section: AtomicU64,
+    begun: AtomicU64,
+    /// Instructions of it so far, and that at which something is done.
     count: AtomicU64,
     at: AtomicU64,
     /// It was done.
@@ -49,6 +52,8 @@ struct Stepping {
 
 static STEPPING: Stepping = Stepping {
     kills: AtomicBool::new(false),
+    section: AtomicU64::new(0),
+    begun: AtomicU64::new(0),
     count: AtomicU64::new(0),
     at: AtomicU64::new(0),
     done: AtomicBool::new(false),
@@ -75,6 +80,9 @@ pub fn upcall(kind: Kind, context: &mut Context) -> Verdict {
     context.rflags &= !FLAG_TRAP;
     if !current::is_running() {
         // The process is over, and the scheduler is not what is tested.
+        return Verdict::Resume;
+    }
+    if STEPPING.begun.load(Relaxed) > STEPPING.section.load(Relaxed) + 1 {
         return Verdict::Resume;
     }
     let count = STEPPING.count.load(Relaxed) + 1;
@@ -105,7 +113,7 @@ pub fn run(
     program: &'static Program,
     plan: &ProgramPlan,
     act: Act,
-    [first, stride]: [u64; 2],
+    numbers: [u64; 3],
 ) -> Result<String, String> {
     let mut linker = Linker::new(engine);
     linker.func_wrap("step", "begin", begin).map_err(|error| format!("{error:#}"))?;
@@ -119,10 +127,11 @@ pub fn run(
         entry::start_vcpus(system, 2).map_err(|error| format!("no second virtual CPU: {error:?}"))?;
     }
     let mut stepper = Stepper { subject, act, family: Family::new(plan), companion: None, ended: None };
-    let answer = stepper.run([first, stride]);
+    let answer = stepper.run(numbers);
     scheduler::close(system);
     answer
 }
+
 /// On which stack the caller is.
 fn stack() -> u64 {
     let here = 0u8;
@@ -135,6 +144,9 @@ fn begin() {
         return;
     }
     STEPPING.stack.store(stack(), Relaxed);
+    if STEPPING.begun.fetch_add(1, Relaxed) != STEPPING.section.load(Relaxed) {
+        return;
+    }
     // SAFETY: sets the trap flag; its exceptions are the upcall's.
     unsafe { asm!("pushfq", "or qword ptr [rsp], 0x100", "popfq") };
 }
@@ -159,34 +171,43 @@ struct Stepper {
 }
 
 impl Stepper {
-    fn run(&mut self, [first, stride]: [u64; 2]) -> Result<String, String> {
+    fn run(&mut self, [section, first, stride]: [u64; 3]) -> Result<String, String> {
         let system = self.subject.system;
         // What is made once and kept is made here.
         for at in [u64::MAX, 1] {
-            self.run_once(at).map_err(|why| format!("at first: {why}"))?;
+            self.run_once(0, at).map_err(|why| format!("at first: {why}"))?;
         }
         let accounts = Accounts::of(system);
-        let (mut at, mut runs, mut reached) = (first.max(1), 0u64, 0u64);
+        let (mut section, mut at) = (section, first.max(1));
+        let (mut all, mut runs, mut reached) = (0, 0u64, 0u64);
         loop {
-            self.run_once(at).map_err(|why| format!("at instruction {at}: {why}"))?;
+            let here = |why| format!("in section {section}, at instruction {at}: {why}");
+            self.run_once(section, at).map_err(here)?;
             let balance = match self.act {
                 Act::Kill | Act::Preempt => accounts.compare(system),
                 Act::Migrate => accounts.compare_nearly(system),
             };
-            balance.map_err(|why| format!("at instruction {at}: {why}"))?;
-            runs += 1;
-            if !STEPPING.done.load(Relaxed) {
-                let all = STEPPING.count.load(Relaxed);
+            balance.map_err(here)?;
+            if STEPPING.begun.load(Relaxed) <= section {
                 return Ok(format!(
-                    "stepped {all} instructions, {runs} runs, {reached} of them interrupted\n"
+                    "stepped {all} instructions in {section} sections, {runs} runs, {reached} of them interrupted\n"
                 ));
             }
-            reached += 1;
-            at += stride.max(1);
+            runs += 1;
+            if STEPPING.done.load(Relaxed) {
+                reached += 1;
+                at += stride.max(1);
+            } else {
+                all += STEPPING.count.load(Relaxed);
+                // Strides that begin elsewhere in each.
+                (section, at) = (section + 1, 1 + section % stride.max(1));
+            }
         }
     }
 
-    fn run_once(&mut self, at: u64) -> Result<(), String> {
+    fn run_once(&mut self, section: u64, at: u64) -> Result<(), String> {
+        STEPPING.section.store(section, Relaxed);
+        STEPPING.begun.store(0, Relaxed);
         STEPPING.count.store(0, Relaxed);
         STEPPING.at.store(at, Relaxed);
         for flag in [&STEPPING.done, &STEPPING.must_show, &STEPPING.is_at_end] {
