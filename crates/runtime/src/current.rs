@@ -59,6 +59,8 @@ pub(crate) struct Control {
     pub steps_until_ns: AtomicU64,
     /// How often it could not be preempted since it was given a virtual CPU.
     pub retries: AtomicU64,
+    /// When it first wanted a page of the reserve, on the kernel's clock; [`Request::NEVER`]: it has not.
+    pub short_since_ns: AtomicU64,
     /// Where it was preempted, until the thunk has taken note of it.
     pub preempted_at: AtomicU64,
     /// It is coming to its end, by itself: nobody makes it end any more, and it gives way where it can.
@@ -92,7 +94,7 @@ impl Control {
             stack,
             deadline_ns: AtomicU64::new(limits.deadline_ns),
             cpu_before_ns: AtomicU64::new(0),
-            cpu_since_ns: AtomicU64::new(0),
+            cpu_since_ns: AtomicU64::new(Request::NEVER),
             cpu_ns_max: limits.cpu_ns_max,
             began_ns,
             stop: AtomicU8::new(0),
@@ -100,6 +102,7 @@ impl Control {
             steps: AtomicU64::new(0),
             steps_until_ns: AtomicU64::new(0),
             retries: AtomicU64::new(0),
+            short_since_ns: AtomicU64::new(Request::NEVER),
             preempted_at: AtomicU64::new(0),
             over: AtomicBool::new(false),
             host_bytes: AtomicU64::new(0),
@@ -152,16 +155,21 @@ impl Control {
     }
 
     /// Takes off its turn what others have had of it, and answers with the time.
-    fn settle(&self, system: &System) -> u64 {
+    pub(crate) fn settle(&self, system: &System) -> u64 {
         let (now_ns, taken_ns) = seat().meter.ask(system);
         self.cpu_since_ns.fetch_add(taken_ns, Relaxed);
         self.cpu_since_ns.fetch_min(now_ns, Relaxed);
         now_ns
     }
 
-    /// The CPU time that its turn has had.
-    fn had_ns(&self, now_ns: u64) -> u64 {
+    /// The CPU time that its turn has had, with what others have had since it was settled last.
+    pub(crate) fn had_ns(&self, now_ns: u64) -> u64 {
         now_ns.saturating_sub(self.cpu_since_ns.load(Relaxed))
+    }
+
+    /// Its turn is accounted for.
+    pub(crate) fn close_turn(&self) {
+        self.cpu_since_ns.store(Request::NEVER, Relaxed);
     }
 
     /// When its time is over, running or not.

@@ -131,6 +131,8 @@ struct Life {
     /// Of CPU time, with what it was given for having waited: its place in the queue.
     had_ns: u64,
     usage: Usage,
+    /// The most CPU time that somebody has been told of.
+    seen_ns: u64,
     /// The number of the virtual CPU that it ran on last.
     vcpu: Option<usize>,
 }
@@ -178,6 +180,7 @@ impl Processes {
             was_woken: false,
             had_ns: self.least_ns,
             usage: Usage::default(),
+            seen_ns: 0,
             vcpu: None,
         });
         let id = ProcessId { slot: number, generation: slot.generation };
@@ -240,9 +243,18 @@ impl Processes {
     }
 
     /// What a process has used and what it does.
-    pub fn look_at(&self, system: &System, id: ProcessId) -> Option<(Usage, Activity)> {
-        let life = self.life(id)?;
-        let usage = life.control.usage(system, life.usage);
+    pub fn look_at(&mut self, system: &System, id: ProcessId) -> Option<(Usage, Activity)> {
+        let runs = |vcpu: &&Vcpu| self.vcpus[vcpu.number()] == Occupation::Runs(id.slot);
+        let vcpu = system.vcpus().find(runs);
+        let life = self.life_mut(id)?;
+        let mut usage = life.control.usage(system, life.usage);
+        if let Some(vcpu) = vcpu {
+            // It may run alone there for long. Whose that time was comes out when that virtual CPU settles it: before the next look.
+            usage.cpu_ns += life.control.had_ns(system.now_ns());
+            vcpu.poke(system);
+        }
+        life.seen_ns = life.seen_ns.max(usage.cpu_ns);
+        usage.cpu_ns = life.seen_ns;
         Some((usage, if life.wait.is_some() { Activity::Waits } else { Activity::Runs }))
     }
 
@@ -356,6 +368,7 @@ impl Processes {
         let must_look = life.control.stop_wanted().is_some() | core::mem::take(&mut life.was_woken);
         life.process = Some(process);
         life.usage.cpu_ns += had_ns;
+        life.control.close_turn();
         // Who has to end has the next turn there is.
         life.had_ns = if life.control.stop_wanted().is_some() { 0 } else { life.had_ns + had_ns };
         life.answer = 0;
@@ -414,7 +427,7 @@ impl Next {
             }
             Outcome::Ended(ending) => {
                 drop(process);
-                system.renew_reserve();
+                system.renew_reserves();
                 Some((id, ending, system.processes().lock().remove(system, id, had_ns)))
             }
         }

@@ -39,13 +39,14 @@ pub struct System {
     processes: Mutex<Processes>,
     /// The virtual CPUs, by their numbers.
     vcpus: [Once<&'static Vcpu>; VCPUS_MAX],
-    reserve: Reserve,
+    /// One for each virtual CPU, by their numbers.
+    reserves: [Reserve; VCPUS_MAX],
     /// A process wants something of the platform.
     asked: AtomicBool,
 }
 
-/// Pages that are given up when the machine has no others left and our own code needs one to come to an end.
-#[derive(Debug, Default)]
+/// Pages of a virtual CPU that are given up when the domain has no others left and our own code needs one to come to an end there.
+#[derive(Debug)]
 struct Reserve {
     /// Where it is when it is held; 0 if it never was.
     base: AtomicU64,
@@ -61,6 +62,15 @@ impl Reserve {
 
     /// What a host function may touch on its way out: its stack, its answers in the program's memory.
     const BYTES: u64 = 64 << 10;
+
+    const fn new() -> Self {
+        Self { base: AtomicU64::new(0), state: AtomicU8::new(Self::GONE) }
+    }
+
+    /// Where it is, if it ever was held.
+    fn span(&self) -> Option<Span> {
+        Some(Span::new(self.base.load(Relaxed), Self::BYTES)).filter(|span| span.base != 0)
+    }
 
     /// Whether it was in that state; then it is the caller's to say in which it is next.
     fn change_from(&self, state: u8) -> bool {
@@ -93,7 +103,7 @@ impl System {
             idle_stacks: Mutex::new(IdleStacks::default()),
             giving_back: AtomicU32::new(0),
             processes: Mutex::new(Processes::default()),
-            reserve: Reserve::default(),
+            reserves: [const { Reserve::new() }; VCPUS_MAX],
             asked: AtomicBool::new(false),
         }
     }
@@ -123,6 +133,9 @@ impl System {
         let vcpu = Box::leak(Box::new(Vcpu::new(number)));
         let handle = self.kernel.call(Request::CreateVcpu { domain: self.space_handle })?;
         vcpu.set_handle(Handle::from_raw(handle));
+        if self.reserves[0].span().is_some() {
+            self.hold_reserve_of(number)?;
+        }
         for vcpu in self.vcpus().take(1).filter(|_| number == 1).chain([&*vcpu]) {
             let create = Request::CreateEvent { vcpu: vcpu.handle(), event: vcpu::WAKE_EVENT };
             vcpu.set_event(Handle::from_raw(self.kernel.call(create)?));
@@ -258,39 +271,46 @@ impl System {
         self.kernel.call(Request::Reset { space: self.space_handle, span }).map(drop)
     }
 
-    /// Takes the reserve from the quota, for a platform where pages can run out.
-    pub fn hold_reserve(&self) -> Result<(), Error> {
+    /// Takes a reserve from the quota for each virtual CPU, those that are yet to come as well, for a platform where pages can run out.
+    ///
+    /// # Errors
+    /// If there is no memory for one.
+    pub fn hold_reserves(&self) -> Result<(), Error> {
+        (0..self.vcpus().count()).try_for_each(|number| self.hold_reserve_of(number))
+    }
+
+    fn hold_reserve_of(&self, number: usize) -> Result<(), Error> {
         let span = self.map_new(Reserve::BYTES, Protection::ReadWrite, Commit::Now)?;
-        self.reserve.base.store(span.base, Relaxed);
-        self.reserve.state.store(Reserve::HELD, Release);
+        self.reserves[number].base.store(span.base, Relaxed);
+        self.reserves[number].state.store(Reserve::HELD, Release);
         Ok(())
     }
 
-    /// Takes the reserve again, if it was given up and there is memory again.
-    pub(crate) fn renew_reserve(&self) {
-        let span = Span::new(self.reserve.base.load(Relaxed), Reserve::BYTES);
-        if span.base != 0 && self.reserve.change_from(Reserve::GONE) {
-            let renewed = self.map(span, Backing::Zero, Protection::ReadWrite, Commit::Now).is_ok();
-            let state = if renewed { Reserve::HELD } else { Reserve::GONE };
-            self.reserve.state.store(state, Release);
+    /// Takes those again that were given up, if there is memory again.
+    pub(crate) fn renew_reserves(&self) {
+        for reserve in &self.reserves {
+            if let Some(span) = reserve.span().filter(|_| reserve.change_from(Reserve::GONE)) {
+                let renewed = self.map(span, Backing::Zero, Protection::ReadWrite, Commit::Now).is_ok();
+                let state = if renewed { Reserve::HELD } else { Reserve::GONE };
+                reserve.state.store(state, Release);
+            }
         }
     }
 
-    /// Whether nothing is short: the reserve is held, or can be taken again, or this platform has none.
-    pub fn has_reserve(&self) -> bool {
-        self.renew_reserve();
-        self.reserve.base.load(Relaxed) == 0 || self.reserve.state.load(Acquire) == Reserve::HELD
+    /// Whether nothing is short: the reserves are held, or can be taken again, or this platform has none.
+    pub fn has_reserves(&self) -> bool {
+        self.renew_reserves();
+        let mut reserves = self.reserves.iter().filter(|reserve| reserve.span().is_some());
+        reserves.all(|reserve| reserve.state.load(Acquire) == Reserve::HELD)
     }
 
-    /// Gives the reserve up, in an upcall. Whether there was one.
+    /// Gives this virtual CPU's reserve up, in an upcall. Whether there was one.
     pub(crate) fn spend_reserve(&self) -> bool {
-        let span = Span::new(self.reserve.base.load(Relaxed), Reserve::BYTES);
-        if !self.reserve.change_from(Reserve::HELD) {
-            return false;
-        }
+        let reserve = &self.reserves[Vcpu::current().number()];
+        let Some(span) = reserve.span().filter(|_| reserve.change_from(Reserve::HELD)) else { return false };
         // The address space stays ours.
         let given_up = self.kernel.call(Request::Unmap { space: self.space_handle, span }).is_ok();
-        self.reserve.state.store(Reserve::GONE, Release);
+        reserve.state.store(Reserve::GONE, Release);
         given_up
     }
 
@@ -358,19 +378,24 @@ mod tests {
     fn the_reserve_is_given_up_once() {
         let kernel = FakeKernel::new(&[], 1 << 20);
         let system = kernel.system();
-        system.renew_reserve();
+        system.renew_reserves();
         assert!(!system.spend_reserve(), "none is held yet");
-        assert!(system.has_reserve(), "nor is any needed");
-        system.hold_reserve().unwrap();
+        assert!(system.has_reserves(), "nor is any needed");
+        system.hold_reserves().unwrap();
         assert_eq!(kernel.committed_bytes(), Reserve::BYTES);
         assert!(system.spend_reserve());
         assert_eq!(kernel.committed_bytes(), 0);
         assert!(!system.spend_reserve());
-        assert!(system.has_reserve());
+        assert!(system.has_reserves());
         assert_eq!(kernel.committed_bytes(), Reserve::BYTES);
         assert!(system.spend_reserve());
+        // Each virtual CPU has its own.
+        assert!(system.add_vcpu().is_ok() && system.has_reserves());
+        assert_eq!(kernel.committed_bytes(), 2 * Reserve::BYTES);
+        assert!(system.spend_reserve() && !system.spend_reserve());
+        assert_eq!(kernel.committed_bytes(), Reserve::BYTES);
         let poor = FakeKernel::new(&[], Reserve::BYTES - PAGE_SIZE);
-        assert_eq!(poor.system().hold_reserve(), Err(Error::NoMemory));
+        assert_eq!(poor.system().hold_reserves(), Err(Error::NoMemory));
     }
 
     #[test]

@@ -156,14 +156,23 @@ fn out_of_memory(context: &mut Context, current: &Control, in_program: Option<&P
     out_of_memory_in_host(context, current)
 }
 
+/// For how long a process that ends waits for a page that others have taken of its virtual CPU's reserve, in nanoseconds. They run on other virtual CPUs, and
+/// end soon if they go on taking.
+const SHORT_NS_MAX: u64 = 2_000_000_000;
+
 /// No page was left when our own code touched the process's memory or stack. A long copy ends here; for anything else
 /// the reserve is given up. The program ends as soon as it goes on.
 fn out_of_memory_in_host(context: &mut Context, current: &Control) -> Verdict {
     let Some(system) = System::get() else { return Verdict::Fatal };
     if is_copy_into_memory(system, context) {
         context.rcx = 0;
-    } else if !system.spend_reserve() {
-        return Verdict::Fatal;
+    } else {
+        let now_ns = system.now_ns();
+        let since_ns = current.short_since_ns.fetch_min(now_ns, Relaxed);
+        // Without a reserve it touches the page again and again.
+        if !system.spend_reserve() && now_ns.saturating_sub(since_ns) > SHORT_NS_MAX {
+            return Verdict::Fatal;
+        }
     }
     current.want_stop(Stop::OutOfMemory);
     current.steps.store(STEPS_MAX, Relaxed);
@@ -178,7 +187,11 @@ fn interrupt(kind: Kind, context: &mut Context) {
         Kind::Event | Kind::Revocation | Kind::Fault => current::event_came(),
     }
     let (Some(current), Some(system)) = (current::get(), System::get()) else { return };
-    let now_ns = system.now_ns();
+    let now_ns = match kind {
+        // Perhaps the first virtual CPU wants to know what it has had.
+        Kind::Event if Vcpu::current().number() != 0 => current.settle(system),
+        _ => system.now_ns(),
+    };
     current.look_at_time(system, now_ns);
     if now_ns >= current::due_ns() {
         current::want_switch();

@@ -20,6 +20,7 @@ guests![
     "exceptions",
     "exit",
     "files",
+    "fills",
     "four-gib",
     "grow",
     "grows-then-opens",

@@ -213,7 +213,7 @@ impl<O: Outside> Domain<O> {
         let directory_bytes = children::directory_bytes(&parent_plan, request);
         self.nursery.check(children::promise(&plan, request, directory_bytes))?;
         children::room(directory_bytes)?;
-        if !self.system.has_reserve() || !entry::HEAP.has_reserve() {
+        if !self.system.has_reserves() || !entry::HEAP.has_reserve() {
             return Err(Errno::Nomem);
         }
         let functions_bytes = self.nursery.load(program, || self.programs.load(program))?;

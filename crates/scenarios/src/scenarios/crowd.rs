@@ -6,13 +6,14 @@ use crate::runner::{On, Platform, Scenario};
 use crate::selkis::Context;
 use crate::system::Up;
 use crate::verdict::{Failed, Verdict, check, check_eq};
-use control::{End, How, Program, Reply, Request, Selector, State};
+use control::{Domain, End, How, Program, Reply, Request, Selector, State};
 use rustix::process::{Signal, pidfd_send_signal};
 use serde_json::Value;
 
 pub const SCENARIOS: &[Scenario] = &[
     Scenario { name: "crowd-in-a-domain", on: On::All, run: in_a_domain },
     Scenario { name: "crowd-of-a-thousand", on: On::All, run: of_a_thousand },
+    Scenario { name: "crowd-without-a-page", on: On::All, run: without_a_page },
     Scenario { name: "crowd-breaks-together", on: On::Only(Platform::Hosted), run: breaks_together },
     Scenario { name: "crowd-hears-last-words", on: On::Only(Platform::Hosted), run: last_words },
 ];
@@ -76,6 +77,44 @@ fn of_a_thousand(context: &Context) -> Verdict {
     let broken = |program: &&Program| matches!(program.last_end, Some(End::Broken { .. }));
     check_eq("how many ended with it", domain.programs.iter().filter(broken).count(), 999)?;
     check_eq("the neighbour", up.program("neighbour")?.state, State::Running)?;
+    up.end(Signal::INT)?.exits(130)?.ends_well()?;
+    Ok(())
+}
+
+/// A hundred that write to all the memory they were promised, which is all that their domain has: the library OS has its own in there as well, so the
+/// pages are gone while all of them touch new ones, in their own code and in the host's. Those that get none end, and try again; who has touched what it
+/// needs goes on.
+fn without_a_page(context: &Context) -> Verdict {
+    for guest in ["ready-spin", "fills"] {
+        context.file(&format!("{guest}.wat"), guests::text(guest)?)?;
+    }
+    let cpus = if context.platform == Platform::Vm { 1 } else { 2 };
+    let text = format!(
+        "[domains.crowd]\nmemory = \"6464KiB\"\nprocesses = 101\ncpus = {cpus}\n[[domains.crowd.programs]]\nname = \"calm\"\n\
+         file = \"ready-spin.wat\"\nmemory = \"64KiB\"\nrestart = \"always\"\n[[domains.crowd.programs]]\nname = \"fills\"\n\
+         file = \"fills.wat\"\nmemory = \"64KiB\"\ninstances = 100\nrestart = \"always\"\n"
+    );
+    let mut up = Up::start_manifest(context, context.file("crowd.toml", text)?, "crowd")?;
+    up.until_program("calm", "started")?;
+    let until_short = |times| {
+        let has_failed = |program: &&Program| program.restarts >= times;
+        up.until_domain(|domain| domain.programs[1..].iter().filter(has_failed).count() >= 30)
+    };
+    // Where it is preempted first it may be one of them: its stack grows there.
+    let before = until_short(1)?;
+    let after = until_short(3)?;
+    // Hosted, what could be written of a stack counts, so they do not come to run.
+    let ends: Vec<&End> = after.programs.iter().filter_map(|program| program.last_end.as_ref()).collect();
+    check(ends.iter().all(|end| matches!(end, End::Exited { status: 137 | 125 })), || format!("{ends:?}"))?;
+    let found_none = ends.iter().any(|end| matches!(end, End::Exited { status: 137 }));
+    check(found_none || context.platform == Platform::Hosted, || format!("{ends:?}"))?;
+    up.ask(&Request::Kill { which: Selector::Named("crowd/fills".into()), how: How::Gracefully })?;
+    let stopped = |program: &Program| program.state == State::Stopped;
+    let alone = up.until_domain(|domain| domain.programs[1..].iter().all(stopped))?;
+    let calm = &alone.programs[0];
+    check_eq("the calm one", (calm.state, calm.restarts), (State::Running, before.programs[0].restarts))?;
+    check_eq("the domain's process", alone.process_id, before.process_id)?;
+    up.until_domain(|domain| domain.programs[0].usage.cpu_ns > calm.usage.cpu_ns)?;
     up.end(Signal::INT)?.exits(130)?.ends_well()?;
     Ok(())
 }

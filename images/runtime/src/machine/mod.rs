@@ -68,7 +68,7 @@ pub fn prepare(system: &'static System, boot: &'static BootInfo, bundle: &Bundle
     };
     console::open(system, wire, talk, terminals);
     entry::register_upcalls(system, boot).map_err(|error| format!("no upcalls: {error:?}"))?;
-    system.hold_reserve().map_err(|error| format!("no reserve: {error:?}"))
+    system.hold_reserves().map_err(|error| format!("no reserve: {error:?}"))
 }
 
 /// The way to the other end of the streams, if there is one.
