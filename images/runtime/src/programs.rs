@@ -223,24 +223,31 @@ pub fn host_bytes_max(plan: &ProgramPlan, files_bytes_max: u64) -> u64 {
     HOST_BYTES_MIN.saturating_add(plan.memory_bytes_max / HOST_SHARE).saturating_add(files_bytes_max)
 }
 
-/// The most imports that a message names.
+/// The most imports that a message names, and the most bytes of each name.
 const IMPORTS_NAMED: usize = 4;
+const NAME_BYTES_MAX: usize = 100;
 
 fn too_few_descriptors(plan: &ProgramPlan) -> StartError {
     StartError::Descriptors(STREAMS + plan.directories.len(), plan.descriptors_max)
 }
 
-fn imports_nobody_serves(imports: &[String]) -> String {
-    let named: Vec<String> = imports.iter().take(IMPORTS_NAMED).map(|import| format!("`{import}`")).collect();
+fn imports_nobody_serves(imports: &[(&str, &str)]) -> String {
+    let name = |(module, name): &(&str, &str)| format!("`{}::{}`", cut(module), cut(name));
+    let named: Vec<String> = imports.iter().take(IMPORTS_NAMED).map(name).collect();
     let more = match imports.len() - named.len() {
         0 => String::new(),
         more => format!(" and {more} more"),
     };
-    let advice = match imports.iter().any(|import| import.starts_with("wasi_unstable::")) {
+    let advice = match imports.iter().any(|(module, _)| *module == "wasi_unstable") {
         true => "; it was built for an older WASI: build it for wasm32-wasip1",
         false => "; what is served here is wasi_snapshot_preview1, and selkis_process",
     };
     format!("it imports {}{more}, which nobody serves{advice}", named.join(", "))
+}
+
+fn cut(name: &str) -> String {
+    let kept = &name[..name.floor_char_boundary(NAME_BYTES_MAX)];
+    format!("{kept}{}", if kept.len() < name.len() { "…" } else { "" })
 }
 
 /// What the program begins with; opens the granted directories.
