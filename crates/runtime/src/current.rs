@@ -561,13 +561,6 @@ impl Loading {
     }
 }
 
-/// How much may still be allocated in [`load`].
-pub fn load_room() -> u64 {
-    let loading = &seat().loading;
-    let used = loading.bytes.load(Relaxed).cast_signed().max(0).cast_unsigned();
-    loading.bytes_max.load(Relaxed).saturating_sub(used)
-}
-
 /// Does something for a program, for which so much may be allocated, while no process runs; and whether that was too little.
 pub fn load<T>(bytes_max: u64, operation: impl FnOnce() -> T) -> (T, bool) {
     let loading = &seat().loading;
