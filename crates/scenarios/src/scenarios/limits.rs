@@ -13,6 +13,7 @@ use std::fs;
 pub const SCENARIOS: &[Scenario] = &[
     Scenario { name: "limit-descriptors", on: On::Both, run: descriptors },
     Scenario { name: "limit-tables", on: On::Both, run: tables },
+    Scenario { name: "limit-memory-in-a-start-function", on: On::Both, run: start_function },
     Scenario { name: "limit-of-one-program-of-a-file", on: On::All, run: one_of_a_file },
     Scenario { name: "limit-stack", on: On::Both, run: stack },
     Scenario { name: "limit-log-rate", on: On::All, run: log_rate },
@@ -55,6 +56,19 @@ fn tables(context: &Context) -> Verdict {
     output.exits(134)?.ends_well()?.says(&["table elements 1048500 of 1048576"])?;
     let output = context.guest("traps")?.options(["--table-elements", "1"]).run()?;
     output.exits(125)?.ends_well()?.says(&["tables of 2 elements", "may have 1", "--table-elements"])?;
+    Ok(())
+}
+
+/// Who is refused memory before `_start` has begun all the same, and ends as it ends.
+fn start_function(context: &Context) -> Verdict {
+    let run = |what: &str, options: &[&str]| {
+        context.guest("start-grows")?.arguments([what]).options(["--memory", "1MiB"]).options(options).run()
+    };
+    run("t", &[])?.exits(134)?.ends_well()?.says(&["unreachable", " 0: traps_at_its_start"])?;
+    let output = run("e", &[])?;
+    output.exits(3)?.ends_well()?;
+    check_eq("standard error", output.errors(), "")?;
+    run("s", &["--timeout", "100ms"])?.exits(124)?.ends_well()?.says(&["its time is over"])?;
     Ok(())
 }
 
