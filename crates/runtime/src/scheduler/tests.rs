@@ -265,6 +265,27 @@ fn who_has_waited_goes_before_who_has_had_its_time() {
     assert!((2..=4).contains(&place), "{:?}", diary.lock());
 }
 
+/// Whoever makes one is told no while there is still time.
+#[test]
+fn what_a_process_takes_until_its_end_has_been_told_is_there_before_it_begins() {
+    let mut scripted = Scripted::new();
+    let capacities = |processes: &Processes| {
+        [processes.slots.capacity(), processes.free.capacity(), processes.ended.capacity()]
+    };
+    for _ in 0..100 {
+        let before = {
+            let mut processes = scripted.system.processes().lock();
+            processes.make_room().unwrap();
+            capacities(&processes)
+        };
+        scripted.start(|| {});
+        let processes = scripted.system.processes().lock();
+        assert_eq!(capacities(&processes), before);
+        assert!(processes.ended.capacity() >= processes.count());
+    }
+    scripted.run();
+}
+
 /// The engine goes on in the program's trampoline after a trap, and there it may be preempted.
 #[test]
 fn where_a_process_has_trapped_no_other_gets_to_know() {
