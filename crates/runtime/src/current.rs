@@ -2,6 +2,7 @@
 
 use crate::meter::{self, Meter};
 use crate::slots::Owner;
+use crate::trap::Frames;
 use crate::{Limits, Program, System, Usage, Vcpu, heap, process, trap};
 use abi::{Request, Span};
 use core::alloc::Layout;
@@ -81,6 +82,8 @@ pub(crate) struct Control {
     descriptors: AtomicU64,
     /// How much of its stack was in use where it ended.
     stack_bytes: AtomicU64,
+    /// Where that was.
+    pub frames: Frames,
     /// How many slots it has asked for.
     memories: AtomicU32,
     /// The engine's thread-local pointers while it does not run.
@@ -113,6 +116,7 @@ impl Control {
             table_elements: AtomicU64::new(0),
             descriptors: AtomicU64::new(0),
             stack_bytes: AtomicU64::new(0),
+            frames: Frames::new(),
             memories: AtomicU32::new(0),
             engine: [const { AtomicPtr::new(null_mut()) }; 2],
         }
@@ -567,13 +571,6 @@ impl Loading {
         self.bytes.store(total.cast_unsigned(), Relaxed);
         true
     }
-}
-
-/// How much may still be allocated in [`load`].
-pub fn load_room() -> u64 {
-    let loading = &seat().loading;
-    let used = loading.bytes.load(Relaxed).cast_signed().max(0).cast_unsigned();
-    loading.bytes_max.load(Relaxed).saturating_sub(used)
 }
 
 /// Does something for a program, for which so much may be allocated, while no process runs; and whether that was too little.

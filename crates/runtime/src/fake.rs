@@ -5,13 +5,15 @@
 
 extern crate std;
 
-use crate::System;
+use crate::{System, current};
 use abi::{
     Backing, BootInfo, Commit, Error, Handle, Kernel, PAGE_SIZE, Protection, Request, Span,
     boot::{ClockParameters, DEVICES_MAX, DeviceRecord},
 };
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::alloc::{GlobalAlloc, Layout};
+use core::cell::Cell;
 use spin::Mutex;
 
 const SPACE: Handle = Handle::new(1, 1);
@@ -300,6 +302,51 @@ impl Region {
                 address.copy_from_nonoverlapping(pointer(source), length);
             }
         }
+    }
+}
+
+/// The allocator of the tests, Linux's: it notes what is charged.
+struct Noting;
+
+#[global_allocator]
+static NOTING: Noting = Noting;
+
+std::thread_local! {
+    /// The longest block that a process was charged for, while somebody wants to know.
+    static LONGEST: Cell<Option<usize>> = const { Cell::new(None) };
+}
+
+/// The longest block, in bytes, that a process was charged for in this thread during the operation.
+pub fn longest_charged(operation: impl FnOnce()) -> usize {
+    LONGEST.set(Some(0));
+    operation();
+    LONGEST.take().unwrap_or(0)
+}
+
+fn note(bytes: usize) {
+    // It is not there meanwhile: to ask who is charged may allocate.
+    if let Some(longest) = LONGEST.take() {
+        LONGEST.set(Some(if current::is_charged() { longest.max(bytes) } else { longest }));
+    }
+}
+
+// SAFETY: all that it gives is the other's.
+unsafe impl GlobalAlloc for Noting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        note(layout.size());
+        // SAFETY: the caller's.
+        unsafe { std::alloc::System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        // SAFETY: the caller's.
+        unsafe { std::alloc::System.dealloc(block, layout) }
+    }
+
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_bytes: usize) -> *mut u8 {
+        note(new_bytes);
+        // SAFETY: the caller's.
+        unsafe { std::alloc::System.realloc(block, layout, new_bytes) }
     }
 }
 

@@ -343,27 +343,47 @@ fn run<T: 'static>(
         Err(_) => return Ending::NotStarted(String::from(NO_HOST_MEMORY)),
     };
     store.limiter(|guest| &mut guest.limiter);
-    let instance = match prepared.instantiate(&mut store) {
+    let result = call(&mut store, prepared, limits);
+    current::begin_end();
+    match result {
+        Ok(result) => ending(program, result),
+        Err(why) => Ending::NotStarted(why),
+    }
+}
+
+/// Instantiates it and calls its `_start`; or why that cannot be.
+fn call<T: 'static>(
+    store: &mut Store<Guest<T>>,
+    prepared: &InstancePre<Guest<T>>,
+    limits: Limits,
+) -> Result<wasmtime::Result<()>, String> {
+    let instance = match prepared.instantiate(&mut *store) {
         Ok(instance) => instance,
         Err(error) => {
-            return match store.data().limiter.refused {
-                Some(refused) => Ending::NotStarted(too_much(refused, limits)),
-                None if error.is::<OutOfMemory>() => Ending::NotStarted(String::from(NO_HOST_MEMORY)),
-                None if is_refusal(&error) => Ending::NotStarted(String::from(NO_MEMORY)),
-                None => ending(program, Err(error)),
-            };
+            let why = no_instance(&error, store.data().limiter.refused, limits);
+            return why.map_or(Ok(Err(error)), Err);
         }
     };
-    let Some(start) = instance.get_func(&mut store, "_start") else {
-        return Ending::NotStarted(String::from(
-            "it exports no function `_start`: it is a library, or was not built as a WASI command",
-        ));
-    };
-    match start.typed::<(), ()>(&store) {
-        Ok(start) => ending(program, start.call(&mut store, ())),
-        Err(_) => Ending::NotStarted(String::from(
-            "its function `_start` has parameters or results, which that of a WASI command has not",
-        )),
+    let start = instance.get_func(&mut *store, "_start").ok_or(NO_START)?;
+    let start = start.typed::<(), ()>(&*store).map_err(|_| OTHER_START)?;
+    Ok(start.call(store, ()))
+}
+
+const NO_START: &str = "it exports no function `_start`: it is a library, or was not built as a WASI command";
+const OTHER_START: &str =
+    "its function `_start` has parameters or results, which that of a WASI command has not";
+
+/// Why there is no instance, with the last growth that was too much; `None` if there was one, and its start function came to an end, or
+/// somebody ended it.
+fn no_instance(error: &wasmtime::Error, refused: Option<Refused>, limits: Limits) -> Option<String> {
+    if let Some(Stop::Cancelled | Stop::TimedOut | Stop::CpuTime) = current::stop_wanted() {
+        return None;
+    }
+    match refused.filter(|_| is_too_large(error)) {
+        Some(refused) => Some(too_much(refused, limits)),
+        None if error.is::<OutOfMemory>() => Some(String::from(NO_HOST_MEMORY)),
+        None if is_refusal(error) => Some(String::from(NO_MEMORY)),
+        None => None,
     }
 }
 
@@ -379,6 +399,13 @@ fn is_refusal(error: &wasmtime::Error) -> bool {
     let words = error.root_cause().to_string();
     let is_it = |refusal: abi::Error| words == alloc::format!("os error {}", refusal.code());
     is_it(abi::Error::NoMemory) || is_it(abi::Error::TableFull)
+}
+
+/// Whether it is that a memory or a table begins longer than the limiter allows: the engine has these words for it. What grows in the start
+/// function and is refused is told so there, and goes on.
+fn is_too_large(error: &wasmtime::Error) -> bool {
+    let words = error.root_cause().to_string();
+    ["exceeds memory limits", "exceeds table limits"].iter().any(|end| words.ends_with(end))
 }
 
 /// The engine's words where a memory cannot grow in its place, as that of exceptions never can.
@@ -407,7 +434,6 @@ fn in_units(bytes: u64) -> String {
 }
 
 fn ending(program: &Program, result: wasmtime::Result<()>) -> Ending {
-    current::begin_end();
     let (addresses, depth) = trap::take_frames();
     let Err(error) = result else { return Ending::Returned(Ok(())) };
     let pause = || {

@@ -146,8 +146,10 @@ struct Next {
 }
 
 impl Processes {
-    /// Sees to it that another process can be added.
+    /// Sees to it that another process can be added, and that to end one takes no memory.
     pub(crate) fn make_room(&mut self) -> Result<(), abi::Error> {
+        // Other virtual CPUs may just be about to put some there that are not counted any more.
+        self.ended.try_reserve(self.count() + VCPUS_MAX).map_err(|_| abi::Error::NoMemory)?;
         if self.free.is_empty() {
             let number = self.slots.len() as u32;
             let made = self.slots.try_reserve(1).and_then(|()| self.free.try_reserve(self.slots.len() + 1));
@@ -184,8 +186,6 @@ impl Processes {
             vcpu: None,
         });
         let id = ProcessId { slot: number, generation: slot.generation };
-        // So that to end one takes no memory.
-        self.ended.reserve(self.count());
         self.ready.put(number, self.least_ns);
         self.offer(system);
         id

@@ -29,6 +29,7 @@ pub struct System {
     space_handle: Handle,
     module: Span,
     clock: ClockParameters,
+    /// Through [`System::with_space`].
     space: Mutex<Space>,
     /// What the kernel did not unmap.
     refused_unmaps: Mutex<Vec<Span>>,
@@ -200,31 +201,37 @@ impl System {
         &self.processes
     }
 
+    /// Does something with the free address space. The list of it is for all, and whoever has it must not be taken out of the engine where that
+    /// becomes longer ([`crate::trap::leave_engine`]): the lock would stay.
+    fn with_space<T>(&self, operation: impl FnOnce(&mut Space) -> T) -> T {
+        current::uncharged(|| operation(&mut self.space.lock()))
+    }
+
     /// Takes address space and declares a region there.
     pub fn map_new(&self, length: u64, protection: Protection, commit: Commit) -> Result<Span, Error> {
-        let span = self.space.lock().take(length.next_multiple_of(PAGE_SIZE)).ok_or(Error::NoMemory)?;
+        let span = self.take_space(length.next_multiple_of(PAGE_SIZE)).ok_or(Error::NoMemory)?;
         self.map(span, Backing::Zero, protection, commit).inspect_err(|_| self.give_back_space(span))?;
         Ok(span)
     }
 
     /// How much address space nobody uses: stacks that wait for another owner count as free.
     pub fn free_space_bytes(&self) -> u64 {
-        self.space.lock().free_bytes() + self.idle_stacks.lock().space_bytes()
+        self.with_space(|space| space.free_bytes()) + self.idle_stacks.lock().space_bytes()
     }
 
     /// Takes address space in which nothing is mapped yet.
     pub fn take_space(&self, length: u64) -> Option<Span> {
-        self.space.lock().take(length)
+        self.with_space(|space| space.take(length))
     }
 
     /// The same, at a multiple of its length, a power of two.
     pub(crate) fn take_aligned_space(&self, length: u64) -> Option<Span> {
-        self.space.lock().take_aligned(length, length)
+        self.with_space(|space| space.take_aligned(length, length))
     }
 
     /// Gives address space back in which nothing is mapped.
     pub(crate) fn give_back_space(&self, span: Span) {
-        self.space.lock().give_back(span);
+        self.with_space(|space| space.give_back(span));
     }
 
     /// Ends a region of [`System::map_new`]. If the kernel refuses that, it is tried again when it has agreed to another: until then the
@@ -343,7 +350,9 @@ impl System {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fake::FakeKernel;
+    use crate::current::{Control, Turn};
+    use crate::fake::{FakeKernel, longest_charged};
+    use crate::process::Limits;
 
     #[test]
     fn what_is_refused_takes_no_address_space() {
@@ -372,6 +381,17 @@ mod tests {
         kernel.refuse_unmaps(false);
         system.unmap(another).unwrap();
         assert_eq!((kernel.mapped_bytes(), system.free_space_bytes()), (0, free_bytes));
+    }
+
+    #[test]
+    fn the_list_of_free_address_space_is_charged_to_nobody() {
+        const STRETCHES: usize = 3000;
+        let system = FakeKernel::new(&[], 1 << 20).system();
+        let control = Control::new(None, Span::new(0, PAGE_SIZE), Limits::NONE, 0);
+        let pages: Vec<Span> = (0..2 * STRETCHES).map(|_| system.take_space(PAGE_SIZE).unwrap()).collect();
+        let give_back = || pages.iter().step_by(2).for_each(|page| system.give_back_space(*page));
+        let turn = Turn { began_ns: 0, cpu_ns: 0 };
+        assert_eq!(longest_charged(|| current::run(system, &control, turn, give_back)), 0);
     }
 
     #[test]

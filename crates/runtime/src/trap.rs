@@ -12,7 +12,7 @@
 
 use crate::current::{self, Control};
 use crate::preempt::{self, FLAG_TRAP};
-use crate::{Program, Stop, System, Vcpu};
+use crate::{Program, Stop, System};
 use abi::upcall::{Area, Kind};
 use abi::{Context, Request, Span};
 use alloc::vec::Vec;
@@ -49,7 +49,8 @@ pub enum Verdict {
     Fatal,
 }
 
-/// The frames of the trap that a virtual CPU's process is about to end with: between the trap and [`take_frames`] no other runs there.
+/// The frames of the trap that a process is about to end with. They are the process's: until [`take_frames`] it may be preempted, for the engine
+/// goes on in the trampoline by which it had entered the program.
 pub(crate) struct Frames {
     addresses: [AtomicU64; FRAMES_MAX],
     count: AtomicU64,
@@ -64,6 +65,19 @@ impl Frames {
             count: AtomicU64::new(0),
             depth: AtomicU64::new(0),
         }
+    }
+
+    /// The frame at this depth, from the innermost, is at this address.
+    pub fn put(&self, depth: usize, ip: u64) {
+        if let Some(place) = self.addresses.get(depth) {
+            place.store(ip, Relaxed);
+        }
+    }
+
+    /// So many were put.
+    pub fn end(&self, depth: usize) {
+        self.count.store(depth.min(FRAMES_MAX) as u64, Relaxed);
+        self.depth.store(depth as u64, Relaxed);
     }
 }
 
@@ -83,9 +97,9 @@ pub fn set_helper(helper: &Program) {
     HELPER_TEXT[1].store(helper.text().length, Release);
 }
 
-/// The code addresses of the last trap's frames, innermost first, and how many there were in all.
+/// The code addresses of the frames of the process's trap, innermost first, and how many there were in all.
 pub(crate) fn take_frames() -> (Vec<u64>, u32) {
-    let frames = &Vcpu::current().frames;
+    let Some(Control { frames, .. }) = current::get() else { return (Vec::new(), 0) };
     let count = frames.count.swap(0, Relaxed) as usize;
     let addresses = frames.addresses[..count].iter().map(|address| address.load(Relaxed)).collect();
     (addresses, u32::try_from(frames.depth.swap(0, Relaxed)).unwrap_or(u32::MAX))
@@ -333,13 +347,10 @@ fn keep_frames(ip: u64, frame: u64) {
     let (base, top) = (current.stack.base, current.stack.base + current.stack.length);
     let text = current.program.map_or(Span::new(0, 0), Program::text);
     let (mut ip, mut frame) = (ip, frame);
-    let frames = &Vcpu::current().frames;
     let (mut depth, mut ends) = (0, [frame; 2]);
     loop {
         if text.contains(Span::new(ip, 1)) {
-            if let Some(place) = frames.addresses.get(depth) {
-                place.store(ip, Relaxed);
-            }
+            current.frames.put(depth, ip);
             depth += 1;
             ends[1] = frame;
         }
@@ -355,8 +366,7 @@ fn keep_frames(ip: u64, frame: u64) {
         (ip, frame) = (return_address, next);
     }
     current.set_stack_bytes(ends[1] - ends[0]);
-    frames.count.store(depth.min(FRAMES_MAX) as u64, Relaxed);
-    frames.depth.store(depth as u64, Relaxed);
+    current.frames.end(depth);
 }
 
 /// Registers the upcall of this virtual CPU with the kernel.

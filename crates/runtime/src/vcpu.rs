@@ -6,7 +6,6 @@
 
 use crate::current::Seat;
 use crate::heap::Lists;
-use crate::trap::Frames;
 use abi::{Handle, Request};
 use core::sync::atomic::{
     AtomicPtr, AtomicU64,
@@ -30,8 +29,6 @@ pub struct Vcpu {
     pub(crate) seat: Seat,
     /// The thread that it runs, as a `Shared<_, _>`; null on its first stack.
     pub(crate) thread: AtomicPtr<()>,
-    /// The frames of the trap that its process is about to end with.
-    pub(crate) frames: Frames,
     /// Free blocks of the heap.
     pub(crate) lists: Lists,
 }
@@ -47,7 +44,6 @@ impl Vcpu {
             event: AtomicU64::new(Handle::NONE.raw()),
             seat: Seat::new(),
             thread: AtomicPtr::new(core::ptr::null_mut()),
-            frames: Frames::new(),
             lists: Lists::new(),
         }
     }

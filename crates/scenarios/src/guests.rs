@@ -43,6 +43,7 @@ guests![
     "spin-host",
     "spin-import",
     "spin-start",
+    "start-grows",
     "step-calls",
     "step-children",
     "step-host",

@@ -166,6 +166,15 @@ impl Families {
         }
     }
 
+    /// Has a process started; gives the request back if there is no memory for it.
+    fn ask(&mut self, request: Request) -> Option<Request> {
+        if self.requests.try_reserve(1).is_err() {
+            return Some(request);
+        }
+        self.requests.push_back(request);
+        None
+    }
+
     /// How many processes are to be started.
     pub fn requests(&self) -> usize {
         self.requests.len()
@@ -352,7 +361,9 @@ impl Children for Family {
         let mut request = request(self.0, &grants, &spawn)?;
         drop(grants);
         request.limits.cpu_ns = least(request.limits.cpu_ns, cpu_left_ns);
-        with(|families| families.requests.push_back(request));
+        if with(|families| families.ask(request)).is_some() {
+            return Err(Errno::Nomem.into());
+        }
         system.ask();
         loop {
             let answer = with(|families| families.parents.get_mut(&self.0)?.answer.take());

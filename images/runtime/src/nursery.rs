@@ -1,6 +1,7 @@
 //! What a domain has for the processes that others start: the numbers that the root knows them by, and their memory.
 
 use crate::programs::Refused;
+use crate::report::printable;
 use crate::{children, console};
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::format;
@@ -61,7 +62,7 @@ impl Nursery {
         load().map_err(|refused| match refused {
             Refused::Never(why) => {
                 self.broken.insert(program);
-                console::log(&format!("a program cannot be started: {why}\n"));
+                console::log(&format!("a program cannot be started: {}\n", printable(&why)));
                 Errno::Noexec
             }
             Refused::NoMemory(_) => Errno::Nomem,

@@ -4,14 +4,15 @@ use crate::report::Report;
 use crate::{cpu, entry};
 use abi::{BootInfo, Request};
 use alloc::boxed::Box;
-use alloc::collections::BTreeMap;
 use alloc::collections::btree_map::Entry;
+use alloc::collections::{BTreeMap, TryReserveError};
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use bundle::{Bundle, DirectorySource, Module, ProgramPlan};
 use core::fmt;
+use core::hint::black_box;
 use runtime::process::{Guest, Limits, Made};
 use runtime::{LoadError, Prepared, Program, System, current, program, trap};
 use wasi::p1::{Preopen, Start, State};
@@ -190,10 +191,8 @@ fn prepare<H: Host + Send + 'static>(
     artifact: &'static [u8],
 ) -> Result<Prepared<State<H>>, Refused> {
     let program = Program::load(engine, artifact, cpu::has_feature)?;
-    // Linking cannot be told no on its way.
-    if program.module().imports().len() as u64 * LINKED_IMPORT_BYTES > current::load_room() {
-        return Err(Refused::Never(String::from(TOO_LARGE)));
-    }
+    let links_bytes = program.module().imports().len() * LINKED_IMPORT_BYTES + LINKING_BYTES;
+    room(links_bytes).map_err(|_| Refused::NoMemory(String::from(NO_MEMORY_TO_LINK)))?;
     let mut linker = wasmtime::Linker::new(engine);
     let unserved = wasi::p1::add_to_linker(&mut linker, program.module(), |guest: &mut Guest<State<H>>| {
         &mut guest.data
@@ -212,35 +211,56 @@ const HOST_BYTES_MIN: u64 = 4 << 20;
 /// And in proportion to its memory: a large program's instance and types.
 const HOST_SHARE: u64 = 8;
 /// What linking an import takes of our memory, at most.
-const LINKED_IMPORT_BYTES: u64 = 256;
+const LINKED_IMPORT_BYTES: usize = 256;
+/// And what it takes beside the imports: the engine's words for two types of functions that differ are the longest.
+const LINKING_BYTES: usize = 64 << 10;
 
 /// Why a program does not start of which there is too much.
 const TOO_LARGE: &str =
     "it has more functions, types, imports or names than the library OS may hold for it (more with --memory)";
+
+/// The same, if it is the memory that is not there.
+const NO_MEMORY_TO_LINK: &str = "there is no memory to link it with what it imports";
+
+/// Whether so much can be had and may be: linking cannot be told no on its way.
+fn room(bytes: usize) -> Result<(), TryReserveError> {
+    let mut room = Vec::<u8>::new();
+    room.try_reserve_exact(bytes)?;
+    // Or the compiler would see that nobody needs it.
+    drop(black_box(room));
+    Ok(())
+}
 
 /// What the library OS may hold for a process, its tables not counted; and for its program, when that is loaded.
 pub fn host_bytes_max(plan: &ProgramPlan, files_bytes_max: u64) -> u64 {
     HOST_BYTES_MIN.saturating_add(plan.memory_bytes_max / HOST_SHARE).saturating_add(files_bytes_max)
 }
 
-/// The most imports that a message names.
+/// The most imports that a message names, and the most bytes of each name.
 const IMPORTS_NAMED: usize = 4;
+const NAME_BYTES_MAX: usize = 100;
 
 fn too_few_descriptors(plan: &ProgramPlan) -> StartError {
     StartError::Descriptors(STREAMS + plan.directories.len(), plan.descriptors_max)
 }
 
-fn imports_nobody_serves(imports: &[String]) -> String {
-    let named: Vec<String> = imports.iter().take(IMPORTS_NAMED).map(|import| format!("`{import}`")).collect();
+fn imports_nobody_serves(imports: &[(&str, &str)]) -> String {
+    let name = |(module, name): &(&str, &str)| format!("`{}::{}`", cut(module), cut(name));
+    let named: Vec<String> = imports.iter().take(IMPORTS_NAMED).map(name).collect();
     let more = match imports.len() - named.len() {
         0 => String::new(),
         more => format!(" and {more} more"),
     };
-    let advice = match imports.iter().any(|import| import.starts_with("wasi_unstable::")) {
+    let advice = match imports.iter().any(|(module, _)| *module == "wasi_unstable") {
         true => "; it was built for an older WASI: build it for wasm32-wasip1",
         false => "; what is served here is wasi_snapshot_preview1, and selkis_process",
     };
     format!("it imports {}{more}, which nobody serves{advice}", named.join(", "))
+}
+
+fn cut(name: &str) -> String {
+    let kept = &name[..name.floor_char_boundary(NAME_BYTES_MAX)];
+    format!("{kept}{}", if kept.len() < name.len() { "…" } else { "" })
 }
 
 /// What the program begins with; opens the granted directories.

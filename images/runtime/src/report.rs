@@ -182,7 +182,7 @@ fn limits(plan: &ProgramPlan, usage: Usage, host_bytes_max: u64, log_bytes: u64)
 const CHARACTERS_MAX: usize = 1000;
 
 /// Such a text without what would steer a terminal or forge a line.
-fn printable(text: &str) -> String {
+pub fn printable(text: &str) -> String {
     let mut clean = String::new();
     for character in text.chars().take(CHARACTERS_MAX) {
         match character.is_control() {

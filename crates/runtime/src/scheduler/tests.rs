@@ -4,6 +4,7 @@ extern crate std;
 use super::*;
 use crate::fake::FakeKernel;
 use crate::process::{self, Limits};
+use crate::trap;
 use alloc::collections::VecDeque;
 use alloc::string::String;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -262,6 +263,54 @@ fn who_has_waited_goes_before_who_has_had_its_time() {
     scripted.run();
     let place = diary.lock().iter().position(|(name, _)| *name == "waiting").unwrap();
     assert!((2..=4).contains(&place), "{:?}", diary.lock());
+}
+
+/// Whoever makes one is told no while there is still time.
+#[test]
+fn what_a_process_takes_until_its_end_has_been_told_is_there_before_it_begins() {
+    let mut scripted = Scripted::new();
+    let capacities = |processes: &Processes| {
+        [processes.slots.capacity(), processes.free.capacity(), processes.ended.capacity()]
+    };
+    for _ in 0..100 {
+        let before = {
+            let mut processes = scripted.system.processes().lock();
+            processes.make_room().unwrap();
+            capacities(&processes)
+        };
+        scripted.start(|| {});
+        let processes = scripted.system.processes().lock();
+        assert_eq!(capacities(&processes), before);
+        assert!(processes.ended.capacity() >= processes.count());
+    }
+    scripted.run();
+}
+
+/// The engine goes on in the program's trampoline after a trap, and there it may be preempted.
+#[test]
+fn where_a_process_has_trapped_no_other_gets_to_know() {
+    let mut scripted = Scripted::new();
+    let diary = Diary::default();
+    for (name, ip) in [("a", 7), ("b", 9)] {
+        let diary = diary.clone();
+        scripted.start(move || {
+            let frames = &current::get().unwrap().frames;
+            frames.put(0, ip);
+            frames.put(1, ip + 1);
+            frames.end(2);
+            process::yield_turn();
+            assert_eq!(trap::take_frames(), (Vec::from([ip, ip + 1]), 2));
+            frames.end(1);
+            diary.lock().push((name, ip));
+        });
+    }
+    scripted.start(|| {
+        process::yield_turn();
+        process::yield_turn();
+        assert_eq!(trap::take_frames(), (Vec::new(), 0), "it has not");
+    });
+    scripted.run();
+    assert_eq!(*diary.lock(), [("a", 7), ("b", 9)]);
 }
 
 /// What looking at the clock takes in a test.

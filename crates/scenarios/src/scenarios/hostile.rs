@@ -6,7 +6,7 @@ use crate::runner::{On, Platform, Scenario};
 use crate::selkis::Context;
 use crate::system::Up;
 use crate::verdict::{Verdict, check, check_eq};
-use control::{Domain, End, How, Program, Request, Selector, State};
+use control::{Domain, End, Follow, From, How, Program, Request, Selector, State};
 use rustix::process::Signal;
 use std::fs;
 
@@ -15,6 +15,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario { name: "hostile-exceptions", on: On::Both, run: exceptions },
     Scenario { name: "hostile-exceptions-in-a-domain", on: On::All, run: exceptions_in_a_domain },
     Scenario { name: "hostile-imports", on: On::All, run: imports },
+    Scenario { name: "hostile-names-of-imports", on: On::All, run: names_of_imports },
     Scenario { name: "hostile-parents", on: On::Several, run: parents },
 ];
 
@@ -110,6 +111,51 @@ fn imports(context: &Context) -> Verdict {
     let grown = after.usage.memory.used_bytes.saturating_sub(before.usage.memory.used_bytes);
     check(grown < 1 << 20, || format!("{grown} bytes more for what never begins"))?;
     end_calmly(up, &before)
+}
+
+/// One that can never be linked, for what it wants has names as long as any may be: what is said of it is short, and in one line. By the
+/// manifest, and by another program.
+fn names_of_imports(context: &Context) -> Verdict {
+    const COUNT: usize = 30;
+    const NAME_BYTES: usize = 100_000;
+    let module = format!("forged\\0aline{}", "m".repeat(NAME_BYTES - "forged\nline".len()));
+    let imports = (0..COUNT).map(|number| format!("(import \"{module}\" \"f{number}\" (func))\n"));
+    let text = format!("(module {} (func (export \"_start\")))", imports.collect::<String>());
+    let path = context.file("names.wat", text)?;
+    let words = ["forged\\nline", "mmm…::f0`", "26 more", "nobody serves"];
+    let output = context.program(path).options(["--memory", "1MiB"]).run()?;
+    output.exits(125)?.writes("")?.ends_well()?.says(&words)?;
+    check(output.errors().len() < 2000, || output.errors())?;
+    let programs = [
+        ("strange", "names", "memory = \"1MiB\"\nrestart = \"always\""),
+        ("parent", "child", "memory = \"1MiB\"\nstart = [\"child\"]\narguments = [\"c\"]"),
+        ("child", "names", "memory = \"1MiB\"\ninstances = 0"),
+    ];
+    let up = start(context, "", &programs)?;
+    let before = up.until_domain(|domain| {
+        let mut all = named(domain, "strange").chain(named(domain, "parent"));
+        all.all(|program| program.restarts >= 2 || program.state == State::Ended)
+    })?;
+    let both = named(&before, "strange").chain(named(&before, "parent"));
+    let ends: Vec<_> = both.map(|program| program.last_end.clone()).collect();
+    let exited = |status| Some(End::Exited { status });
+    check_eq("how they ended", ends, [125, NOEXEC].map(exited).to_vec())?;
+    let log = log_of(&up, "crowd/calm")?;
+    let is_it = |line: &String| words.iter().all(|word| line.contains(word));
+    check(log.iter().any(is_it), || format!("{log:?}"))?;
+    end_calmly(up, &before)
+}
+
+const NOEXEC: u8 = 45;
+
+/// The lines of a process, with those of its domain's library OS.
+fn log_of(up: &Up, name: &str) -> Verdict<Vec<String>> {
+    let mut client = up.client()?;
+    let which = Selector::Named(name.into());
+    client.ask(&Request::Log { which, from: From::Start, follow: Follow::No })?;
+    let (pieces, _) = client.log()?;
+    let lines = pieces.iter().flat_map(|piece| &piece.lines);
+    Ok(lines.map(|line| String::from_utf8_lossy(&line.bytes).into_owned()).collect())
 }
 
 /// Some that ask without end for what they are refused, on the other virtual CPU than that which answers; it hears of everything else as well.

@@ -13,6 +13,8 @@ use std::fs;
 pub const SCENARIOS: &[Scenario] = &[
     Scenario { name: "limit-descriptors", on: On::Both, run: descriptors },
     Scenario { name: "limit-tables", on: On::Both, run: tables },
+    Scenario { name: "limit-memory-in-a-start-function", on: On::Both, run: start_function },
+    Scenario { name: "limit-of-one-program-of-a-file", on: On::All, run: one_of_a_file },
     Scenario { name: "limit-stack", on: On::Both, run: stack },
     Scenario { name: "limit-log-rate", on: On::All, run: log_rate },
     Scenario { name: "limits-of-one-are-nothing-to-others", on: On::All, run: nothing_to_others },
@@ -54,6 +56,38 @@ fn tables(context: &Context) -> Verdict {
     output.exits(134)?.ends_well()?.says(&["table elements 1048500 of 1048576"])?;
     let output = context.guest("traps")?.options(["--table-elements", "1"]).run()?;
     output.exits(125)?.ends_well()?.says(&["tables of 2 elements", "may have 1", "--table-elements"])?;
+    Ok(())
+}
+
+/// Who is refused memory before `_start` has begun all the same, and ends as it ends.
+fn start_function(context: &Context) -> Verdict {
+    let run = |what: &str, options: &[&str]| {
+        context.guest("start-grows")?.arguments([what]).options(["--memory", "1MiB"]).options(options).run()
+    };
+    run("t", &[])?.exits(134)?.ends_well()?.says(&["unreachable", " 0: traps_at_its_start"])?;
+    let output = run("e", &[])?;
+    output.exits(3)?.ends_well()?;
+    check_eq("standard error", output.errors(), "")?;
+    run("s", &["--timeout", "100ms"])?.exits(124)?.ends_well()?.says(&["its time is over"])?;
+    Ok(())
+}
+
+/// What is too much for the first program of a file may be little for the next.
+fn one_of_a_file(context: &Context) -> Verdict {
+    const IMPORTS: usize = 20_000;
+    let import = "(import \"wasi_snapshot_preview1\" \"sched_yield\" (func (result i32)))\n";
+    let text = format!("(module {} (func (export \"_start\")))", import.repeat(IMPORTS));
+    context.file("imports.wat", text)?;
+    let mut text = String::from("[domains.crowd]\nmemory = \"128MiB\"\n");
+    for (name, memory) in [("small", "1MiB"), ("large", "64MiB")] {
+        let lines = format!("name = \"{name}\"\nfile = \"imports.wat\"\nmemory = \"{memory}\"\n");
+        text += &format!("[[domains.crowd.programs]]\n{lines}");
+    }
+    let mut up = Up::start_manifest(context, context.file("crowd.toml", text)?, "crowd")?;
+    for (name, status) in [("small", 125), ("large", 0)] {
+        check_eq(name, &up.until_program(name, "ended")?["status"], &Value::from(status))?;
+    }
+    up.finish()?.exits(1)?.ends_well()?;
     Ok(())
 }
 

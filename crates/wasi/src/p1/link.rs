@@ -6,8 +6,6 @@ use super::{Memory, State};
 use crate::provider::Host;
 use crate::{Error, Exit, Result, Stopped};
 use alloc::collections::BTreeSet;
-use alloc::format;
-use alloc::string::String;
 use alloc::vec::Vec;
 use wasmtime::{Caller, Extern, ImportType, Linker, Module};
 
@@ -15,28 +13,34 @@ use wasmtime::{Caller, Extern, ImportType, Linker, Module};
 const PREVIEW_1: &str = "wasi_snapshot_preview1";
 const PROCESS: &str = "selkis_process";
 
+/// The most bytes of a function's name.
+const NAME_BYTES_MAX: usize = 64;
+
+/// A module, and a name in it.
+type Name<'p> = (&'p str, &'p str);
+
 /// Names that a program imports, with their modules.
-type Wanted<'p> = BTreeSet<(&'p str, &'p str)>;
+type Wanted<'p> = BTreeSet<Name<'p>>;
 
 /// Defines all functions of `wasi_snapshot_preview1` and of `selkis_process` for programs whose store data holds a [`State`],
 /// which `access` finds.
 ///
 /// A call leaves the program with an error only as [`Stopped`] or [`Exit`].
 ///
-/// Answers with the program's imports that are none of these functions, as `module::name`.
+/// Answers with the program's imports that are none of these functions, as they are in it: of any length.
 ///
 /// # Errors
 /// If the linker has one of the names already.
-pub fn add_to_linker<T, H>(
+pub fn add_to_linker<'p, T, H>(
     linker: &mut Linker<T>,
-    program: &Module,
+    program: &'p Module,
     access: impl Fn(&mut T) -> &mut State<H> + Copy + Send + Sync + 'static,
-) -> wasmtime::Result<Vec<String>>
+) -> wasmtime::Result<Vec<(&'p str, &'p str)>>
 where
     T: 'static,
     H: Host + 'static,
 {
-    let mut wanted: Wanted<'_> = program.imports().map(|import| (import.module(), import.name())).collect();
+    let mut wanted: Wanted<'_> = program.imports().map(name).filter(may_be_ours).collect();
     add_preview_1(linker, &mut wanted, access)?;
     add_process(linker, &mut wanted, access)?;
     if wanted.remove(&(PREVIEW_1, "proc_exit")) {
@@ -44,9 +48,18 @@ where
             Err(wasmtime::Error::new(Exit(status)))
         })?;
     }
-    let unserved = |import: &ImportType<'_>| wanted.contains(&(import.module(), import.name()));
-    let name = |import: ImportType<'_>| format!("{}::{}", import.module(), import.name());
-    Ok(program.imports().filter(unserved).map(name).collect())
+    let is_unserved = |import: &Name<'_>| !may_be_ours(import) || wanted.contains(import);
+    Ok(program.imports().map(name).filter(is_unserved).collect())
+}
+
+fn name<'p>(import: ImportType<'p>) -> Name<'p> {
+    (import.module(), import.name())
+}
+
+/// Whether it may be one of the functions here. What cannot be is not compared with anything: the same names of any length may come as often
+/// as a program likes.
+fn may_be_ours((module, name): &Name<'_>) -> bool {
+    [PREVIEW_1, PROCESS].contains(module) && name.len() <= NAME_BYTES_MAX
 }
 
 /// A function `$add` that defines those functions of `$module` that are wanted.
@@ -62,6 +75,7 @@ macro_rules! link_functions {
             H: Host + 'static,
         {
             $(
+                const { assert!(stringify!($name).len() <= NAME_BYTES_MAX) };
                 if wanted.remove(&($module, stringify!($name))) {
                     linker.func_wrap(
                         $module,
