@@ -415,18 +415,25 @@ impl<M: Machine> Space<M> {
         if pinned { Err(Error::Busy) } else { Ok(()) }
     }
 
-    /// The tables of a committed region, so that touching it needs none.
+    /// The tables of a committed region, so that touching it needs none: all or none, for they may be many.
     fn commit_tables(&mut self, machine: &M, region: &Region) -> Result<(), Error> {
         if region.commit == Commit::OnTouch {
             return Ok(());
         }
         const TABLE_PAGES: u64 = 512;
-        let mut at = region.first;
-        while at < region.end {
-            self.add_tables(machine, at)?;
-            at = at.align_down(TABLE_PAGES).offset(TABLE_PAGES);
+        let after = |at: &Page| Some(at.align_down(TABLE_PAGES).offset(TABLE_PAGES));
+        let parts = core::iter::successors(Some(region.first), after).take_while(|at| *at < region.end);
+        let mut missing = 0;
+        for at in parts.clone() {
+            // One of a higher level is counted where the first of those below it is.
+            let is_new = |level| at == region.first || at == at.align_down(TABLE_PAGES.pow(level + 1));
+            missing +=
+                (0..machine.missing_tables(&self.tables, at)).filter(|level| is_new(*level as u32)).count();
         }
-        Ok(())
+        if missing as u64 > self.quota - self.used {
+            return Err(Error::NoMemory);
+        }
+        parts.map(|at| self.add_tables(machine, at)).collect()
     }
 
     fn add_tables(&mut self, machine: &M, page: Page) -> Result<(), Error> {
