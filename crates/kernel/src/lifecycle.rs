@@ -43,7 +43,7 @@ impl<M: Machine> Kernel<M> {
         made
     }
 
-    /// A domain has no more of the CPUs than its parent may have.
+    /// A domain has no more of the CPUs than its parent may have; what several have together is not summed.
     fn bound(&self, parameters: &mut DomainParameters, parent: &Domain<M>) -> Result<(), Error> {
         parameters.cpus &= self.all_cpus();
         if parameters.cpus == 0 {
