@@ -12,7 +12,7 @@ pub const REGIONS_MAX: u64 = 16_384;
 pub const DERIVED_MAX: u8 = 64;
 
 /// What a new domain may have. Memory and whatever is counted is taken from its parent's own. Share, budget and CPUs are not: each child may
-/// have as much of them as its parent, and no more.
+/// have as much of them as its parent, whatever the others have: so several together may have more.
 ///
 /// It travels as words in the order of the fields ([`DomainParameters::to_words`]).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -3,8 +3,8 @@
 
 use crate::kernel::{Cpu, Kernel, first_of};
 use crate::machine::Machine;
-use crate::schedule::{Entry, Run};
-use crate::table::{DomainId, VcpuId};
+use crate::schedule::{Entry, Queue, Run};
+use crate::table::VcpuId;
 use crate::trace::Event;
 use abi::trace::Kind;
 use core::sync::atomic::Ordering::SeqCst;
@@ -12,13 +12,20 @@ use core::sync::atomic::Ordering::SeqCst;
 impl<M: Machine> Kernel<M> {
     /// Whether another should run here than the one that does, from this queue or another.
     pub(crate) fn must_switch(&self, cpu: &Cpu, now_ns: u64) -> bool {
-        let look = {
-            let mut queue = self.seats[cpu.number].queue.lock();
+        let queue = &self.seats[cpu.number].queue;
+        let (look, is_short) = {
+            let mut queue = queue.lock();
             if queue.advance(now_ns) {
                 return true;
             }
-            now_ns >= queue.look_ns()
+            (now_ns >= queue.look_ns(), queue.is_short)
         };
+        if is_short {
+            self.lend_all(cpu.number, now_ns);
+            if queue.lock().advance(now_ns) {
+                return true;
+            }
+        }
         look && self.is_waited_elsewhere(cpu.number) && self.better(cpu.number, now_ns).is_some()
     }
 
@@ -50,17 +57,13 @@ impl<M: Machine> Kernel<M> {
 
     /// One that begins to run, of a domain with several, has its share together with those of them that want to run, and goes on where the
     /// furthest of the others has stopped.
-    pub(crate) fn weigh(&self, here: usize, id: VcpuId, domain: DomainId, share: u64) {
-        let Some(domain) = self.domains.lock(domain) else { return };
+    pub(crate) fn weigh(&self, here: usize, id: VcpuId, share: u64) {
         let (mut count, mut furthest_ns) = (1, 0);
-        for &other in domain.vcpus.iter().flatten().filter(|other| **other != id) {
-            let home = self.vcpus.lock(other).map(|vcpu| vcpu.home);
-            match home.and_then(|home| self.seats[home].queue.lock().standing(other)) {
-                Some((Run::Blocked, virtual_ns)) => furthest_ns = furthest_ns.max(virtual_ns),
-                Some(_) => count += 1,
-                None => (),
-            }
-        }
+        self.each_sibling(id, &mut |queue, other| match queue.standing(other) {
+            Some((Run::Blocked, virtual_ns)) => furthest_ns = furthest_ns.max(virtual_ns),
+            Some(_) => count += 1,
+            None => (),
+        });
         self.seats[here].queue.lock().weigh(id, (share / count).max(1), furthest_ns);
     }
 
@@ -69,21 +72,23 @@ impl<M: Machine> Kernel<M> {
         let mut from = 0;
         loop {
             let lacks = self.seats[here].queue.lock().lacks(from);
-            let Some((at, id, domain)) = lacks else { return };
-            self.lend(here, (id, domain), now_ns);
+            let Some((at, id)) = lacks else { return };
+            let mut lent_ns = 0;
+            self.each_sibling(id, &mut |queue, other| lent_ns += queue.lend(other, now_ns));
+            self.seats[here].queue.lock().borrow(id, lent_ns);
             from = at + 1;
         }
     }
 
-    fn lend(&self, here: usize, (id, domain): (VcpuId, DomainId), now_ns: u64) {
-        let Some(vcpus) = self.domains.lock(domain).map(|domain| domain.vcpus) else { return };
-        let lent_of = |other| {
-            let home = self.vcpus.lock(other)?.home;
-            Some(self.seats[home].queue.lock().lend(other, now_ns))
-        };
-        let others = vcpus.into_iter().flatten().filter(|other| *other != id);
-        let lent_ns = others.filter_map(lent_of).sum();
-        self.seats[here].queue.lock().borrow(id, lent_ns);
+    /// Shows the other virtual CPUs of one's domain, and the queues that they are in. Without the domain's lock, which another CPU may hold
+    /// for long.
+    fn each_sibling(&self, id: VcpuId, see: &mut dyn FnMut(&mut Queue, VcpuId)) {
+        let mut next = self.vcpus.lock(id).and_then(|vcpu| vcpu.next);
+        while let Some(other) = next.filter(|other| *other != id) {
+            let Some(vcpu) = self.vcpus.lock(other) else { return };
+            see(&mut self.seats[vcpu.home].queue.lock(), other);
+            next = vcpu.next;
+        }
     }
 
     /// One that waits for another CPU and should rather run here than those that do or can.

@@ -309,6 +309,9 @@ impl<R: spin::RelaxStrategy> Machine for Fake<R> {
     }
 
     fn walk(&self, space: &mut Tables, walk: &mut Walk, visit: &mut dyn FnMut(Found) -> Option<Change>) {
+        if walk.entries == 0 {
+            return;
+        }
         loop {
             let next = space.pages.range(walk.at..walk.end).next();
             let next = next.map(|(page, (mapping, _, marks))| (*page, *mapping, *marks));

@@ -303,7 +303,7 @@ impl<M: Machine> Kernel<M> {
             let picked = {
                 let mut queue = seat.queue.lock();
                 queue.advance(now_ns);
-                let is_alone = queue.lacks(0).is_none() && !self.is_waited_elsewhere(cpu.number);
+                let is_alone = !queue.is_short && !self.is_waited_elsewhere(cpu.number);
                 if is_alone { queue.pick(now_ns) } else { None }
             };
             let picked = picked.or_else(|| {
@@ -394,7 +394,7 @@ impl<M: Machine> Kernel<M> {
         let current = Current { vcpu: entry.vcpu, domain: entry.domain };
         (cpu.current, cpu.active, cpu.vectors) = (Some(current), Some(entry.domain), Some(entry.vcpu));
         if let Some(share) = entry.divided {
-            self.weigh(cpu.number, entry.vcpu, entry.domain, share);
+            self.weigh(cpu.number, entry.vcpu, share);
         }
         true
     }

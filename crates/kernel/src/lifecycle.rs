@@ -43,7 +43,7 @@ impl<M: Machine> Kernel<M> {
         made
     }
 
-    /// A domain has no more of the CPUs than its parent may have.
+    /// A domain has no more of the CPUs than its parent may have; what several have together is not summed.
     fn bound(&self, parameters: &mut DomainParameters, parent: &Domain<M>) -> Result<(), Error> {
         parameters.cpus &= self.all_cpus();
         if parameters.cpus == 0 {
@@ -205,10 +205,14 @@ impl<M: Machine> Kernel<M> {
         maker: DomainId,
     ) -> Result<Handle, Error> {
         let domain = self.domains.lock(domain).filter(|domain| domain.state == DomainState::Alive);
-        domain.ok_or(Error::StaleHandle)?.vcpus[number] = Some(id);
+        let mut domain = domain.ok_or(Error::StaleHandle)?;
+        domain.vcpus[number] = Some(id);
+        let first = domain.vcpus[0].filter(|first| *first != id);
+        drop(domain);
         let (place, handle) = self.insert_origin(maker, Object::Vcpu(id))?;
+        let next = first.and_then(|first| Some(self.vcpus.lock(first)?.next.replace(id).unwrap_or(first)));
         if let Some(mut vcpu) = self.vcpus.lock(id) {
-            vcpu.origin = Some(place);
+            (vcpu.origin, vcpu.next) = (Some(place), next);
         }
         Ok(handle)
     }

@@ -11,6 +11,9 @@ const AROUND_PAGES: u64 = 16;
 /// The most entries of page tables that are looked at before the kernel looks at interrupts again. More than lie beside the ends of a walk
 /// in tables that others need as well: so each piece comes further than the one before.
 pub(crate) const PIECE_ENTRIES: usize = 2048 * Walk::PAGE_ENTRIES;
+/// How many regions can be moved up in their list in the time of one entry, and how many can be looked at.
+pub(crate) const MOVES_PER_ENTRY: usize = 4;
+pub(crate) const LOOKS_PER_ENTRY: usize = 16;
 /// Frames that wait for the CPUs to forget them before they are free.
 const LIMBO_MAX: usize = 64;
 
@@ -189,10 +192,11 @@ impl<M: Machine> Space<M> {
         // One that somebody left half done comes first: so there is one at a time.
         for place in self.leaving.into_iter().chain([place]) {
             self.leaving = Some(place);
-            let mut at = LOWER_HALF.0;
-            while let Some(&Region { first, end, .. }) = self.regions.by_capability(place, at) {
+            // The last first, as few others move up in the list.
+            let mut before = LOWER_HALF.1;
+            while let Some(&Region { first, end, .. }) = self.regions.by_capability(place, before) {
                 self.remove(machine, (first, end), Edit::Remove, entries)?;
-                at = end;
+                before = first;
             }
             self.leaving = None;
         }
@@ -299,7 +303,8 @@ impl<M: Machine> Space<M> {
             return Err(Refusal::Again(None));
         }
         self.clear(machine, first, end);
-        self.regions.remove(first, end);
+        let moved = self.regions.remove(first, end);
+        *entries = entries.saturating_sub(moved / MOVES_PER_ENTRY);
         Ok(())
     }
 
@@ -410,18 +415,25 @@ impl<M: Machine> Space<M> {
         if pinned { Err(Error::Busy) } else { Ok(()) }
     }
 
-    /// The tables of a committed region, so that touching it needs none.
+    /// The tables of a committed region, so that touching it needs none: all or none, for they may be many.
     fn commit_tables(&mut self, machine: &M, region: &Region) -> Result<(), Error> {
         if region.commit == Commit::OnTouch {
             return Ok(());
         }
         const TABLE_PAGES: u64 = 512;
-        let mut at = region.first;
-        while at < region.end {
-            self.add_tables(machine, at)?;
-            at = at.align_down(TABLE_PAGES).offset(TABLE_PAGES);
+        let after = |at: &Page| Some(at.align_down(TABLE_PAGES).offset(TABLE_PAGES));
+        let parts = core::iter::successors(Some(region.first), after).take_while(|at| *at < region.end);
+        let mut missing = 0;
+        for at in parts.clone() {
+            // One of a higher level is counted where the first of those below it is.
+            let is_new = |level| at == region.first || at == at.align_down(TABLE_PAGES.pow(level + 1));
+            missing +=
+                (0..machine.missing_tables(&self.tables, at)).filter(|level| is_new(*level as u32)).count();
         }
-        Ok(())
+        if missing as u64 > self.quota - self.used {
+            return Err(Error::NoMemory);
+        }
+        parts.map(|at| self.add_tables(machine, at)).collect()
     }
 
     fn add_tables(&mut self, machine: &M, page: Page) -> Result<(), Error> {

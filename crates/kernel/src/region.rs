@@ -127,10 +127,10 @@ impl Regions {
         self.sorted.len()
     }
 
-    /// The first region at or after `from` that hangs on this capability.
-    pub fn by_capability(&self, place: Place, from: Page) -> Option<&Region> {
-        let rest = &self.sorted[self.first_ending_after(from)..];
-        rest.iter().find(|region| region.source.capability() == Some(place))
+    /// The last region that begins before `before` and hangs on this capability.
+    pub fn by_capability(&self, place: Place, before: Page) -> Option<&Region> {
+        let rest = &self.sorted[..self.sorted.partition_point(|region| region.first < before)];
+        rest.iter().rfind(|region| region.source.capability() == Some(place))
     }
 
     /// The region that `page` lies in.
@@ -187,10 +187,11 @@ impl Regions {
         if after <= self.count_max { Ok(()) } else { Err(Error::TableFull) }
     }
 
-    /// Takes `first..end` out of every region. Needs [`Regions::admit`].
-    pub fn remove(&mut self, first: Page, end: Page) {
+    /// Takes `first..end` out of every region. Needs [`Regions::admit`]. Answers how many others moved up.
+    pub fn remove(&mut self, first: Page, end: Page) -> usize {
         let (from, to) = self.isolate(first, end);
         self.sorted.drain(from..to);
+        self.sorted.len() - from
     }
 
     /// Adds a region where there is none. Needs [`Regions::admit`].

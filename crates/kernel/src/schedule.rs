@@ -140,6 +140,11 @@ impl Entry {
     fn is_throttled(&self) -> bool {
         self.run != Run::Blocked && self.budget.is_some_and(|budget| budget.left_ns == 0)
     }
+
+    /// Whether it is, and others of its domain may have what it lacks.
+    fn lacks(&self) -> bool {
+        self.is_throttled() && self.divided.is_some() && !self.stop
+    }
 }
 
 /// One CPU's queue.
@@ -154,6 +159,8 @@ pub(crate) struct Queue {
     picked_ns: u64,
     /// One that leads it has become ready since.
     is_challenged: bool,
+    /// When time was last looked at, one lacked a budget which others of its domain may have.
+    pub is_short: bool,
     /// When the CPU last looked at the other queues.
     looked_ns: u64,
     pub counters: Counters,
@@ -241,12 +248,10 @@ impl Queue {
         }
     }
 
-    /// The first from `from` on that lacks a budget which others of its domain may have, and where it is.
-    pub fn lacks(&self, from: usize) -> Option<(usize, VcpuId, DomainId)> {
-        let lacks = |entry: &Entry| entry.is_throttled() && entry.divided.is_some() && !entry.stop;
-        let rest = self.entries.get(from..)?;
-        let at = from + rest.iter().position(lacks)?;
-        self.entries.get(at).map(|entry| (at, entry.vcpu, entry.domain))
+    /// The first from `from` on that lacks what others of its domain may have, and where it is.
+    pub fn lacks(&self, from: usize) -> Option<(usize, VcpuId)> {
+        let at = from + self.entries.get(from..)?.iter().position(Entry::lacks)?;
+        Some((at, self.entries.get(at)?.vcpu))
     }
 
     /// Takes what is left of the budget of one that does not want to run.
@@ -259,9 +264,13 @@ impl Queue {
 
     /// Adds to a budget what others lent, until it is renewed.
     pub fn borrow(&mut self, vcpu: VcpuId, lent_ns: u64) {
-        if let Some(budget) = self.get(vcpu).and_then(|entry| entry.budget.as_mut()) {
+        let running_ns = self.running().map(|running| running.virtual_ns);
+        let Some(entry) = self.get(vcpu) else { return };
+        if let Some(budget) = &mut entry.budget {
             budget.left_ns += lent_ns;
         }
+        let leads = entry.can_run() && running_ns.is_some_and(|ns| leads(entry, ns));
+        self.is_challenged |= leads;
     }
 
     /// Those that wait for their turn.
@@ -318,6 +327,7 @@ impl Queue {
         let floor = self.virtual_ns.saturating_sub(CREDIT_NS * SCALE / DomainParameters::SHARE_DEFAULT);
         let running_ns = self.running().map(|running| running.virtual_ns);
         let mut is_challenged = self.is_challenged;
+        self.is_short = false;
         for entry in &mut self.entries {
             let could_run = entry.can_run();
             let was_throttled = entry.is_throttled();
@@ -332,6 +342,7 @@ impl Queue {
                 entry.virtual_ns = entry.virtual_ns.max(floor);
                 entry.woke_ns = self.virtual_ns;
             }
+            self.is_short |= entry.lacks();
             is_challenged |= !could_run && entry.can_run() && running_ns.is_some_and(|ns| leads(entry, ns));
         }
         self.is_challenged = is_challenged;

@@ -8,7 +8,7 @@ use crate::device::LineState;
 use crate::domain::Limits;
 use crate::kernel::{Cpu, Effect, Kernel};
 use crate::machine::Machine;
-use crate::memory::{PIECE_ENTRIES, Refusal};
+use crate::memory::{LOOKS_PER_ENTRY, PIECE_ENTRIES, Refusal};
 use crate::table::{ChannelId, DomainId};
 use crate::trace::Event;
 use crate::vcpu::Waiting;
@@ -272,7 +272,12 @@ impl<M: Machine> Kernel<M> {
         };
         match mapped {
             Mapped::Nowhere => return Ok(()),
-            Mapped::Here => unmap(place.domain)?,
+            Mapped::Here => {
+                unmap(place.domain)?;
+                // Afterwards: what is done again in each piece must leave something of it.
+                let looked = self.domains.lock(place.domain).map_or(0, |domain| domain.space.regions.count());
+                *left = left.saturating_sub(looked / LOOKS_PER_ENTRY);
+            }
             Mapped::Elsewhere => {
                 self.domains.ids().try_for_each(unmap)?;
                 // To look everywhere is a piece by itself.

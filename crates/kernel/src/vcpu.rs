@@ -76,6 +76,8 @@ pub(crate) struct Vcpu {
     pub started: bool,
     /// The first capability to it.
     pub origin: Option<Place>,
+    /// The next of its domain's, which are a ring; `None` if it is the only one.
+    pub next: Option<VcpuId>,
     /// How long it ran, and how often, when it left its queue.
     pub ran: (u64, u64),
     pub upcall: Option<Upcall>,
@@ -111,6 +113,7 @@ impl Vcpu {
             vectors,
             started: false,
             origin: None,
+            next: None,
             ran: (0, 0),
             upcall: None,
             waiting: None,

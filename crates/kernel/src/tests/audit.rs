@@ -393,6 +393,18 @@ fn check_queues<R: RelaxStrategy>(kernel: &Kernel<Fake<R>>, cpus: &[&Cpu], vcpus
         drop(vcpu);
         let domain = kernel.domains.lock(domain).expect("its domain exists");
         assert_eq!(domain.vcpus[number], Some(id));
+        if domain.state == DomainState::Alive {
+            let mut others: Vec<VcpuId> =
+                domain.vcpus.iter().flatten().copied().filter(|other| *other != id).collect();
+            let next = |id: &VcpuId| kernel.vcpus.lock(*id)?.next;
+            let mut ring: Vec<VcpuId> = core::iter::successors(next(&id), next)
+                .take_while(|other| *other != id)
+                .take(VCPUS_MAX)
+                .collect();
+            ring.sort_unstable();
+            others.sort_unstable();
+            assert_eq!(ring, others, "the ring of {id:?}");
+        }
         if domain.state != DomainState::Alive {
             assert!(
                 entry.is_none_or(|(_, entry)| entry.stop && entry.run == Run::Running),

@@ -352,6 +352,31 @@ fn committed_memory_never_fails() {
     domain.check_accounts(1000);
 }
 
+/// What has no room for all its tables is refused before the first is added: they may be many. To the last level, as for two pages where a
+/// table of each level begins.
+#[test]
+fn committed_memory_is_refused_at_once() {
+    const LIMIT: u64 = 1 << 20;
+    let top = 1 << 39;
+    let mut domain = Domain::new(4000);
+    let used = domain.domain().space.used;
+    let left = domain.domain().space.quota - used;
+    for (base, pages, tables) in [(BASE, 2000, 5), (BASE - PAGE_SIZE, 1200, 6), (top - PAGE_SIZE, 2, 5)] {
+        let map = domain.map(base, pages, Backing::Zero, Protection::ReadWrite, Commit::Now);
+        let other = left - pages - tables;
+        domain.domain().space.charge(other + 1).expect("there is room");
+        domain.kernel.machine.state().frames_until_none = Some(LIMIT);
+        assert_eq!(domain.call(map), Err(Error::NoMemory));
+        assert_eq!(domain.kernel.machine.state().frames_until_none, Some(LIMIT), "frames were taken");
+        domain.domain().space.discharge(1);
+        domain.must(map);
+        assert_eq!(domain.domain().space.used, used + left);
+        let span = Span::new(base, pages * PAGE_SIZE);
+        domain.must(Request::Unmap { space: domain.info.space, span });
+        domain.domain().space.discharge(other);
+    }
+}
+
 #[test]
 fn upcalls_are_masked_told_and_resumed() {
     let mut domain = Domain::with_upcalls(1000);

@@ -400,3 +400,78 @@ fn a_budget_is_lent_to_each_that_lacks_it() {
         .all(|(ran, wanted): (&u64, u64)| (ran / STEPS).abs_diff(wanted) <= 15);
     assert!(near, "{ran:?} of {STEPS} thousand");
 }
+
+/// Who has used its domain's budget up does not keep others from their CPU while that domain is busy on another.
+#[test]
+fn a_dispatch_waits_for_no_other_tenants_lock() {
+    let mut world = World::new(6000, 1);
+    let vcpu = world.info.vcpu;
+    let plan = DomainParameters { vcpus_max: 2, budget_ns: 20_000_000, ..world.parameters() };
+    let child = world.spawn(0, &plan);
+    let id = world.kernel.domains.ids().last().expect("the child");
+    world.must(0, Request::CreateVcpu { domain: child.domain });
+    world.start(0, &child, 2);
+    for number in 0..2 {
+        let spinner = world.spawn(0, &DomainParameters { vcpus_max: 1, ..world.parameters() });
+        world.start(0, &spinner, number);
+    }
+    assert_eq!(world.wait(0, vcpu, Request::NEVER), Next::Enter);
+    let mut ran_ns = [0u64; 3];
+    let mut step = |world: &mut World| {
+        ran_ns[world.context(0).rdi as usize] += 500_000;
+        world.pass(500_000);
+        let World { kernel, cpus, .. } = world;
+        let (cpu, context) = &mut cpus[0];
+        // As another CPU for a whole piece, once this one has no more to do for that domain until its budget is renewed.
+        let _held = (ran_ns[2] == 20_000_000).then(|| kernel.domains.lock(id));
+        assert_eq!(kernel.interrupt(cpu, Interrupt::Alarm, context), Next::Enter);
+    };
+    (0..180).for_each(|_| step(&mut world));
+    assert_eq!((ran_ns[0] + ran_ns[1], ran_ns[2]), (70_000_000, 20_000_000));
+    assert!(ran_ns[0].abs_diff(ran_ns[1]) <= 5_000_000, "they take turns meanwhile: {ran_ns:?}");
+}
+
+/// Two virtual CPUs of one domain, and another domain that computes alone where both are. The first has had the second's part of the budget as well,
+/// and sleeps with most of that left: the second has it when it wakes, and not only when its own is renewed.
+#[test]
+fn who_wakes_has_its_part_of_what_was_lent() {
+    const MS: u64 = 1_000_000;
+    let mut world = World::new(6000, 1);
+    let vcpu = world.info.vcpu;
+    let plan = DomainParameters { vcpus_max: 2, budget_ns: 100 * MS, ..world.parameters() };
+    let child = world.spawn(0, &plan);
+    let second = world.must(0, Request::CreateVcpu { domain: child.domain });
+    let grant = Request::Grant { capability: second, rights: Rights::ALL, domain: child.domain };
+    let own = [child.own_vcpu, world.must(0, grant)];
+    let spinner = world.spawn(0, &DomainParameters { vcpus_max: 1, ..world.parameters() });
+    world.start(0, &child, 0);
+    world.must(0, Request::Start { vcpu: second, entry: CALL_AT, stack: 0, argument: 1 });
+    world.start(0, &spinner, 2);
+    // Each sleeps until its time, and the first computes alone until the others begin.
+    let own = [own[0], own[1], spinner.own_vcpu];
+    let begin_ns = world.kernel.machine.now_ns();
+    let until_ns = [Request::NEVER, begin_ns + 60 * MS, begin_ns + 52 * MS];
+    let ids: Vec<_> = world.kernel.vcpus.ids().skip(1).collect();
+    let mut next = world.wait(0, vcpu, Request::NEVER);
+    let mut slept = [false; 3];
+    let late_ns = loop {
+        let now_ns = world.kernel.machine.now_ns();
+        let who = world.cpus[0].0.current.and_then(|current| ids.iter().position(|id| *id == current.vcpu));
+        match who {
+            Some(1) if slept[1] => break now_ns - until_ns[1],
+            Some(who) if !slept[who] && (who != 0 || now_ns >= begin_ns + 51 * MS) => {
+                slept[who] = true;
+                next = world.wait(0, own[who], until_ns[who]);
+                continue;
+            }
+            Some(0) => world.pass(MS),
+            _ => {
+                let alarm_ns = world.kernel.machine.state().alarm_ns;
+                world.pass(alarm_ns - now_ns);
+            }
+        }
+        next = if next == Next::Sleep { world.awake(0) } else { world.interrupt(0, Interrupt::Alarm) };
+    };
+    assert_eq!(slept, [true; 3]);
+    assert!(late_ns <= MS, "it waited for {late_ns} ns");
+}

@@ -4,7 +4,7 @@ use super::{BASE, Child, World};
 use crate::capability::Notice;
 use crate::kernel::{Cpu, Current, Interrupt, Next};
 use crate::machine::{Machine, Walk};
-use crate::memory::{PIECE_ENTRIES, Refusal};
+use crate::memory::{LOOKS_PER_ENTRY, MOVES_PER_ENTRY, PIECE_ENTRIES, Refusal};
 use crate::table::DomainId;
 use crate::tests::CALL_AT;
 use crate::tests::audit::audit;
@@ -193,6 +193,73 @@ fn what_is_mapped_by_many_goes_in_small_pieces() {
         assert!(pieces > 1 && before == 0, "{before} pages are left after {pieces} pieces");
         check(&world);
     }
+}
+
+/// As many regions as there can be, none of them touched: all by one capability; and others behind those, which move up.
+#[test]
+fn regions_that_were_never_touched_go_in_small_pieces() {
+    const COUNT: usize = abi::REGIONS_MAX as usize;
+    for others in [0, COUNT / 2] {
+        let plan = DomainParameters { regions_max: COUNT as u64, ..plans().1 };
+        let (mut world, child) = beside(&plan);
+        let [mine, other] = [0; 2].map(|_| memory(&mut world, 1));
+        let [theirs, last] = [mine, other].map(|capability| {
+            world.must(0, Request::Grant { capability, rights: Rights::ALL, domain: child.domain })
+        });
+        for at in 0..COUNT {
+            let base = BASE + 2 * at as u64 * PAGE_SIZE;
+            let by = if at < COUNT - others { theirs } else { last };
+            world.must(1, map(child.own, base, 1, copied(by)));
+        }
+        let id = id_on(&world, 1);
+        let counted = |world: &World| world.kernel.domains.lock(id).expect("it lives").space.regions.count();
+        let release = Request::Release { capability: theirs };
+        let mut pieces = 0;
+        loop {
+            let before = counted(&world);
+            _ = world.once(1, release);
+            let moved = (before - counted(&world)) * others;
+            assert!(moved <= PIECE_ENTRIES * MOVES_PER_ENTRY + COUNT, "{moved} moved in one piece");
+            pieces += 1;
+            if !again(&world, 1) {
+                break;
+            }
+        }
+        assert_eq!((world.context(1).rax, counted(&world)), (0, others));
+        assert!(others > 0 || pieces <= 10, "{pieces} pieces, though none has to move");
+        check(&world);
+    }
+}
+
+/// To look through regions for those of a capability takes its time, also if there are none.
+#[test]
+fn regions_are_looked_through_in_small_pieces() {
+    const COUNT: usize = abi::REGIONS_MAX as usize;
+    const HELD: usize = 40;
+    let plan = DomainParameters { regions_max: COUNT as u64, ..plans().1 };
+    let (mut world, child) = beside(&plan);
+    let [mine, other] = [0; 2].map(|_| memory(&mut world, 1));
+    let [theirs, last] = [mine, other].map(|capability| {
+        world.must(0, Request::Grant { capability, rights: Rights::ALL, domain: child.domain })
+    });
+    let held: Vec<Handle> = (0..HELD).map(|_| world.must(1, derive(theirs))).collect();
+    for at in 0..COUNT {
+        let base = BASE + 2 * at as u64 * PAGE_SIZE;
+        let by = held.get(at).copied().unwrap_or(last);
+        world.must(1, map(child.own, base, 1, copied(by)));
+    }
+    let id = id_on(&world, 1);
+    let revoke = Request::Revoke { capability: mine, deadline_ns: 0 };
+    loop {
+        let before = counted(&world, id);
+        _ = world.once(0, revoke);
+        let looked = (before - counted(&world, id)) * (COUNT - HELD);
+        assert!(looked <= PIECE_ENTRIES * LOOKS_PER_ENTRY + COUNT, "{looked} looked at in one piece");
+        if !again(&world, 0) {
+            break;
+        }
+    }
+    check(&world);
 }
 
 /// Who gives a capability back that much hangs on asks again until it is gone.
