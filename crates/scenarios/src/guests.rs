@@ -52,6 +52,7 @@ guests![
     "strange-import",
     "streams",
     "tables",
+    "takes",
     "terminals",
     "touches-by-host",
     "traps",
