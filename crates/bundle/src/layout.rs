@@ -271,7 +271,7 @@ fn decode<T: DeserializeOwned>(item: &[u8]) -> Result<T, BundleError> {
 mod tests {
     use super::*;
     use crate::{
-        Access, Begin, Children, Console, Directory, DirectorySource, Node, NodeKind, Seed, Terminal,
+        Access, Begin, Children, Console, Copied, Directory, DirectorySource, Node, NodeKind, Seed, Terminal,
         Terminals,
     };
     use alloc::{string::String, vec};
@@ -292,7 +292,7 @@ mod tests {
             directories: vec![Directory {
                 guest: String::from("docs"),
                 access: Access::ReadOnly,
-                source: DirectorySource::Copy(vec![Node {
+                source: DirectorySource::Copy(Copied::from(vec![Node {
                     name: String::from("a"),
                     modified_ns: 5,
                     kind: NodeKind::Directory(vec![Node {
@@ -300,7 +300,7 @@ mod tests {
                         modified_ns: 6,
                         kind: NodeKind::File { offset: 0, length: 3, checksum: checksum(b"abc") },
                     }]),
-                }]),
+                }])),
             }],
             start: Vec::new(),
         }

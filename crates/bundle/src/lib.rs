@@ -21,8 +21,8 @@ pub mod system;
 pub use abi::VCPUS_MAX;
 pub use layout::{Bundle, BundleError, Item, Kind, Layout, Module, PROGRAMS_MAX};
 pub use plan::{
-    Access, Begin, Children, Console, Directory, DirectorySource, Node, NodeKind, Plan, ProgramPlan, Seed,
-    Startable, Terminal, Terminals,
+    Access, Begin, Children, Console, Copied, Directory, DirectorySource, Node, NodeKind, Plan, ProgramPlan,
+    Seed, Startable, Terminal, Terminals,
 };
 pub use system::{Start, System};
 

@@ -1,6 +1,7 @@
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// What is to be run, and with what. The library OS does this and nothing else.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,7 +27,7 @@ pub struct Children {
     pub first_number: u32,
     /// How many there may be at a time. One that has ended counts until whoever started it has asked how, or has ended.
     pub processes_max: u32,
-    /// What all that live may take, in bytes: each its [`ProgramPlan::memory_bytes_max`] and [`Self::PROCESS_BYTES`].
+    /// What all that live may take, in bytes: each [`Self::process_bytes`] at least.
     pub memory_bytes_max: u64,
 }
 
@@ -34,10 +35,25 @@ impl Children {
     /// For who starts none.
     pub const NONE: Self = Self { first_number: 0, processes_max: 0, memory_bytes_max: 0 };
 
-    /// What the library OS needs for a process: some stack, its instance, page tables. So a domain that is full of them still has pages.
-    pub const PROCESS_BYTES: u64 = 128 << 10;
-    /// And for itself.
+    /// What the library OS needs for a process without being charged to it: stack of its own functions, page tables, what it notes of it.
+    pub const PROCESS_BYTES: u64 = 64 << 10;
+    /// What is charged to it in any case: its instance, its descriptors.
+    const HOST_BYTES_MIN: u64 = 256 << 10;
+    /// And in proportion to its memory.
+    const HOST_SHARE: u64 = 8;
+    /// What the library OS needs for itself. So a domain that is full of processes still has pages.
     pub const LIBRARY_OS_BYTES: u64 = 4 << 20;
+
+    /// What the library OS may hold for one of so much memory; its files, and its functions if they are many, are beside this.
+    pub const fn host_bytes(memory_bytes: u64) -> u64 {
+        Self::HOST_BYTES_MIN.saturating_add(memory_bytes / Self::HOST_SHARE)
+    }
+
+    /// What a process of so much memory and stack may take at least.
+    pub const fn process_bytes(memory_bytes: u64, stack_bytes: u64) -> u64 {
+        let own_bytes = memory_bytes.saturating_add(stack_bytes);
+        own_bytes.saturating_add(Self::host_bytes(memory_bytes)).saturating_add(Self::PROCESS_BYTES)
+    }
 
     /// How many of those numbers there are beyond [`Self::processes_max`] whose end their root has not heard of yet.
     const ON_THE_WAY: u32 = 32;
@@ -231,7 +247,63 @@ pub enum DirectorySource {
     /// The host services have it open under this number: no two of a plan are the same.
     Host(u32),
     /// A copy of it travels in the bundle.
-    Copy(Vec<Node>),
+    Copy(Copied),
+}
+
+/// What is in a copied directory: there once for all who are granted it, and counted once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Copied {
+    nodes: Arc<Vec<Node>>,
+    count: u64,
+    text_bytes: u64,
+}
+
+impl Copied {
+    /// The directory's own entries.
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// How many nodes there are, those in directories below among them.
+    pub const fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// How long their names and the texts of symbolic links are together.
+    pub const fn text_bytes(&self) -> u64 {
+        self.text_bytes
+    }
+}
+
+impl From<Vec<Node>> for Copied {
+    fn from(nodes: Vec<Node>) -> Self {
+        let (mut count, mut text_bytes) = (0, 0);
+        let mut left = Vec::from([&nodes[..]]);
+        while let Some(nodes) = left.pop() {
+            for node in nodes {
+                count += 1;
+                text_bytes += node.name.len() as u64;
+                match &node.kind {
+                    NodeKind::File { .. } => {}
+                    NodeKind::Directory(nodes) => left.push(nodes),
+                    NodeKind::Symlink(text) => text_bytes += text.len() as u64,
+                }
+            }
+        }
+        Self { nodes: Arc::new(nodes), count, text_bytes }
+    }
+}
+
+impl Serialize for Copied {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.nodes.as_slice().serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Copied {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Vec::deserialize(deserializer).map(Self::from)
+    }
 }
 
 /// A file, a directory or a symbolic link in a copied tree.

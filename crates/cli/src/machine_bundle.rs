@@ -30,8 +30,9 @@ pub fn pack(
     writer.add_with(Kind::Image, write, |image| image.write_all(&runtime).map_err(write))?;
     let sources = writer.add_with(Kind::Files, write, |files| {
         let mut copier = TreeCopier::new(files);
-        let copy =
-            |grant: &grants::Grant| Ok(DirectorySource::Copy(copier.copy(&grant.open()?, &grant.host)?));
+        let copy = |grant: &grants::Grant| {
+            Ok(DirectorySource::Copy(copier.copy(&grant.open()?, &grant.host)?.into()))
+        };
         arguments.directories.iter().map(copy).collect::<Result<Vec<_>, Failure>>()
     })?;
     let plan = plan(arguments, console, sources, seed)?;

@@ -124,7 +124,7 @@ impl Packer {
             let mut copy = |directory: &manifest::Directory| {
                 let place = manifest.place_of(&directory.path);
                 let opened = File::open(&place).map_err(|error| Failure::Open(place.clone(), error))?;
-                Ok(DirectorySource::Copy(copier.copy(&opened, &place)?))
+                Ok(DirectorySource::Copy(copier.copy(&opened, &place)?.into()))
             };
             let mut of_program = |program: &Program| program.directories.iter().map(&mut copy).collect();
             wanted.programs.iter().map(&mut of_program).collect()

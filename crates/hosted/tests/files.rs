@@ -361,8 +361,8 @@ fn compare(operations: &[Operation]) -> Result<(), TestCaseError> {
 /// The same, with Linux's side in a directory that is empty.
 fn compare_in(grant: Grant, operations: &[Operation]) -> Result<(), TestCaseError> {
     let mut linux = LinuxFiles::new(vec![grant]);
-    let grant = tree::Grant { access: Access::ReadWrite, nodes: Vec::new() };
-    let surroundings = tree::Surroundings { wall_ns, checkpoint: || Ok(()) };
+    let grant = tree::Grant { access: Access::ReadWrite, copied: Vec::new().into() };
+    let surroundings = tree::Surroundings { wall_ns, checkpoint: || Ok(()), pause: || {} };
     let mut tree = Tree::new(vec![grant], &[], 64 << 20, surroundings).unwrap();
     let (mut linux, mut tree) = (Side::new(&mut linux), Side::new(&mut tree));
     for (number, operation) in operations.iter().enumerate() {

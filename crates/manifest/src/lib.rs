@@ -109,7 +109,7 @@ impl Domain {
             return Children::NONE;
         }
         let own = self.programs.iter().map(|program| program.instances).fold(0, u32::saturating_add);
-        let own_memory = |program: &Program| program.memory.0.saturating_mul(program.instances.into());
+        let own_memory = |program: &Program| program.process_bytes().saturating_mul(program.instances.into());
         let promised = self.programs.iter().map(own_memory).fold(0, u64::saturating_add);
         Children {
             first_number: own,
@@ -159,6 +159,13 @@ pub struct Program {
     pub restart: Restart,
     /// Where the manifest begins with it.
     pub at: Position,
+}
+
+impl Program {
+    /// What each instance, or a process of it that another starts, may take of its domain's memory at least.
+    pub(crate) const fn process_bytes(&self) -> u64 {
+        Children::process_bytes(self.memory.0, self.stack.0)
+    }
 }
 
 /// A directory that a program may use.

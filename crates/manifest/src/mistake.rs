@@ -187,7 +187,7 @@ pub enum Wrong {
     },
     /// A program to start, and no memory for it.
     #[error(
-        "`{program}` may use {memory}, and the other programs of `{domain}`, with what runs them, leave {left}: it could not be started\ngive the domain more, or the programs less"
+        "`{program}`, with its stack and what runs it, may use {wanted}, and the other programs of `{domain}` leave {left}: it could not be started\ngive the domain more, or the programs less"
     )]
     NoMemoryLeft {
         /// In which.
@@ -195,7 +195,7 @@ pub enum Wrong {
         /// Which.
         program: Name,
         /// What it may use.
-        memory: ByteCount,
+        wanted: ByteCount,
         /// What is left.
         left: ByteCount,
     },

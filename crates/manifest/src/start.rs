@@ -4,7 +4,7 @@ use crate::mistake::{Mistake, Wrong};
 use crate::read::{Draft, all};
 use crate::table::{Reader, Table, nearest};
 use crate::units::ByteCount;
-use crate::{Children, Domain, Name, Program};
+use crate::{Domain, Name, Program};
 
 impl<'t> Reader<'t> {
     /// Says of what stands there in vain that it does.
@@ -59,9 +59,9 @@ impl<'t> Reader<'t> {
             }
             let why = if children.processes_max == 0 {
                 Wrong::NoProcessLeft { domain: name, program: program_name, processes: domain.processes }
-            } else if program.memory.0.saturating_add(Children::PROCESS_BYTES) > left.0 {
-                let memory = program.memory;
-                Wrong::NoMemoryLeft { domain: name, program: program_name, memory, left }
+            } else if program.process_bytes() > left.0 {
+                let wanted = ByteCount(program.process_bytes());
+                Wrong::NoMemoryLeft { domain: name, program: program_name, wanted, left }
             } else {
                 continue;
             };

@@ -353,8 +353,10 @@ fn programs_that_others_start_are_read() {
     let start: Vec<&[usize]> = domain.programs.iter().map(|program| &program.start[..]).collect();
     assert_eq!(start, [&[1, 0][..], &[]]);
     assert_eq!(domain.programs[1].instances, 0);
-    // Two of four processes are there from the beginning, with a quarter of the memory; another is for what runs them.
-    let children = Children { first_number: 2, processes_max: 2, memory_bytes_max: 8 << 20 };
+    // Two of four processes are there from the beginning; a quarter of the memory is for what runs all.
+    let own = Children::process_bytes(2 << 20, 512 << 10);
+    assert_eq!(own, (2 << 20) + (512 << 10) + (2 << 20) / 8 + (320 << 10));
+    let children = Children { first_number: 2, processes_max: 2, memory_bytes_max: (12 << 20) - 2 * own };
     assert_eq!(domain.children(), children);
     assert_eq!(system.domains[1].children(), Children::NONE);
     let own =
@@ -404,9 +406,9 @@ fn mistakes_of_what_may_be_started_are_placed() {
         ),
         (
             "",
-            "start = ['child']\ninstances = 5",
+            "start = ['child']\ninstances = 3",
             "instances = 0",
-            "9:1 `child` may use 3 MiB, and the other programs of `d`, with what runs them, leave 2 MiB: it could not be started",
+            "9:1 `child`, with its stack and what runs it, may use 4.2 MiB, and the other programs of `d` leave 2.8 MiB: it could not be started",
         ),
     ] {
         assert_eq!(mistakes(&family(domain, parent, child)), [wrong], "{parent} {child}");

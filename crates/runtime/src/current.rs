@@ -70,6 +70,8 @@ pub(crate) struct Control {
     host_bytes: AtomicU64,
     /// How much that may be.
     host_bytes_max: u64,
+    /// How much its tables may take beside that and their length.
+    growing_tables_bytes_max: u64,
     /// What is allocated now is not for it.
     uncharged: AtomicBool,
     /// The last that it was refused, if that was much.
@@ -110,6 +112,7 @@ impl Control {
             over: AtomicBool::new(false),
             host_bytes: AtomicU64::new(0),
             host_bytes_max: limits.host_bytes_max,
+            growing_tables_bytes_max: limits.growing_tables_bytes_max,
             uncharged: AtomicBool::new(false),
             refusal: Refusal::new(),
             memory_bytes: AtomicU64::new(0),
@@ -225,8 +228,10 @@ impl Control {
             return true;
         }
         let total = self.host_bytes().saturating_add_unsigned(bytes as u64);
-        let tables = self.table_bytes().saturating_mul(GROWING_TABLES);
-        let beyond = total.saturating_sub_unsigned(self.host_bytes_max.saturating_add(tables));
+        let tables = self.table_bytes();
+        let growing = tables.saturating_mul(GROWING_TABLES).min(self.growing_tables_bytes_max);
+        let beyond =
+            total.saturating_sub_unsigned(self.host_bytes_max.saturating_add(tables).saturating_add(growing));
         if beyond > 0 {
             if bytes > heap::SMALL_BYTES || beyond > heap::BEYOND_BYTES_MAX {
                 return false;
@@ -240,6 +245,11 @@ impl Control {
     /// Its program had so much on the stack where it ended.
     pub fn set_stack_bytes(&self, bytes: u64) {
         self.stack_bytes.store(bytes, Relaxed);
+    }
+
+    /// A virtual CPU's reserve was given up for it.
+    pub fn has_spent_reserve(&self) -> bool {
+        self.short_since_ns.load(Relaxed) != Request::NEVER
     }
 
     /// It is coming to its end.
@@ -276,8 +286,8 @@ impl Refusal {
     }
 }
 
-/// While a table grows, there is the old one and room for twice as much.
-const GROWING_TABLES: u64 = 3;
+/// While a table grows, there is the old one and room for twice as much: so often its length beside the old one.
+const GROWING_TABLES: u64 = 2;
 
 /// What a virtual CPU knows of the process that it runs. Others write to [`Seat::due_ns`] alone, and make it look then.
 pub(crate) struct Seat {
@@ -432,7 +442,7 @@ pub(crate) fn due_ns() -> u64 {
 }
 
 /// Whether the scheduler wants the virtual CPU as soon as possible.
-pub(crate) fn is_switch_wanted() -> bool {
+pub fn is_switch_wanted() -> bool {
     seat().switch_wanted.load(Relaxed)
 }
 
@@ -447,11 +457,6 @@ pub(crate) fn event_came() {
         vcpu.seat.event_pending.store(true, Release);
         vcpu.seat.switch_wanted.store(true, Relaxed);
     }
-}
-
-/// Whether an event has come that nobody has looked at.
-pub fn is_event_pending() -> bool {
-    seat().event_pending.load(Acquire)
 }
 
 /// Whether an event has come since the last time.

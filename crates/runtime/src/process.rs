@@ -15,7 +15,7 @@ use wasmtime::{
 };
 
 /// The stack of a process beyond what its WebAssembly code may use: for host functions and what they call.
-const HOST_STACK_BYTES: u64 = 448 << 10;
+pub const HOST_STACK_BYTES: u64 = 448 << 10;
 const _: () = assert!(engine::WASM_STACK_BYTES as u64 + HOST_STACK_BYTES <= STACK_BYTES_MAX);
 
 /// What a process may use.
@@ -27,6 +27,8 @@ pub struct Limits {
     pub host_bytes_max: u64,
     /// How long its tables may be together.
     pub table_elements_max: u64,
+    /// What they may take beside that, while they grow: more of it is charged.
+    pub growing_tables_bytes_max: u64,
     /// The stack of its WebAssembly code, whole pages: what the [engine](crate::program::engine) of its program was made with.
     pub stack_bytes: u64,
     /// When its time is over, on the kernel's clock.
@@ -41,6 +43,7 @@ impl Limits {
         memory_bytes_max: u64::MAX,
         host_bytes_max: i64::MAX as u64,
         table_elements_max: u64::MAX,
+        growing_tables_bytes_max: u64::MAX,
         stack_bytes: engine::WASM_STACK_BYTES as u64,
         deadline_ns: Request::NEVER,
         cpu_ns_max: Request::NEVER,

@@ -66,7 +66,7 @@ pub trait Platform {
     /// Something may have happened: wakes, stops and starts processes.
     fn look(&mut self);
 
-    /// A process wants something that only the platform can do: see [`System::ask`].
+    /// A process wants something that only the platform can do: see [`System::ask`]. What would take long is left for another call.
     fn serve(&mut self) {}
 
     /// No process can run. Sleeps until something happens, or until `deadline_ns`; then [`Platform::look`] is called.
@@ -336,7 +336,11 @@ impl Processes {
         };
         // Somebody wakes for that time anyway, or this one does.
         let is_seen_to = |occupation: &Occupation| matches!(occupation, Occupation::Sleeps(until_ns) if *until_ns <= deadline_ns);
-        own.seat.set_due_ns(if self.vcpus.iter().any(is_seen_to) { Request::NEVER } else { deadline_ns });
+        let mut due_ns = if self.vcpus.iter().any(is_seen_to) { Request::NEVER } else { deadline_ns };
+        if own.number() == 0 && system.is_asked() {
+            due_ns = due_ns.min(now_ns.saturating_add(SLICE_NS));
+        }
+        own.seat.set_due_ns(due_ns);
         self.vcpus[own.number()] = Occupation::Runs(next.id.slot);
         if !self.ready.is_empty() {
             self.offer(system);
@@ -365,15 +369,18 @@ impl Processes {
         let number = id.slot;
         self.vcpus[Vcpu::current().number()] = Occupation::Looks;
         let Some(life) = &mut self.slots[number as usize].life else { return };
-        let must_look = life.control.stop_wanted().is_some() | core::mem::take(&mut life.was_woken);
+        // Who has to end has the next turn there is; but what it frees at its end waits like others, unless they lack pages that it was given.
+        let stops = life.control.stop_wanted().is_some();
+        let must_end = stops && (!life.control.is_over() || life.control.has_spent_reserve());
+        let must_look = stops | core::mem::take(&mut life.was_woken);
         life.process = Some(process);
         life.usage.cpu_ns += had_ns;
         life.control.close_turn();
-        // Who has to end has the next turn there is.
-        life.had_ns = if life.control.stop_wanted().is_some() { 0 } else { life.had_ns + had_ns };
+        life.had_ns = if must_end { 0 } else { life.had_ns + had_ns };
         life.answer = 0;
         match why {
             Suspension::Preempted => self.ready.put(number, life.had_ns),
+            Suspension::GaveWay if must_end => self.ready.put(number, life.had_ns),
             Suspension::GaveWay => {
                 let first_ns = self.ready.first().map_or(0, |(_, had_ns)| had_ns);
                 self.ready.put(number, life.had_ns.max(first_ns));
@@ -457,6 +464,8 @@ pub fn run(system: &'static System, platform: &mut impl Platform) {
                 }
             }
             Choice::Sleep(_) if platform.is_over() => return,
+            // There is nobody to have a turn before.
+            Choice::Sleep(_) if system.is_asked() => {}
             Choice::Sleep(deadline_ns) => {
                 platform.sleep(deadline_ns);
                 current::has_slept();

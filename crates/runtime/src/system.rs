@@ -151,7 +151,8 @@ impl System {
         }
     }
 
-    /// Has [`crate::Platform::serve`] called: for a process that has left word of what it wants, and waits next.
+    /// Has [`crate::Platform::serve`] called: for a process that has left word of what it wants, and waits next; or for the platform itself, if it
+    /// has not served all. Then whoever is ready has a turn before.
     pub fn ask(&self) {
         self.asked.store(true, Release);
         self.call_first();
@@ -160,6 +161,11 @@ impl System {
     /// Whether somebody has asked since the last time.
     pub(crate) fn take_asked(&self) -> bool {
         self.asked.swap(false, Acquire)
+    }
+
+    /// Whether somebody has.
+    pub(crate) fn is_asked(&self) -> bool {
+        self.asked.load(Acquire)
     }
 
     /// The virtual CPU that runs this.

@@ -54,6 +54,7 @@ guests![
     "strange-import",
     "streams",
     "tables",
+    "takes",
     "terminals",
     "touches-by-host",
     "traps",

@@ -102,8 +102,10 @@ pub fn run_domain(
     let plan = &bundle.plan;
     let machine = RefCell::new(Machine::new(boot, bundle)?);
     let host = || {
+        let mut machine = machine.borrow_mut();
+        let files_bytes = machine.files_bytes_max(&plan.programs[0]);
         let Providers { clock, entropy, files, .. } =
-            machine.borrow_mut().host(Process::FIRST, &plan.programs[0])?;
+            machine.host(Process::FIRST, &plan.programs[0], files_bytes)?;
         Ok(Providers { clock, entropy, streams: Sink, files, wait: Unscheduled })
     };
     subject.measure(host, Batches { plan })

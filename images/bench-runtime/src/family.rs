@@ -47,7 +47,7 @@ struct Nobody {
 impl Outside for Nobody {
     type Host = Host;
 
-    fn host(&mut self, _: Process, _: &ProgramPlan) -> Result<Host, String> {
+    fn host(&mut self, _: Process, _: &ProgramPlan, _: u64) -> Result<Host, String> {
         Ok(host(self.launcher))
     }
 

@@ -23,8 +23,10 @@
 
 extern crate alloc;
 
-mod batches;
 #[allow(dead_code)]
+#[path = "../../runtime/src/allowance.rs"]
+mod allowance;
+mod batches;
 #[path = "../../runtime/src/children.rs"]
 mod children;
 #[allow(dead_code)]

@@ -1,5 +1,6 @@
 //! Measurements of processes, hosted: by the library OS's own scheduler, with what every program's process has.
 
+use crate::allowance::Allowance;
 use crate::launcher::{Launcher, LauncherHost};
 use crate::programs::Programs;
 use crate::waiting::{ProcessClock, Ready, Suspend};
@@ -136,7 +137,7 @@ impl Processes {
     fn start(&mut self) -> Result<(), String> {
         let host = host(self.launcher);
         let plan = self.programs.plan(0).map(Arc::clone).ok_or("there is no program")?;
-        self.programs.make(&plan, host, 0).map_err(|error| error.to_string())?.start();
+        self.programs.make(&plan, host, Allowance::own(&plan, 0)).map_err(|error| error.to_string())?.start();
         self.run.left -= 1;
         self.run.alive += 1;
         Ok(())

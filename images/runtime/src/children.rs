@@ -6,7 +6,7 @@ use abi::Request as Kernel;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use bundle::{Directory, DirectorySource, Node, NodeKind, ProgramPlan};
+use bundle::ProgramPlan;
 use link::{Cause, Process};
 use runtime::{ProcessId, Stop, System, current, process};
 use spin::Mutex;
@@ -443,55 +443,6 @@ pub fn plan(program: &ProgramPlan, parent: &ProgramPlan, request: &Request) -> P
 /// How much memory it may have.
 pub fn memory_bytes_max(program: &ProgramPlan, request: &Request) -> u64 {
     program.memory_bytes_max.min(request.limits.memory_bytes.unwrap_or(u64::MAX))
-}
-
-/// What a node of a copied directory takes of the heap at most, in a plan, on its way to the process, and in that one's tree.
-const NODE_BYTES: usize = 512;
-/// And how often its name.
-const NAME_COPIES: usize = 4;
-/// What a string takes beside its bytes, each time, and how often there is one: in a plan, and in what the process was told.
-const STRING_BYTES: usize = 64;
-const STRING_COPIES: usize = 2;
-/// So much of all that is among what any process needs ([`bundle::Children::PROCESS_BYTES`]).
-const SMALL_BYTES: u64 = 16 << 10;
-
-/// What copies of the directories take that a child is to have.
-pub fn directory_bytes(parent: &ProgramPlan, request: &Request) -> usize {
-    let mut bytes = 0usize;
-    let mut left: Vec<&[Node]> = Vec::new();
-    for place in &request.directories {
-        if let Some(Directory { source: DirectorySource::Copy(nodes), .. }) = parent.directories.get(*place) {
-            left.push(nodes);
-        }
-    }
-    while let Some(nodes) = left.pop() {
-        for node in nodes {
-            bytes = bytes.saturating_add(NODE_BYTES + NAME_COPIES * node.name.len());
-            if let NodeKind::Directory(nodes) = &node.kind {
-                left.push(nodes);
-            }
-        }
-    }
-    bytes
-}
-
-/// `ENOMEM` if there is no memory for so much: nobody who makes copies of directories can be told no.
-pub fn room(bytes: usize) -> Result<(), Errno> {
-    // What the heap has once taken it keeps.
-    Vec::<u8>::new().try_reserve_exact(bytes).map_err(|_| Errno::Nomem)
-}
-
-/// What one is promised that is begun by this request, with so much for its directories and its instance.
-pub fn promise(program: &ProgramPlan, request: &Request, other_bytes: usize) -> u64 {
-    let strings = [&request.arguments, &request.environment].map(|strings| {
-        let count = strings.iter().filter(|byte| **byte == 0).count();
-        STRING_COPIES * (strings.len() + count * STRING_BYTES)
-    });
-    let bytes = strings.iter().fold(other_bytes, |sum, bytes| sum.saturating_add(*bytes)) as u64;
-    let memory_bytes = memory_bytes_max(program, request);
-    memory_bytes
-        .saturating_add(bundle::Children::PROCESS_BYTES)
-        .saturating_add(bytes.saturating_sub(SMALL_BYTES))
 }
 
 /// The less of two limits.

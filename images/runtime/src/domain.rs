@@ -1,10 +1,11 @@
 //! The processes of this domain: which begin, which end, and what is told of them.
 
+use crate::allowance::{self, Allowance};
 use crate::children::{self, Family, Key, Name, Request, WithChildren};
 use crate::console::{self, Command, Origin};
 use crate::entry;
 use crate::nursery::Nursery;
-use crate::programs::{self, Programs, StartError};
+use crate::programs::{Programs, StartError};
 use crate::report::Report;
 use alloc::collections::BTreeMap;
 use alloc::format;
@@ -13,7 +14,7 @@ use alloc::sync::Arc;
 use bundle::{Begin, Bundle, ProgramPlan};
 use link::Process;
 use runtime::process::{Made, Wait};
-use runtime::{Activity, Ending, Platform, ProcessId, System, Usage, current, scheduler};
+use runtime::{Activity, Ending, Platform, ProcessId, System, Usage, scheduler};
 use wasi::Errno;
 use wasi::provider::{Child, Host};
 
@@ -22,10 +23,15 @@ pub trait Outside {
     /// What a process stands on.
     type Host: Host + Send + 'static;
 
-    /// What a process of this program is to stand on.
-    fn host(&mut self, process: Process, program: &ProgramPlan) -> Result<Self::Host, String>;
+    /// What a process of this program is to stand on, which may take so much of our memory for files that it writes.
+    fn host(
+        &mut self,
+        process: Process,
+        program: &ProgramPlan,
+        files_bytes_max: u64,
+    ) -> Result<Self::Host, String>;
 
-    /// How much of our memory the files may take that a process of this program writes.
+    /// How much that is for one that no other starts.
     fn files_bytes_max(&self, _program: &ProgramPlan) -> u64 {
         0
     }
@@ -82,7 +88,7 @@ pub trait Outside {
     }
 }
 
-/// How long those are served that want others, in nanoseconds, while something else has happened that nobody has looked at.
+/// How long those are served that want others, in nanoseconds, before whoever is ready has a turn.
 const SERVED_NS: u64 = 1_000_000;
 
 /// What is to come.
@@ -111,6 +117,7 @@ struct Domain<O: Outside> {
 struct Entry {
     id: ProcessId,
     plan: Arc<ProgramPlan>,
+    allowance: Allowance,
     /// If it may start others.
     key: Option<Key>,
     /// If another has started it, with what it was promised of memory.
@@ -171,7 +178,9 @@ impl<O: Outside> Domain<O> {
     fn try_begin(&mut self, process: Process, program: u32) -> Result<(), String> {
         let plan = self.programs.plan(program).ok_or_else(|| format!("there is no program {program}"))?;
         let plan = Arc::clone(plan);
-        self.begin_by(process, plan, Origin::Told).map(drop).map_err(|error| format!("{error}"))
+        let allowance = Allowance::own(&plan, self.outside.files_bytes_max(&plan));
+        let begun = self.begin_by(process, plan, allowance, Origin::Told);
+        begun.map(drop).map_err(|error| format!("{error}"))
     }
 
     /// Begins a process by this plan.
@@ -179,13 +188,15 @@ impl<O: Outside> Domain<O> {
         &mut self,
         process: Process,
         plan: Arc<ProgramPlan>,
+        allowance: Allowance,
         origin: Origin,
     ) -> Result<ProcessId, StartError> {
-        let host = self.outside.host(process, &plan).map_err(StartError::Program)?;
+        let host = self.outside.host(process, &plan, allowance.files_bytes);
+        let host = host.map_err(StartError::Program)?;
         let may_start = !plan.start.is_empty();
         let key = may_start.then(|| children::with(|families| families.add(process, Arc::clone(&plan))));
         let host = WithChildren { host, family: key.map(Family) };
-        let made = self.programs.make(&plan, host, self.outside.files_bytes_max(&plan));
+        let made = self.programs.make(&plan, host, allowance);
         let made = made.inspect_err(|_| {
             // It has none yet.
             let _ = key.map(|key| children::with(|families| families.remove(self.system, key)));
@@ -194,7 +205,7 @@ impl<O: Outside> Domain<O> {
         if let Some(key) = key {
             children::with(|families| families.begun(key, id));
         }
-        self.processes.insert(process, Entry { id, plan, key, child: None });
+        self.processes.insert(process, Entry { id, plan, allowance, key, child: None });
         self.names.insert(id, process);
         Ok(id)
     }
@@ -208,22 +219,19 @@ impl<O: Outside> Domain<O> {
         let (parent_plan, parent) = parent.ok_or(Errno::Canceled)?;
         let program = request.program;
         let plan = Arc::clone(self.programs.plan(program).ok_or(Errno::Noexec)?);
-        // What copies of directories take is found out by a walk, and an instance by loading: not for whom there is no memory in any case.
-        self.nursery.check(children::promise(&plan, request, 0))?;
-        let directory_bytes = children::directory_bytes(&parent_plan, request);
-        self.nursery.check(children::promise(&plan, request, directory_bytes))?;
-        children::room(directory_bytes)?;
+        // What an instance takes is found out by loading: not for whom there is no memory in any case.
+        self.nursery.check(allowance::least(&plan, children::memory_bytes_max(&plan, request)))?;
         if !self.system.has_reserves() || !entry::HEAP.has_reserve() {
             return Err(Errno::Nomem);
         }
         let functions_bytes = self.nursery.load(program, || self.programs.load(program))?;
-        let bytes = directory_bytes.saturating_add(functions_bytes as usize);
-        let promised_bytes = children::promise(&plan, request, bytes);
-        self.nursery.check(promised_bytes)?;
         let plan = Arc::new(children::plan(&plan, &parent_plan, request));
+        let allowance = Allowance::of_child(&plan, self.outside.files_bytes_max(&plan), functions_bytes);
+        let promised_bytes = allowance.promise(&plan);
+        self.nursery.check(promised_bytes)?;
         let process = self.nursery.admit(promised_bytes)?;
         let origin = Origin::Spawned { program, parent };
-        match self.begin_by(process, plan, origin) {
+        match self.begin_by(process, plan, allowance, origin) {
             Ok(id) => {
                 let family = self.processes.get(&process).and_then(|entry| entry.key);
                 let name =
@@ -337,8 +345,8 @@ impl<O: Outside> Platform for Domain<O> {
             if let Some(id) = id {
                 self.system.processes().lock().charge(id, until_ns.saturating_sub(ran_ns));
             }
-            if current::is_event_pending() && self.system.now_ns().saturating_sub(first_ns) >= SERVED_NS {
-                return;
+            if self.system.now_ns().saturating_sub(first_ns) >= SERVED_NS {
+                return self.system.ask();
             }
             ran_ns = until_ns;
         }
@@ -360,9 +368,9 @@ impl<O: Outside> Platform for Domain<O> {
         entry::HEAP.renew_reserve();
         let Some(process) = self.names.remove(&id) else { return };
         let Some(entry) = self.processes.remove(&process) else { return };
-        let Entry { plan, key, child, .. } = entry;
-        let host_bytes_max = programs::host_bytes_max(&plan, self.outside.files_bytes_max(&plan));
-        let report = Report::ended(&plan, ending, usage, host_bytes_max, self.outside.written(process));
+        let Entry { plan, allowance, key, child, .. } = entry;
+        let written = self.outside.written(process);
+        let report = Report::ended(&plan, ending, usage, allowance.host_bytes, written);
         if let Some(key) = key {
             children::with(|families| families.remove(self.system, key));
         }

@@ -74,7 +74,7 @@ impl Ready for AskedInSleep {
 impl Outside for Alone {
     type Host = AloneHost;
 
-    fn host(&mut self, _process: Process, _program: &ProgramPlan) -> Result<AloneHost, String> {
+    fn host(&mut self, _: Process, _: &ProgramPlan, _: u64) -> Result<AloneHost, String> {
         let launcher = self.launcher;
         let wait = Suspend(AskedInSleep);
         let clock = ProcessClock(launcher);
@@ -129,7 +129,7 @@ type RootedHost = LauncherHost<ProcessClock<Launcher>, console::Standard, Suspen
 impl Outside for Rooted {
     type Host = RootedHost;
 
-    fn host(&mut self, process: Process, _program: &ProgramPlan) -> Result<RootedHost, String> {
+    fn host(&mut self, process: Process, _: &ProgramPlan, _: u64) -> Result<RootedHost, String> {
         let launcher = self.launcher;
         Ok(Providers {
             clock: ProcessClock(launcher),

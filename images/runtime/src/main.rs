@@ -10,6 +10,7 @@
 
 extern crate alloc;
 
+mod allowance;
 mod children;
 mod console;
 mod cpu;

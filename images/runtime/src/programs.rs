@@ -1,5 +1,6 @@
 //! The programs of the plan: loaded and linked when the first process of one begins.
 
+use crate::allowance::Allowance;
 use crate::report::Report;
 use crate::{cpu, entry};
 use abi::{BootInfo, Request};
@@ -128,12 +129,12 @@ impl<H: Host + Send + 'static> Programs<H> {
         self.prepared(&plan).map(Prepared::functions_bytes)
     }
 
-    /// Makes a process by this plan, which stands on `host`. What it writes to files may take so much of our memory.
+    /// Makes a process by this plan, which stands on `host`.
     pub fn make(
         &mut self,
         plan: &ProgramPlan,
         mut host: H,
-        files_bytes_max: u64,
+        allowance: Allowance,
     ) -> Result<Made, StartError> {
         let system = self.system;
         let prepared = self.prepared(plan).map_err(|refused| StartError::Program(refused.reason()))?;
@@ -143,8 +144,9 @@ impl<H: Host + Send + 'static> Programs<H> {
             plan.timeout_ns.map_or(Request::NEVER, |timeout| system.now_ns().saturating_add(timeout));
         let limits = Limits {
             memory_bytes_max: plan.memory_bytes_max,
-            host_bytes_max: host_bytes_max(plan, files_bytes_max),
+            host_bytes_max: allowance.host_bytes,
             table_elements_max: plan.table_elements(),
+            growing_tables_bytes_max: allowance.growing_tables_bytes,
             stack_bytes: plan.stack_bytes,
             deadline_ns,
             cpu_ns_max: plan.cpu_ns_max.unwrap_or(Request::NEVER),

@@ -83,6 +83,13 @@ pub fn not_stopped() -> Result<(), Stopped> {
     }
 }
 
+/// Lets others have the virtual CPU if they are to, in the middle of what takes long; also where no process runs, and nobody is.
+pub fn pause() {
+    if current::is_running() && current::is_switch_wanted() {
+        process::yield_turn();
+    }
+}
+
 /// A clock whose CPU time is the process's own.
 pub struct ProcessClock<C>(pub C);
 

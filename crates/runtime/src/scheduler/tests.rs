@@ -28,13 +28,15 @@ struct Scripted {
     cpu_ns: Vec<u64>,
     /// How often a process wanted something.
     served: u64,
+    /// How often that is not all at once.
+    left: u64,
 }
 
 impl Scripted {
     fn new() -> Self {
         let kernel = FakeKernel::new(&[], 64 << 20);
         let (steps, ids, ended) = (VecDeque::new(), Vec::new(), Vec::new());
-        Self { kernel, system: kernel.system(), steps, ids, ended, cpu_ns: Vec::new(), served: 0 }
+        Self { kernel, system: kernel.system(), steps, ids, ended, cpu_ns: Vec::new(), served: 0, left: 0 }
     }
 
     fn start(&mut self, main: impl FnOnce() + Send + 'static) {
@@ -60,6 +62,11 @@ impl Platform for Scripted {
 
     /// Whoever it was, the first gets an answer.
     fn serve(&mut self) {
+        if self.left > 0 {
+            self.left -= 1;
+            self.system.ask();
+            return;
+        }
         self.served += 1;
         let mut processes = self.system.processes().lock();
         processes.charge(self.ids[0], SERVED_NS);
@@ -195,6 +202,30 @@ fn who_asks_the_platform_is_served_before_it_sleeps() {
     scripted.run();
     assert_eq!(*diary.lock(), [("answered", 9); 3]);
     assert_eq!(scripted.served, 3);
+}
+
+#[test]
+fn what_was_not_served_at_once_takes_turns_with_whoever_is_ready() {
+    let mut scripted = Scripted::new();
+    scripted.left = 5;
+    let diary = Diary::default();
+    let (asks, busy, system) = (diary.clone(), diary.clone(), scripted.system);
+    scripted.start(move || {
+        system.ask();
+        let answer = wait_until(Request::NEVER);
+        asks.lock().push(("answered", answer));
+    });
+    scripted.start(move || {
+        for _ in 0..3 {
+            // Nobody else is ready, and no tick would come.
+            let has_slice = current::due_ns() <= system.now_ns() + SLICE_NS;
+            busy.lock().push(("busy", has_slice.into()));
+            process::yield_turn();
+        }
+    });
+    scripted.run();
+    assert_eq!(*diary.lock(), [("busy", 1), ("busy", 1), ("busy", 1), ("answered", 9)]);
+    assert_eq!((scripted.served, scripted.left), (1, 0));
 }
 
 #[test]

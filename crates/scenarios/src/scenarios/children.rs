@@ -287,11 +287,11 @@ fn bombed(context: &Context, cpus: &str) -> Verdict {
 fn until_memory_ends(context: &Context) -> Verdict {
     let text = "[domains.family]\nmemory = \"20MiB\"\nprocesses = 1900\n\
          [[domains.family.programs]]\nname = \"calm\"\nfile = \"ready-spin.wat\"\nmemory = \"64KiB\"\n\
-         [[domains.family.programs]]\nname = \"bomb\"\nfile = \"bomb.wat\"\nmemory = \"64KiB\"\nstart = [\"bomb\"]\n";
+         [[domains.family.programs]]\nname = \"bomb\"\nfile = \"bomb.wat\"\nmemory = \"64KiB\"\nstack = \"16KiB\"\nstart = [\"bomb\"]\n";
     let up = begin(context, text)?;
     up.until_written("family/calm")?;
-    // Hosted it is Linux who refuses: there a stack counts as a whole.
-    let many = context.on(10, 60);
+    // Hosted a stack counts as a whole.
+    let many = context.on(15, 30);
     let full = up.until_domain(|domain| children(domain).len() >= many)?;
     let calm_ns = full.programs[0].usage.cpu_ns;
     let later = up.until_domain(|domain| domain.programs[0].usage.cpu_ns > calm_ns)?;

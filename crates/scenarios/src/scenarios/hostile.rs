@@ -17,6 +17,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario { name: "hostile-imports", on: On::All, run: imports },
     Scenario { name: "hostile-names-of-imports", on: On::All, run: names_of_imports },
     Scenario { name: "hostile-parents", on: On::Several, run: parents },
+    Scenario { name: "hostile-children", on: On::All, run: children },
 ];
 
 /// A domain with what is calm and these programs: name, guest, lines. Waits until the calm one runs.
@@ -168,7 +169,7 @@ fn parents(context: &Context) -> Verdict {
     }
     let lines = "memory = \"1MiB\"\ninstances = 6\nstart = [\"child\"]\n\
         directories = [{ path = \"granted\", name = \"/granted\" }]";
-    let child = "memory = \"40MiB\"\ninstances = 0";
+    let child = "memory = \"30MiB\"\ninstances = 0";
     let programs = [
         ("asks", "asks", lines),
         ("child", "child", child),
@@ -186,6 +187,36 @@ fn parents(context: &Context) -> Verdict {
     check(named(&after, "asks").filter(|program| program.state == State::Stopped).count() == 1, || {
         format!("{after:?}")
     })?;
+    end_calmly(up, &before)
+}
+
+/// As many as may be, each of which takes what it can of memory, stack and files: a program that comes back again and again finds all of its own
+/// memory.
+fn children(context: &Context) -> Verdict {
+    fs::create_dir(context.folder().join("granted"))?;
+    let asks = "memory = \"1MiB\"\nstart = [\"child\"]\n\
+        directories = [{ path = \"granted\", name = \"/granted\" }]";
+    context.file("takes.wat", guests::text("takes")?)?;
+    let programs = [
+        ("asks", "asks", asks),
+        ("child", "takes", "memory = \"2MiB\"\ninstances = 0"),
+        ("grow", "grow", "memory = \"12MiB\"\nrestart = \"always\""),
+    ];
+    let up = start(context, "processes = 60", &programs)?;
+    up.until_listed(|_| Ok(up.output("crowd/asks")?.contains("refused")))?;
+    let before = up.first_domain()?;
+    let children: Vec<_> = named(&before, "child").map(|child| format!("crowd/{}", child.name)).collect();
+    check(children.len() >= 4, || format!("only {} were started", children.len()))?;
+    for child in &children {
+        up.until_listed(|_| Ok(up.output(child)? == "full\n"))?;
+    }
+    let restarts = named(&up.first_domain()?, "grow").map(|program| program.restarts).sum::<u64>();
+    let has_come_again = |domain: &Domain| named(domain, "grow").all(|grow| grow.restarts >= restarts + 3);
+    let after = up.until_domain(has_come_again)?;
+    for grow in named(&after, "grow") {
+        check_eq("how it ended", &grow.last_end, &Some(End::Exited { status: 0 }))?;
+    }
+    check_eq("how many children are left", named(&after, "child").count(), children.len())?;
     end_calmly(up, &before)
 }
 

@@ -18,7 +18,8 @@
 //!     uint32_t    directory_count;
 //!     const char *start;              // of the names in own `start` those that the child may start, each with a NUL
 //!     uint32_t    start_length;
-//!     uint64_t    memory;             // limits, each 0 or less than the manifest has for the program: memory and tables in bytes,
+//!     uint64_t    memory;             // limits, each 0 or less than the manifest has for the program: memory and tables in bytes;
+//!                                     // in a machine it may write as much to files, and all that it may take is promised to it
 //!     uint64_t    cpu_time;           // nanoseconds; no more than this program has left
 //!     uint64_t    timeout;            // nanoseconds; the child ends with this program in any case
 //!     uint32_t    descriptors;        // that may be open

@@ -18,8 +18,8 @@ struct Far {
 
 impl Far {
     fn new() -> Self {
-        let grant = Grant { access: Access::ReadWrite, nodes: Vec::new() };
-        let surroundings = Surroundings { wall_ns: || 77, checkpoint: || Ok(()) };
+        let grant = Grant { access: Access::ReadWrite, copied: Vec::new().into() };
+        let surroundings = Surroundings { wall_ns: || 77, checkpoint: || Ok(()), pause: || {} };
         let tree = Tree::new(vec![grant], &[], 1 << 20, surroundings).unwrap();
         Self { tree, written: Vec::new(), ended: false }
     }

@@ -1,6 +1,7 @@
 //! A file system in memory, made from the copies of directories that travel in a bundle.
 //!
-//! Contents stay in the bundle until they are written; then a chunk at a time is copied. Memory for what
+//! What came with the bundle becomes nodes when the program looks at it for the first time; if it describes no files,
+//! that answers `EIO`. Contents stay in the bundle until they are written; then a chunk at a time is copied. Memory for what
 //! programs make and write comes out of a budget, so that it ends in `ENOSPC`. Each file's checksum is
 //! verified when the file is opened for the first time: a damaged one answers `EIO`.
 //!
@@ -10,6 +11,7 @@ mod contents;
 mod memory;
 mod names;
 mod node;
+mod plant;
 mod sorted;
 #[cfg(test)]
 mod tests;
@@ -21,10 +23,11 @@ use crate::provider::{
 };
 use crate::{Errno, Result, Stopped};
 use alloc::vec::Vec;
-use bundle::{Access, NodeKind};
+use bundle::{Access, Copied};
 use contents::Contents;
 use memory::{copy_of, make_room};
 use node::{Directory, Kind, Node, NodeId, Nodes};
+pub use plant::planted_bytes;
 use walk::{AtEnd, Place, Slash, walk};
 
 /// The device that all files of a tree say they are on.
@@ -42,18 +45,7 @@ pub struct Grant {
     /// What may be done with it.
     pub access: Access,
     /// What is in it.
-    pub nodes: Vec<bundle::Node>,
-}
-
-/// Why a tree could not be made: the bundle's plan does not describe one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TreeError {
-    /// A name is empty, `.`, `..`, there twice, or holds a slash or a NUL.
-    Name,
-    /// A file's bytes lie outside of the bundle.
-    Range,
-    /// There is no memory for so many files.
-    TooMany,
+    pub copied: Copied,
 }
 
 /// The file system.
@@ -63,6 +55,12 @@ pub struct Tree<'b> {
     open: Vec<Slot>,
     budget: Budget,
     surroundings: Surroundings,
+    /// Where the contents of what came with the bundle lie.
+    files: &'b [u8],
+    /// What came with it, until somebody looks for it; by the places of the roots.
+    unplanted: Option<Vec<Copied>>,
+    /// What has come of that.
+    planted: Result<(), Errno>,
 }
 
 /// What a tree asks of those who made it.
@@ -72,6 +70,8 @@ pub struct Surroundings {
     pub wall_ns: fn() -> u64,
     /// Called between the pieces of what takes long, as [`crate::provider::Wait::checkpoint`] is.
     pub checkpoint: Checkpoint,
+    /// Called between the pieces of what takes long and need not be done at once, also when the process is to end.
+    pub pause: fn(),
 }
 
 /// Fails if the process is to end. Returns at once.
@@ -121,74 +121,33 @@ struct Held {
 
 impl<'b> Tree<'b> {
     /// The file system of `grants`, whose contents lie in `files`. What programs make and write may take
-    /// `bytes_max` bytes.
+    /// `bytes_max` bytes; that what is granted describes files in `files` is found out when somebody looks.
     ///
     /// # Errors
-    /// If the grants do not describe files in `files`.
+    /// `ENOSPC` if there is no memory for so many grants.
     pub fn new(
         grants: Vec<Grant>,
         files: &'b [u8],
         bytes_max: u64,
         surroundings: Surroundings,
-    ) -> core::result::Result<Self, TreeError> {
+    ) -> Result<Self, Errno> {
         let mut tree = Self {
             nodes: Nodes::default(),
             roots: Vec::new(),
             open: Vec::new(),
             budget: Budget::new(bytes_max),
             surroundings,
+            files,
+            unplanted: None,
+            planted: Ok(()),
         };
-        for grant in grants {
-            let root = tree.plant(grant.nodes, files)?;
+        let now_ns = (surroundings.wall_ns)();
+        for grant in &grants {
+            let root = tree.nodes.insert(Kind::Directory(Directory::new(None)), now_ns)?;
             tree.roots.push((root, grant.access));
         }
+        tree.unplanted = Some(grants.into_iter().map(|grant| grant.copied).collect());
         Ok(tree)
-    }
-
-    fn plant(
-        &mut self,
-        nodes: Vec<bundle::Node>,
-        files: &'b [u8],
-    ) -> core::result::Result<NodeId, TreeError> {
-        let now_ns = (self.surroundings.wall_ns)();
-        let root = self.plant_directory(None, now_ns)?;
-        let mut work: Vec<(NodeId, bundle::Node)> = nodes.into_iter().map(|node| (root, node)).collect();
-        while let Some((parent, bundle::Node { name, modified_ns, kind })) = work.pop() {
-            let id = match kind {
-                NodeKind::Directory(inner) => {
-                    let id = self.plant_directory(Some(parent), modified_ns)?;
-                    work.extend(inner.into_iter().map(|node| (id, node)));
-                    id
-                }
-                NodeKind::File { offset, length, checksum } => {
-                    let bytes = slice(files, offset, length).ok_or(TreeError::Range)?;
-                    self.plant_node(Kind::File(Contents::of_bundle(bytes, checksum)), modified_ns)?
-                }
-                NodeKind::Symlink(text) => {
-                    self.plant_node(Kind::Symlink(text.into_boxed_str()), modified_ns)?
-                }
-            };
-            let directory = self.nodes.directory_mut(parent).map_err(|_| TreeError::TooMany)?;
-            let sound = !matches!(&*name, "" | "." | "..") && !name.contains(['/', '\0']);
-            if !sound || directory.get(&name).is_some() {
-                return Err(TreeError::Name);
-            }
-            directory.insert(&name, id).map_err(|_| TreeError::TooMany)?;
-            self.nodes.get_mut(id).map_err(|_| TreeError::TooMany)?.links += 1;
-        }
-        Ok(root)
-    }
-
-    fn plant_node(&mut self, kind: Kind<'b>, modified_ns: u64) -> core::result::Result<NodeId, TreeError> {
-        self.nodes.insert(kind, modified_ns).map_err(|_| TreeError::TooMany)
-    }
-
-    fn plant_directory(
-        &mut self,
-        parent: Option<NodeId>,
-        modified_ns: u64,
-    ) -> core::result::Result<NodeId, TreeError> {
-        self.plant_node(Kind::Directory(Directory::new(parent)), modified_ns)
     }
 
     fn held(&self, handle: Handle) -> Result<Held, Errno> {
@@ -261,7 +220,7 @@ impl<'b> Tree<'b> {
         {
             self.budget.give_back(NODE_CHARGE);
             match node.kind {
-                Kind::File(contents) => contents.release(&mut self.budget, self.surroundings.checkpoint)?,
+                Kind::File(contents) => contents.release(&mut self.budget, self.surroundings.pause),
                 Kind::Symlink(text) => self.budget.give_back(text.len() as u64),
                 Kind::Directory(_) => {}
             }
@@ -308,6 +267,7 @@ impl Files for Tree<'_> {
             (Create::IfMissing, Follow::Yes) => AtEnd::FollowBeforeNothing,
             (Create::IfMissing, Follow::No) | (Create::Exclusively, _) => AtEnd::Keep,
         };
+        self.plant_all()?;
         // Before anything is made that nobody could be given.
         self.vacant()?;
         let (held, place) = self.walk(directory, path, at_end)?;
@@ -386,6 +346,7 @@ impl Files for Tree<'_> {
     }
 
     fn stat_at(&mut self, directory: Handle, path: Path<'_>, follow: Follow) -> Result<Stat> {
+        self.plant_all()?;
         let (_, place) = self.walk(directory, path, follow)?;
         Ok(self.describe(place.existing(&self.nodes)?)?)
     }
@@ -404,6 +365,7 @@ impl Files for Tree<'_> {
         follow: Follow,
         times: Times,
     ) -> Result<()> {
+        self.plant_all()?;
         let (held, place) = self.walk(directory, path, follow)?;
         let id = place.existing(&self.nodes)?;
         self.writable(held)?;
@@ -412,6 +374,7 @@ impl Files for Tree<'_> {
     }
 
     fn read_directory(&mut self, directory: Handle, cookie: u64, visit: Visit<'_>) -> Result<()> {
+        self.plant_all()?;
         let held = self.held(directory)?;
         let entries = self.nodes.directory(held.node)?.after(cookie);
         // Linux says of a removed directory that it is not there, not that it is empty.
@@ -428,14 +391,17 @@ impl Files for Tree<'_> {
     }
 
     fn create_directory_at(&mut self, directory: Handle, path: Path<'_>) -> Result<()> {
+        self.plant_all()?;
         self.create_directory(directory, path)
     }
 
     fn remove_directory_at(&mut self, directory: Handle, path: Path<'_>) -> Result<()> {
+        self.plant_all()?;
         self.remove_directory(directory, path)
     }
 
     fn unlink_at(&mut self, directory: Handle, path: Path<'_>) -> Result<()> {
+        self.plant_all()?;
         self.unlink(directory, path)
     }
 
@@ -446,6 +412,7 @@ impl Files for Tree<'_> {
         to_directory: Handle,
         to: Path<'_>,
     ) -> Result<()> {
+        self.plant_all()?;
         self.rename(directory, from, to_directory, to)
     }
 
@@ -456,14 +423,17 @@ impl Files for Tree<'_> {
         to_directory: Handle,
         to: Path<'_>,
     ) -> Result<()> {
+        self.plant_all()?;
         self.link(directory, from, to_directory, to)
     }
 
     fn symlink_at(&mut self, text: &str, directory: Handle, path: Path<'_>) -> Result<()> {
+        self.plant_all()?;
         self.symlink(text, directory, path)
     }
 
     fn read_link_at(&mut self, directory: Handle, path: Path<'_>, into: &mut [u8]) -> Result<usize> {
+        self.plant_all()?;
         let (_, place) = self.walk(directory, path, Follow::No)?;
         let id = place.existing(&self.nodes)?;
         let Kind::Symlink(text) = &self.nodes.get(id)?.kind else { return Err(Errno::Inval.into()) };
@@ -471,10 +441,4 @@ impl Files for Tree<'_> {
         into[..count].copy_from_slice(&text.as_bytes()[..count]);
         Ok(count)
     }
-}
-
-fn slice(files: &[u8], offset: u64, length: u64) -> Option<&[u8]> {
-    let start = usize::try_from(offset).ok()?;
-    let end = start.checked_add(usize::try_from(length).ok()?)?;
-    files.get(start..end)
 }

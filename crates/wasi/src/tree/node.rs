@@ -1,5 +1,6 @@
 //! Nodes: files, directories, symbolic links; and the table they are in.
 
+use super::BATCH_STEPS;
 use super::contents::Contents;
 use super::memory::copy_of;
 use super::sorted::Sorted;
@@ -109,6 +110,17 @@ impl Directory {
         }
     }
 
+    /// Frees all entries.
+    pub fn release(mut self, pause: fn()) {
+        let mut count = 0;
+        while self.names.pop().is_some() | self.order.pop().is_some() {
+            count += 1;
+            if count % BATCH_STEPS == 0 {
+                pause();
+            }
+        }
+    }
+
     pub fn remove(&mut self, name: &str) {
         if let Some(entry) = self.names.remove(name) {
             self.order.remove(&entry.cookie);
@@ -152,6 +164,11 @@ impl<'b> Nodes<'b> {
     /// Takes a node out that nothing names or holds.
     pub fn remove(&mut self, id: NodeId) -> Option<Node<'b>> {
         self.nodes.remove(&id)
+    }
+
+    /// Takes any node out, when all are to go.
+    pub fn pop(&mut self) -> Option<Node<'b>> {
+        self.nodes.pop().map(|(_, node)| node)
     }
 
     pub fn directory(&self, id: NodeId) -> Result<&Directory, Errno> {

@@ -2,10 +2,12 @@ use super::*;
 use crate::provider::FileKind;
 use alloc::string::String;
 use alloc::vec;
+use bundle::NodeKind;
 use core::ops::ControlFlow;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 const FILES: &[u8] = b"first second";
-const SURROUNDINGS: Surroundings = Surroundings { wall_ns: || 1000, checkpoint: || Ok(()) };
+const SURROUNDINGS: Surroundings = Surroundings { wall_ns: || 1000, checkpoint: || Ok(()), pause: || {} };
 
 fn node(name: &str, kind: NodeKind) -> bundle::Node {
     bundle::Node { name: String::from(name), modified_ns: 5, kind }
@@ -25,7 +27,7 @@ fn directory(name: &str, nodes: Vec<bundle::Node>) -> bundle::Node {
 }
 
 fn tree_of(nodes: Vec<bundle::Node>, bytes_max: u64) -> (Tree<'static>, Handle) {
-    let grant = Grant { access: Access::ReadWrite, nodes };
+    let grant = Grant { access: Access::ReadWrite, copied: nodes.into() };
     let mut tree = Tree::new(vec![grant], FILES, bytes_max, SURROUNDINGS).unwrap();
     let root = tree.open_grant(0).unwrap();
     (tree, root)
@@ -83,16 +85,51 @@ fn what_the_bundle_holds_is_there() {
 #[test]
 fn a_plan_that_describes_no_tree_is_refused() {
     let refused = |nodes| {
-        let grant = Grant { access: Access::ReadOnly, nodes };
-        Tree::new(vec![grant], FILES, 0, SURROUNDINGS).err()
+        let grant = Grant { access: Access::ReadOnly, copied: Vec::into(nodes) };
+        let mut tree = Tree::new(vec![grant], FILES, 0, SURROUNDINGS).unwrap();
+        let root = tree.open_grant(0).unwrap();
+        // Each time, and whoever asks.
+        let errno = open(&mut tree, root, "b").unwrap_err();
+        assert_eq!(tree.create_directory_at(root, path("d")), Err(errno));
+        errno
     };
     for name in ["", ".", "..", "a/b", "/", "a\0"] {
-        assert_eq!(refused(vec![symlink(name, "x")]), Some(TreeError::Name), "{name:?}");
+        assert_eq!(refused(vec![symlink(name, "x")]), Errno::Io.into(), "{name:?}");
     }
-    assert_eq!(refused(vec![symlink("a", "x"), file("a", 0, 1)]), Some(TreeError::Name));
+    assert_eq!(refused(vec![symlink("a", "x"), file("a", 0, 1)]), Errno::Io.into());
     for (offset, length) in [(0, 13), (13, 0), (12, 1), (u64::MAX, 1), (1, u64::MAX)] {
         let kind = NodeKind::File { offset, length, checksum: 0 };
-        assert_eq!(refused(vec![node("a", kind)]), Some(TreeError::Range), "{offset} {length}");
+        assert_eq!(refused(vec![node("a", kind)]), Errno::Io.into(), "{offset} {length}");
+    }
+}
+
+#[test]
+fn what_is_granted_is_planted_in_pieces_by_whoever_looks_first_and_is_freed_in_pieces() {
+    static PAUSES: AtomicU64 = AtomicU64::new(0);
+    static STOPS: AtomicBool = AtomicBool::new(false);
+    let count = 10 * BATCH_STEPS;
+    let nodes = (0..count).map(|number| file(&alloc::format!("{number}"), 0, 5)).collect();
+    let copied = Copied::from(vec![directory("d", nodes)]);
+    assert_eq!(copied.count(), count + 1);
+    let surroundings = Surroundings {
+        checkpoint: || if STOPS.load(Relaxed) { Err(Stopped) } else { Ok(()) },
+        pause: || _ = PAUSES.fetch_add(1, Relaxed),
+        ..SURROUNDINGS
+    };
+    for stops in [false, true] {
+        STOPS.store(stops, Relaxed);
+        let grant = Grant { access: Access::ReadOnly, copied: copied.clone() };
+        let mut tree = Tree::new(vec![grant], FILES, 0, surroundings).unwrap();
+        let root = tree.open_grant(0).unwrap();
+        assert_eq!(PAUSES.swap(0, Relaxed), 0, "nobody has looked");
+        let opened = open(&mut tree, root, "d/7");
+        let planted = if stops { 1 } else { 10 };
+        assert_eq!((opened.is_ok(), PAUSES.swap(0, Relaxed)), (!stops, planted));
+        assert_eq!(open(&mut tree, root, "d/8").is_ok(), !stops);
+        assert_eq!(PAUSES.load(Relaxed), 0, "it is planted once");
+        drop(tree);
+        // The files, and their names.
+        assert!(PAUSES.swap(0, Relaxed) >= if stops { 0 } else { 20 });
     }
 }
 
@@ -210,8 +247,8 @@ fn nothing_is_made_in_a_directory_that_was_removed() {
 #[test]
 fn two_grants_are_one_file_system_with_two_roots() {
     let grants = vec![
-        Grant { access: Access::ReadWrite, nodes: vec![file("f", 0, 5)] },
-        Grant { access: Access::ReadWrite, nodes: Vec::new() },
+        Grant { access: Access::ReadWrite, copied: vec![file("f", 0, 5)].into() },
+        Grant { access: Access::ReadWrite, copied: Vec::new().into() },
     ];
     let mut tree = Tree::new(grants, FILES, 1 << 20, SURROUNDINGS).unwrap();
     let (first, second) = (tree.open_grant(0).unwrap(), tree.open_grant(1).unwrap());

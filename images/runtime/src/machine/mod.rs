@@ -5,7 +5,7 @@ pub mod clock;
 use crate::console::{self, AnyWire, EVENT, Talk};
 use crate::domain::{self, Outside};
 use crate::report::Report;
-use crate::waiting::{ProcessClock, Suspend, not_stopped};
+use crate::waiting::{ProcessClock, Suspend, not_stopped, pause};
 use crate::wire::{ChannelWire, VirtioConsole, leave_last_words};
 use crate::{cpu, entry, programs, root};
 use abi::{BootInfo, Handle, Request};
@@ -14,7 +14,7 @@ use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
-use bundle::{Bundle, Console as Mode, DirectorySource, Module, ProgramPlan, Terminal, Terminals};
+use bundle::{Access, Bundle, Console as Mode, DirectorySource, Module, ProgramPlan, Terminal, Terminals};
 use link::Process;
 use ring::Side;
 use runtime::System;
@@ -28,7 +28,7 @@ const HARDWARE_SAMPLES: usize = 16;
 
 /// The part of the machine's memory that a process's files may take: the rest is the programs' and ours.
 const FILES_SHARE: u64 = 4;
-/// What a process may write of files in any case.
+/// What a process that the manifest starts may write of files in any case.
 const FILES_BYTES_MIN: u64 = 16 << 20;
 
 /// Runs the plan, and reports through the console.
@@ -108,21 +108,25 @@ pub type MachineHost<W> =
 impl Outside for Machine {
     type Host = MachineHost<Suspend<console::Ready>>;
 
-    fn host(&mut self, process: Process, program: &ProgramPlan) -> Result<Self::Host, String> {
+    fn host(
+        &mut self,
+        process: Process,
+        program: &ProgramPlan,
+        files_bytes_max: u64,
+    ) -> Result<Self::Host, String> {
         let grants: Result<Vec<Grant>, String> = program
             .directories
             .iter()
             .map(|directory| match &directory.source {
-                DirectorySource::Copy(nodes) => {
-                    Ok(Grant { access: directory.access, nodes: nodes.to_owned() })
+                DirectorySource::Copy(copied) => {
+                    Ok(Grant { access: directory.access, copied: copied.clone() })
                 }
                 DirectorySource::Host(_) => Err(format!("{} is on another machine", directory.guest)),
             })
             .collect();
-        let surroundings = Surroundings { wall_ns: clock::wall_ns, checkpoint: not_stopped };
-        let files_bytes_max = self.files_bytes_max(program);
+        let surroundings = Surroundings { wall_ns: clock::wall_ns, checkpoint: not_stopped, pause };
         let files = Tree::new(grants?, self.files, files_bytes_max, surroundings)
-            .map_err(|error| format!("the copied files are damaged ({error:?})"))?;
+            .map_err(|_| "there is no memory for its directories".to_owned())?;
         Ok(Providers {
             clock: ProcessClock(MachineClock),
             entropy: self.entropy.split(),
@@ -134,9 +138,10 @@ impl Outside for Machine {
 
     /// Its part of the machine's, but no more than it may have of memory otherwise.
     fn files_bytes_max(&self, program: &ProgramPlan) -> u64 {
-        match program.directories.is_empty() {
-            true => 0,
-            false => self.files_bytes_max.min(program.memory_bytes_max.max(FILES_BYTES_MIN)),
+        let can_write = program.directories.iter().any(|directory| directory.access == Access::ReadWrite);
+        match can_write {
+            true => self.files_bytes_max.min(program.memory_bytes_max.max(FILES_BYTES_MIN)),
+            false => 0,
         }
     }
 

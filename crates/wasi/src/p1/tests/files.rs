@@ -357,7 +357,7 @@ impl Host for Lent<'_> {
 
 #[test]
 fn what_is_open_is_closed_with_the_process_and_if_it_cannot_begin() {
-    let grant = || Grant { access: Access::ReadOnly, nodes: Vec::new() };
+    let grant = || Grant { access: Access::ReadOnly, copied: Vec::new().into() };
     let tree = Tree::new(vec![grant(), grant(), grant()], &[], TREE_BYTES, SURROUNDINGS).unwrap();
     let mut fake = Fake::new(tree);
     for (descriptors_max, fits) in [(6, Ok(())), (4, Err(Errno::Mfile))] {

@@ -105,7 +105,7 @@ const BEGIN_NS: u64 = 1_000_000;
 /// How far the wall clock is ahead of the monotonic one.
 const WALL_AHEAD_NS: u64 = 1_700_000_000_000_000_000;
 const MEMORY_BYTES: usize = 0x1_0000;
-const SURROUNDINGS: Surroundings = Surroundings { wall_ns: || 99, checkpoint: || Ok(()) };
+const SURROUNDINGS: Surroundings = Surroundings { wall_ns: || 99, checkpoint: || Ok(()), pause: || {} };
 /// The memory that the fake's tree may take.
 const TREE_BYTES: u64 = 1 << 20;
 
@@ -279,8 +279,8 @@ impl Program {
         };
         let nodes = || vec![file("old", bundle::checksum(OLD)), file("damaged", 1)];
         let grants = vec![
-            Grant { access: Access::ReadWrite, nodes: nodes() },
-            Grant { access: Access::ReadOnly, nodes: nodes() },
+            Grant { access: Access::ReadWrite, copied: nodes().into() },
+            Grant { access: Access::ReadOnly, copied: nodes().into() },
         ];
         let mut tree = Tree::new(grants, OLD, TREE_BYTES, SURROUNDINGS).unwrap();
         let directories = [("/", 0), ("read", 1)].map(|(guest, number)| Preopen {
