@@ -422,7 +422,7 @@ impl<M: Machine> Space<M> {
         }
         const TABLE_PAGES: u64 = 512;
         let after = |at: &Page| Some(at.align_down(TABLE_PAGES).offset(TABLE_PAGES));
-        let parts = core::iter::successors(Some(region.first), after).take_while(|at| *at < region.end);
+        let mut parts = core::iter::successors(Some(region.first), after).take_while(|at| *at < region.end);
         let mut missing = 0;
         for at in parts.clone() {
             // One of a higher level is counted where the first of those below it is.
@@ -433,7 +433,7 @@ impl<M: Machine> Space<M> {
         if missing as u64 > self.quota - self.used {
             return Err(Error::NoMemory);
         }
-        parts.map(|at| self.add_tables(machine, at)).collect()
+        parts.try_for_each(|at| self.add_tables(machine, at))
     }
 
     fn add_tables(&mut self, machine: &M, page: Page) -> Result<(), Error> {

@@ -34,6 +34,7 @@ pub mod process;
 pub mod program;
 mod queue;
 mod rate;
+mod reserve;
 pub mod scheduler;
 pub mod slots;
 pub mod space;

@@ -1,6 +1,7 @@
 //! The kernel and the address space, for everything in the library OS.
 
 use crate::current;
+use crate::reserve::Reserve;
 use crate::scheduler::Processes;
 use crate::slots::Slots;
 use crate::space::Space;
@@ -13,8 +14,8 @@ use abi::{
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::sync::atomic::{
-    AtomicBool, AtomicU8, AtomicU32, AtomicU64,
-    Ordering::{Acquire, Relaxed, Release},
+    AtomicBool, AtomicU32,
+    Ordering::{Acquire, Release},
 };
 use spin::{Mutex, Once};
 
@@ -44,39 +45,6 @@ pub struct System {
     reserves: [Reserve; VCPUS_MAX],
     /// A process wants something of the platform.
     asked: AtomicBool,
-}
-
-/// Pages of a virtual CPU that are given up when the domain has no others left and our own code needs one to come to an end there.
-#[derive(Debug)]
-struct Reserve {
-    /// Where it is when it is held; 0 if it never was.
-    base: AtomicU64,
-    /// [`Reserve::GONE`], [`Reserve::HELD`] or [`Reserve::CHANGES`].
-    state: AtomicU8,
-}
-
-impl Reserve {
-    const GONE: u8 = 0;
-    const HELD: u8 = 1;
-    /// Somebody is taking it or giving it up.
-    const CHANGES: u8 = 2;
-
-    /// What a host function may touch on its way out: its stack, its answers in the program's memory.
-    const BYTES: u64 = 64 << 10;
-
-    const fn new() -> Self {
-        Self { base: AtomicU64::new(0), state: AtomicU8::new(Self::GONE) }
-    }
-
-    /// Where it is, if it ever was held.
-    fn span(&self) -> Option<Span> {
-        Some(Span::new(self.base.load(Relaxed), Self::BYTES)).filter(|span| span.base != 0)
-    }
-
-    /// Whether it was in that state; then it is the caller's to say in which it is next.
-    fn change_from(&self, state: u8) -> bool {
-        self.state.compare_exchange(state, Self::CHANGES, Acquire, Relaxed).is_ok()
-    }
 }
 
 impl System {
@@ -134,8 +102,8 @@ impl System {
         let vcpu = Box::leak(Box::new(Vcpu::new(number)));
         let handle = self.kernel.call(Request::CreateVcpu { domain: self.space_handle })?;
         vcpu.set_handle(Handle::from_raw(handle));
-        if self.reserves[0].span().is_some() {
-            self.hold_reserve_of(number)?;
+        if self.reserves[0].is_there() {
+            self.reserves[number].hold(self)?;
         }
         for vcpu in self.vcpus().take(1).filter(|_| number == 1).chain([&*vcpu]) {
             let create = Request::CreateEvent { vcpu: vcpu.handle(), event: vcpu::WAKE_EVENT };
@@ -289,42 +257,28 @@ impl System {
     /// # Errors
     /// If there is no memory for one.
     pub fn hold_reserves(&self) -> Result<(), Error> {
-        (0..self.vcpus().count()).try_for_each(|number| self.hold_reserve_of(number))
+        self.reserves[..self.vcpus().count()].iter().try_for_each(|reserve| reserve.hold(self))
     }
 
-    fn hold_reserve_of(&self, number: usize) -> Result<(), Error> {
-        let span = self.map_new(Reserve::BYTES, Protection::ReadWrite, Commit::Now)?;
-        self.reserves[number].base.store(span.base, Relaxed);
-        self.reserves[number].state.store(Reserve::HELD, Release);
-        Ok(())
-    }
-
-    /// Takes those again that were given up, if there is memory again.
+    /// Takes again what was given up of them, as far as there is memory.
     pub(crate) fn renew_reserves(&self) {
-        for reserve in &self.reserves {
-            if let Some(span) = reserve.span().filter(|_| reserve.change_from(Reserve::GONE)) {
-                let renewed = self.map(span, Backing::Zero, Protection::ReadWrite, Commit::Now).is_ok();
-                let state = if renewed { Reserve::HELD } else { Reserve::GONE };
-                reserve.state.store(state, Release);
-            }
-        }
+        self.reserves.iter().for_each(|reserve| reserve.renew(self));
     }
 
     /// Whether nothing is short: the reserves are held, or can be taken again, or this platform has none.
     pub fn has_reserves(&self) -> bool {
         self.renew_reserves();
-        let mut reserves = self.reserves.iter().filter(|reserve| reserve.span().is_some());
-        reserves.all(|reserve| reserve.state.load(Acquire) == Reserve::HELD)
+        self.reserves.iter().filter(|reserve| reserve.is_there()).all(Reserve::is_whole)
     }
 
-    /// Gives this virtual CPU's reserve up, in an upcall. Whether there was one.
+    /// Gives a page of this virtual CPU's reserve up, in an upcall. Whether there was one.
     pub(crate) fn spend_reserve(&self) -> bool {
-        let reserve = &self.reserves[Vcpu::current().number()];
-        let Some(span) = reserve.span().filter(|_| reserve.change_from(Reserve::HELD)) else { return false };
-        // The address space stays ours.
-        let given_up = self.kernel.call(Request::Unmap { space: self.space_handle, span }).is_ok();
-        reserve.state.store(Reserve::GONE, Release);
-        given_up
+        self.reserves[Vcpu::current().number()].spend(self)
+    }
+
+    /// Gives up a page whose address space stays ours. Whether the kernel has it.
+    pub(crate) fn unmap_page(&self, span: Span) -> bool {
+        self.kernel.call(Request::Unmap { space: self.space_handle, span }).is_ok()
     }
 
     /// Sleeps until an event comes, or until `deadline_ns`. Events are taken, and not told.
@@ -401,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn the_reserve_is_given_up_once() {
+    fn a_reserve_is_given_up_page_by_page() {
         let kernel = FakeKernel::new(&[], 1 << 20);
         let system = kernel.system();
         system.renew_reserves();
@@ -409,17 +363,23 @@ mod tests {
         assert!(system.has_reserves(), "nor is any needed");
         system.hold_reserves().unwrap();
         assert_eq!(kernel.committed_bytes(), Reserve::BYTES);
-        assert!(system.spend_reserve());
-        assert_eq!(kernel.committed_bytes(), 0);
-        assert!(!system.spend_reserve());
+        assert!(system.spend_reserve() && system.spend_reserve());
+        assert_eq!(kernel.committed_bytes(), Reserve::BYTES - 2 * PAGE_SIZE);
+        let rest = system
+            .map_new((1 << 20) - Reserve::BYTES + PAGE_SIZE, Protection::ReadWrite, Commit::Now)
+            .unwrap();
+        assert!(!system.has_reserves());
+        assert_eq!(kernel.committed_bytes(), 1 << 20, "what there is is taken");
+        for left in (0..Reserve::BYTES / PAGE_SIZE - 1).rev() {
+            assert!(system.spend_reserve());
+            assert_eq!(kernel.committed_bytes(), rest.length + left * PAGE_SIZE);
+        }
+        assert!(!system.spend_reserve(), "there is no more");
+        system.unmap(rest).unwrap();
         assert!(system.has_reserves());
-        assert_eq!(kernel.committed_bytes(), Reserve::BYTES);
-        assert!(system.spend_reserve());
         // Each virtual CPU has its own.
-        assert!(system.add_vcpu().is_ok() && system.has_reserves());
+        system.add_vcpu().unwrap();
         assert_eq!(kernel.committed_bytes(), 2 * Reserve::BYTES);
-        assert!(system.spend_reserve() && !system.spend_reserve());
-        assert_eq!(kernel.committed_bytes(), Reserve::BYTES);
         let poor = FakeKernel::new(&[], Reserve::BYTES - PAGE_SIZE);
         assert_eq!(poor.system().hold_reserves(), Err(Error::NoMemory));
     }

@@ -12,7 +12,7 @@
 
 use crate::current::{self, Control};
 use crate::preempt::{self, FLAG_TRAP};
-use crate::{Program, Stop, System};
+use crate::{Program, Stop, System, Vcpu};
 use abi::upcall::{Area, Kind};
 use abi::{Context, Request, Span};
 use alloc::vec::Vec;
@@ -140,7 +140,12 @@ fn fault(context: &mut Context) -> Verdict {
         enter_trap(context, context.rip);
         return Verdict::Resume;
     }
-    let Some(current) = current::get() else { return Verdict::Fatal };
+    let Some(current) = current::get() else {
+        // The scheduler, as it begins or ends a process.
+        let goes_on = |system: &System| system.give_back_pages() || system.spend_reserve();
+        let short = context.out_of_memory != 0;
+        return if short && System::get().is_some_and(goes_on) { Verdict::Resume } else { Verdict::Fatal };
+    };
     let in_program = current.program.filter(|program| program.text().contains(at));
     match in_program {
         _ if context.out_of_memory != 0 => out_of_memory(context, current, in_program),
@@ -159,7 +164,7 @@ fn out_of_memory(context: &mut Context, current: &Control, in_program: Option<&P
     if let Some(program) = in_program {
         if program.functions_if_known().is_none() {
             // The heap is not in use, for this is the program's code; but it may be full.
-            System::get().map(System::spend_reserve);
+            while System::get().is_some_and(|system| spend(current, system).is_ok()) {}
         }
         if program.functions().contains(Span::new(context.rip, 1)) {
             current.want_stop(Stop::OutOfMemory);
@@ -181,10 +186,8 @@ fn out_of_memory_in_host(context: &mut Context, current: &Control) -> Verdict {
     if is_copy_into_memory(system, context) {
         context.rcx = 0;
     } else {
-        let now_ns = system.now_ns();
-        let since_ns = current.short_since_ns.fetch_min(now_ns, Relaxed);
-        // Without a reserve it touches the page again and again.
-        if !system.spend_reserve() && now_ns.saturating_sub(since_ns) > SHORT_NS_MAX {
+        // Without a page of the reserve it touches that page again and again.
+        if spend(current, system).is_err_and(|short_ns| short_ns > SHORT_NS_MAX) {
             return Verdict::Fatal;
         }
     }
@@ -192,6 +195,13 @@ fn out_of_memory_in_host(context: &mut Context, current: &Control) -> Verdict {
     current.steps.store(STEPS_MAX, Relaxed);
     current::tick_by(system, system.now_ns() + RETRY_NS);
     Verdict::Resume
+}
+
+/// Gives a page of the reserve up for the process; or for how long it has needed what there is not, in nanoseconds.
+fn spend(current: &Control, system: &System) -> Result<(), u64> {
+    let now_ns = system.now_ns();
+    let since_ns = current.short_since_ns.fetch_min(now_ns, Relaxed).min(now_ns);
+    if system.spend_reserve() { Ok(()) } else { Err(now_ns - since_ns) }
 }
 
 /// A tick or something else: if the process has to end or others want the virtual CPU, that is done here if it can be, and else as soon as it can.

@@ -191,6 +191,9 @@ impl<O: Outside> Domain<O> {
         allowance: Allowance,
         origin: Origin,
     ) -> Result<ProcessId, StartError> {
+        if !self.system.has_reserves() {
+            return Err(StartError::Memory(abi::Error::NoMemory));
+        }
         let host = self.outside.host(process, &plan, allowance.files_bytes);
         let host = host.map_err(StartError::Program)?;
         let may_start = !plan.start.is_empty();

@@ -204,7 +204,11 @@ fn kind_of(code: u64) -> Option<Kind> {
 
 fn fatal(context: &Context) -> ! {
     if context.out_of_memory != 0 {
-        last_words(format_args!("no page is left for it"), report::STATUS_MEMORY);
+        let (rip, address) = (context.rip, context.address);
+        last_words(
+            format_args!("no page is left for {address:#x}, touched at {rip:#x}"),
+            report::STATUS_MEMORY,
+        );
     }
     last_words(
         format_args!(
