@@ -231,8 +231,8 @@ const fn listed(index: usize) -> Layout {
 
 impl Lists {
     pub const fn new() -> Self {
-        const EMPTY: List = List { first: AtomicPtr::new(null_mut()), length: AtomicU32::new(0) };
-        Self { in_use: AtomicBool::new(false), lists: [EMPTY; _] }
+        let empty = [const { List { first: AtomicPtr::new(null_mut()), length: AtomicU32::new(0) } }; _];
+        Self { in_use: AtomicBool::new(false), lists: empty }
     }
 
     /// Lets `operation` have a list, if nobody has.
