@@ -228,17 +228,26 @@ impl Control {
             return true;
         }
         let total = self.host_bytes().saturating_add_unsigned(bytes as u64);
+        if total > self.host_bytes_max.cast_signed() && !self.may_go_beyond(total, bytes) {
+            return false;
+        }
+        self.host_bytes.store(total.cast_unsigned(), Relaxed);
+        true
+    }
+
+    /// Whether it may have so much in all, with a block of `bytes`, which is more than its allowance without tables.
+    #[cold]
+    fn may_go_beyond(&self, total: i64, bytes: usize) -> bool {
         let tables = self.table_bytes();
         let growing = tables.saturating_mul(GROWING_TABLES).min(self.growing_tables_bytes_max);
-        let beyond =
-            total.saturating_sub_unsigned(self.host_bytes_max.saturating_add(tables).saturating_add(growing));
+        let allowed = self.host_bytes_max.saturating_add(tables).saturating_add(growing);
+        let beyond = total.saturating_sub_unsigned(allowed);
         if beyond > 0 {
             if bytes > heap::SMALL_BYTES || beyond > heap::BEYOND_BYTES_MAX {
                 return false;
             }
             self.want_stop_soon(Stop::HostMemory);
         }
-        self.host_bytes.store(total.cast_unsigned(), Relaxed);
         true
     }
 
