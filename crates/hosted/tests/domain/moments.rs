@@ -15,7 +15,7 @@ pub const TESTS: &[Test] = &[
 
 /// How often: a part of it in every run.
 fn times() -> u32 {
-    if std::env::var_os("SELKIS_SOAK").is_some() { 1000 } else { 100 }
+    if std::env::var_os("SELKIS_SOAK").is_some() { 10_000 } else { 100 }
 }
 
 /// Times up to `most` that look random and are the same in every run (SplitMix64, Steele, Lea and Flood 2014).
