@@ -256,11 +256,6 @@ impl Control {
         self.stack_bytes.store(bytes, Relaxed);
     }
 
-    /// A virtual CPU's reserve was given up for it.
-    pub fn has_spent_reserve(&self) -> bool {
-        self.short_since_ns.load(Relaxed) != Request::NEVER
-    }
-
     /// It is coming to its end.
     pub fn is_over(&self) -> bool {
         self.over.load(Relaxed)

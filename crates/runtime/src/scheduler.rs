@@ -369,10 +369,9 @@ impl Processes {
         let number = id.slot;
         self.vcpus[Vcpu::current().number()] = Occupation::Looks;
         let Some(life) = &mut self.slots[number as usize].life else { return };
-        // Who has to end has the next turn there is; but what it frees at its end waits like others, unless they lack pages that it was given.
-        let stops = life.control.stop_wanted().is_some();
-        let must_end = stops && (!life.control.is_over() || life.control.has_spent_reserve());
-        let must_look = stops | core::mem::take(&mut life.was_woken);
+        // Who has to end has the next turn there is, also for what it frees then: others may lack pages that it was given.
+        let must_end = life.control.stop_wanted().is_some();
+        let must_look = must_end | core::mem::take(&mut life.was_woken);
         life.process = Some(process);
         life.usage.cpu_ns += had_ns;
         life.control.close_turn();

@@ -20,6 +20,9 @@ use wasmtime::{Engine, Linker};
 /// How long a program that was killed may go on before its end counts as lost.
 const TIME_NS_MAX: u64 = 30_000_000_000;
 
+/// How often it is tried to have a program moved.
+const TRIES_MAX: u32 = 100;
+
 /// What is done to the program.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Act {
@@ -182,7 +185,10 @@ impl Stepper {
         let (mut all, mut runs, mut reached) = (0, 0u64, 0u64);
         loop {
             let here = |why| format!("in section {section}, at instruction {at}: {why}");
-            self.run_once(section, at).map_err(here)?;
+            let mut tries = 0..TRIES_MAX;
+            while !self.run_once(section, at).map_err(here)? {
+                tries.next().ok_or_else(|| here(String::from("nobody else takes it")))?;
+            }
             let balance = match self.act {
                 Act::Kill | Act::Preempt => accounts.compare(system),
                 Act::Migrate => accounts.compare_nearly(system),
@@ -205,7 +211,8 @@ impl Stepper {
         }
     }
 
-    fn run_once(&mut self, section: u64, at: u64) -> Result<(), String> {
+    /// Whether it could be seen: that another virtual CPU takes it before its companion gives way is likely, and not sure.
+    fn run_once(&mut self, section: u64, at: u64) -> Result<bool, String> {
         STEPPING.section.store(section, Relaxed);
         STEPPING.begun.store(0, Relaxed);
         STEPPING.count.store(0, Relaxed);
@@ -219,11 +226,11 @@ impl Stepper {
         let (ending, usage) = this.ended.take().ok_or("it has not ended")?;
         let must_show = STEPPING.must_show.load(Relaxed);
         match (&ending, this.act) {
-            (Ending::Stopped(Stop::Cancelled, _), Act::Kill) if STEPPING.done.load(Relaxed) => Ok(()),
+            (Ending::Stopped(Stop::Cancelled, _), Act::Kill) if STEPPING.done.load(Relaxed) => Ok(true),
             // The last instructions are those of its end.
-            (Ending::Returned(Ok(())), Act::Kill) if !must_show => Ok(()),
-            (Ending::Returned(Ok(())), Act::Preempt) if !must_show || usage.switches > 1 => Ok(()),
-            (Ending::Returned(Ok(())), Act::Migrate) if !must_show || usage.migrations > 0 => Ok(()),
+            (Ending::Returned(Ok(())), Act::Kill) if !must_show => Ok(true),
+            (Ending::Returned(Ok(())), Act::Preempt) if !must_show || usage.switches > 1 => Ok(true),
+            (Ending::Returned(Ok(())), Act::Migrate) => Ok(!must_show || usage.migrations > 0),
             _ => Err(format!("it ended so, after {usage:?}: {ending:?}")),
         }
     }
