@@ -16,12 +16,12 @@ pub const SCENARIOS: &[Scenario] = &[
 /// With the strides of the ordinary run and of a soak. A run for an instruction steps through all of its section that come before it, so who has long
 /// sections has few runs; primes, so that the instructions of a loop all have their turn then too.
 const GUESTS: [(&str, Strides); 6] = [
-    ("step-calls", Strides { ordinary: 11, soak: 1 }),
-    ("step-memory", Strides { ordinary: 11, soak: 1 }),
-    ("step-numbers", Strides { ordinary: 11, soak: 1 }),
-    ("step-host", Strides { ordinary: 11, soak: 1 }),
-    ("step-streams", Strides { ordinary: 97, soak: 7 }),
-    ("step-children", Strides { ordinary: 97, soak: 7 }),
+    ("step-calls", Strides { ordinary: 23, soak: 1 }),
+    ("step-memory", Strides { ordinary: 23, soak: 1 }),
+    ("step-numbers", Strides { ordinary: 23, soak: 1 }),
+    ("step-host", Strides { ordinary: 23, soak: 1 }),
+    ("step-streams", Strides { ordinary: 199, soak: 7 }),
+    ("step-children", Strides { ordinary: 199, soak: 7 }),
 ];
 /// The ordinary run moves fewer: it takes as long as a preemption, and two virtual CPUs.
 const STRIDE_TO_MOVE: u32 = 3;
