@@ -260,15 +260,20 @@ impl System {
         self.reserves[..self.vcpus().count()].iter().try_for_each(|reserve| reserve.hold(self))
     }
 
+    /// Those that there are.
+    fn reserves(&self) -> impl Iterator<Item = &Reserve> {
+        self.reserves.iter().take_while(|reserve| reserve.is_there())
+    }
+
     /// Takes again what was given up of them, as far as there is memory.
     pub(crate) fn renew_reserves(&self) {
-        self.reserves.iter().for_each(|reserve| reserve.renew(self));
+        self.reserves().for_each(|reserve| reserve.renew(self));
     }
 
     /// Whether nothing is short: the reserves are held, or can be taken again, or this platform has none.
     pub fn has_reserves(&self) -> bool {
         self.renew_reserves();
-        self.reserves.iter().filter(|reserve| reserve.is_there()).all(Reserve::is_whole)
+        self.reserves().all(Reserve::is_whole)
     }
 
     /// Gives a page of this virtual CPU's reserve up, in an upcall. Whether there was one.
