@@ -62,6 +62,8 @@ pub(crate) struct Control {
     pub retries: AtomicU64,
     /// When it first wanted a page of the reserve, on the kernel's clock; [`Request::NEVER`]: it has not.
     pub short_since_ns: AtomicU64,
+    /// Where the function of ours whose return was caught goes back to.
+    pub returns_to: AtomicU64,
     /// Where it was preempted, until the thunk has taken note of it.
     pub preempted_at: AtomicU64,
     /// It is coming to its end, by itself: nobody makes it end any more, and it gives way where it can.
@@ -108,6 +110,7 @@ impl Control {
             steps_until_ns: AtomicU64::new(0),
             retries: AtomicU64::new(0),
             short_since_ns: AtomicU64::new(Request::NEVER),
+            returns_to: AtomicU64::new(0),
             preempted_at: AtomicU64::new(0),
             over: AtomicBool::new(false),
             host_bytes: AtomicU64::new(0),

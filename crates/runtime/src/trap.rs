@@ -6,9 +6,10 @@
 //! - A fault in a program's code is a trap of the program, if the engine knows the instruction.
 //! - To end a program that is running, the thunk is handed a trap site that the engine knows: that of the trap helper, a
 //!   module that was made to trap once. The engine then leaves the frames of whatever was running. This is sound only
-//!   where the instruction pointer lies in a function of the program; in trampolines and in our own code the upcall lets
-//!   single steps go on until it does, or until the host function's own check ends the process. A copy or a fill
-//!   of the program's memory on the way is cut short: nobody will look at it.
+//!   where the instruction pointer lies in a function of the program. In the engine's functions the upcall has the return to the
+//!   program come by here first ([`catch_return`]); in trampolines, and where a return address is not to be found, it lets
+//!   single steps go on; a host function's own check ends the process. A copy or a fill of the program's memory on the way is cut short:
+//!   nobody will look at it.
 
 use crate::current::{self, Control};
 use crate::preempt::{self, FLAG_TRAP};
@@ -16,6 +17,7 @@ use crate::{Program, Stop, System, Vcpu};
 use abi::upcall::{Area, Kind};
 use abi::{Context, Request, Span};
 use alloc::vec::Vec;
+use core::arch::naked_asm;
 use core::sync::atomic::{
     AtomicPtr, AtomicU64,
     Ordering::{Acquire, Relaxed, Release},
@@ -24,8 +26,7 @@ use core::sync::atomic::{
 /// How long until what had to wait is tried again, in nanoseconds.
 pub(crate) const RETRY_NS: u64 = 1_000_000;
 
-/// How many instructions are stepped over before an end waits for another tick: enough for the way out of the engine's own functions, and
-/// at most some milliseconds.
+/// How many instructions are stepped over before an end waits for another tick: enough for the way out of the launcher's functions.
 pub(crate) const STEPS_MAX: u64 = 2_000;
 /// The same before a preemption does, which is not worth as much: meanwhile nobody gets on.
 const STEPS_TO_SWITCH_MAX: u64 = 200;
@@ -135,6 +136,14 @@ fn fault(context: &mut Context) -> Verdict {
         }
         return Verdict::Resume;
     }
+    if context.rip == caught as *const () as u64
+        && let (Some(current), Some(system)) = (current::get(), System::get())
+    {
+        context.rip = current.returns_to.load(Relaxed);
+        step_for(current, system.now_ns(), STEPS_MAX);
+        act(current, system, context);
+        return Verdict::Resume;
+    }
     if helper.contains(at) {
         HELPER_SITE.store(context.rip, Release);
         enter_trap(context, context.rip);
@@ -220,8 +229,7 @@ fn interrupt(kind: Kind, context: &mut Context) {
     if now_ns >= current::due_ns() {
         current::want_switch();
     }
-    current.steps.store(steps_for(current), Relaxed);
-    current.steps_until_ns.store(now_ns + STEPS_NS_MAX, Relaxed);
+    step_for(current, now_ns, steps_for(current));
     act(current, system, context);
 }
 
@@ -229,6 +237,12 @@ fn interrupt(kind: Kind, context: &mut Context) {
 const RETRIES: u64 = 3;
 /// By how much the time between them grows in the end, as a power of two: where all is slow, the code in between has to get on as well.
 const RETRIES_SLOWER_MAX: u64 = 4;
+
+/// From now on so many steps may be made.
+fn step_for(current: &Control, now_ns: u64, steps: u64) {
+    current.steps.store(steps, Relaxed);
+    current.steps_until_ns.store(now_ns + STEPS_NS_MAX, Relaxed);
+}
 
 /// How many steps may be made now to get to a better place.
 fn steps_for(current: &Control) -> u64 {
@@ -268,17 +282,60 @@ fn act(current: &Control, system: &System, context: &mut Context) {
     } else if !current::is_switch_wanted() {
         return current::tick_by(system, current::due_ns().min(current.end_ns()));
     } else if current.is_in_host_function() {
-        // It looks on its way out.
         return current::tick_by(system, current.end_ns());
     } else if in_program.is_some() || is_copy_into_memory(system, context) {
         return preempt::divert(current, context);
     }
     let (left, now_ns) = (current.steps.load(Relaxed), system.now_ns());
-    if left == 0 || now_ns >= current.steps_until_ns.load(Relaxed) {
+    let may_step = left != 0 && now_ns < current.steps_until_ns.load(Relaxed);
+    // A host function looks on its way out.
+    if current.is_in_host_function() || catch_return(current, context) || !may_step {
         return current::tick_by(system, now_ns + retry_ns(current));
     }
     current.steps.store(left - 1, Relaxed);
     context.rflags |= FLAG_TRAP;
+}
+
+/// Has the engine's function that the context is in return to [`caught`]; whether it will. What is replaced is the return to the
+/// trampoline by which the program has called it: where the engine walks the stack it begins behind that, so it does not see it.
+fn catch_return(current: &Control, context: &Context) -> bool {
+    let has_frame = is_ours(context.rip) && context.rbp >= context.rsp;
+    let Some(program) = current.program.filter(|_| has_frame) else { return false };
+    let is_in = |span: Span, address| span.contains(Span::new(address, 1));
+    let mut outwards = frames(current, context.rbp);
+    let is_last = |(_, [_, address]): &(u64, [u64; 2])| {
+        *address == caught as *const () as u64 || is_in(program.text(), *address)
+    };
+    let Some((frame, [_, return_address])) = outwards.find(is_last) else { return false };
+    if return_address == caught as *const () as u64 {
+        return true;
+    }
+    // Else it is a return of the program's own: the function has no frame yet or no longer, or this is the thunk of a preemption.
+    let is_to_trampoline = !is_in(program.functions(), return_address)
+        && outwards.next().is_some_and(|(_, [_, address])| is_in(program.functions(), address));
+    if is_to_trampoline {
+        current.returns_to.store(return_address, Relaxed);
+        // SAFETY: every function of ours keeps its frame pointer, so this is where one of them will take its return address from; and what it
+        // finds there instead goes on at the one that was there: until then there is no other, for the engine does not call the program back.
+        unsafe { ((frame + 8) as usize as *mut u64).write(caught as *const () as u64) };
+    }
+    is_to_trampoline
+}
+
+/// Where a function goes whose return was caught, with all that it returns: the fault leads to [`fault`], which knows what it would have gone back to.
+#[unsafe(naked)]
+extern "C" fn caught() {
+    naked_asm!("ud2")
+}
+
+/// Whether this is code of the library OS, and not the launcher's, which keeps no frame pointers.
+fn is_ours(ip: u64) -> bool {
+    unsafe extern "C" {
+        // The linker's (lld: "_etext is the first location after the last executable section").
+        static __executable_start: u8;
+        static _etext: u8;
+    }
+    (&raw const __executable_start as u64..&raw const _etext as u64).contains(&ip)
 }
 
 /// If the context is in a repeated copy or fill of a linear memory, this makes it the last repetition.
@@ -351,31 +408,36 @@ pub fn leave_engine() {
     leave(site, site, frame, None);
 }
 
-/// Walks the frame pointers, as far as they stay on the process's stack and go upwards, and keeps what is in the program.
+/// The frames of the process's stack from this one outwards, as far as they stay there and go upwards: where each lies, the next one, and the
+/// return address.
+fn frames(current: &Control, first: u64) -> impl Iterator<Item = (u64, [u64; 2])> + use<> {
+    let (base, top) = (current.stack.base, current.stack.base + current.stack.length);
+    let read = move |frame: u64| {
+        if frame < base || frame + 16 > top || !frame.is_multiple_of(8) {
+            return None;
+        }
+        // SAFETY: both words lie on the process's own stack, above what is in use, so they are mapped; they are compared, and a
+        // return address is replaced only where every function keeps its frame pointer.
+        let words @ [next, _] = unsafe { *(frame as usize as *const [u64; 2]) };
+        (next > frame).then_some((frame, words))
+    };
+    core::iter::successors(read(first), move |(_, [next, _])| read(*next))
+}
+
+/// Keeps what is in the program of the frames from this one outwards.
 fn keep_frames(ip: u64, frame: u64) {
     let Some(current) = current::get() else { return };
-    let (base, top) = (current.stack.base, current.stack.base + current.stack.length);
     let text = current.program.map_or(Span::new(0, 0), Program::text);
-    let (mut ip, mut frame) = (ip, frame);
-    let (mut depth, mut ends) = (0, [frame; 2]);
-    loop {
+    let outwards = frames(current, frame).map(|(_, [next, return_address])| (return_address, next));
+    let (mut depth, mut end) = (0, frame);
+    for (ip, frame) in core::iter::once((ip, frame)).chain(outwards) {
         if text.contains(Span::new(ip, 1)) {
             current.frames.put(depth, ip);
             depth += 1;
-            ends[1] = frame;
+            end = frame;
         }
-        if frame < base || frame + 16 > top || !frame.is_multiple_of(8) {
-            break;
-        }
-        // SAFETY: both words lie on the process's own stack, above what is in use, so they are mapped; whatever
-        // they hold is only compared.
-        let [next, return_address] = unsafe { *(frame as usize as *const [u64; 2]) };
-        if next <= frame {
-            break;
-        }
-        (ip, frame) = (return_address, next);
     }
-    current.set_stack_bytes(ends[1] - ends[0]);
+    current.set_stack_bytes(end - frame);
     current.frames.end(depth);
 }
 
