@@ -1,7 +1,7 @@
 //! The scenario tests: what a user does with the `selkis` command, with the same assertions hosted and in QEMU.
 //!
 //! ```text
-//! cargo test -p scenarios --test scenarios -- [--platform hosted|vm|vm-2] [--soak] [FILTER]…
+//! cargo test -p scenarios --test scenarios -- [--platform hosted|vm|vm-2|vm-4] [--soak] [FILTER]…
 //! ```
 //! Each prints a line; the last line says how many passed and failed, and so does the exit status. The command to test is
 //! `$SELKIS_BIN`, or the one in `$SELKIS_LIB`; real programs come from `$SELKIS_FETCH`. `$SELKIS_SOAK` is as `--soak`.
@@ -18,7 +18,7 @@ mod selkis;
 mod system;
 mod verdict;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use runner::{Depth, Platform, Selection};
 use std::env;
 use std::process::ExitCode;
@@ -50,12 +50,13 @@ pub fn main() -> ExitCode {
         return ended;
     }
     let arguments = Arguments::parse();
-    let platforms = match arguments.platform.as_slice() {
-        [] => vec![Platform::Hosted, Platform::Vm, Platform::Vm2],
-        chosen => chosen.to_vec(),
-    };
     let soak = arguments.soak || env::var_os("SELKIS_SOAK").is_some();
     let depth = if soak { Depth::Soak } else { Depth::Ordinary };
+    let platforms = match (arguments.platform.as_slice(), depth) {
+        ([], Depth::Ordinary) => vec![Platform::Hosted, Platform::Vm, Platform::Vm2],
+        ([], Depth::Soak) => Platform::value_variants().to_vec(),
+        (chosen, _) => chosen.to_vec(),
+    };
     let selection = Selection { platforms, filter: arguments.filter, depth };
     if arguments.list {
         runner::list(&scenarios::all(), &selection);

@@ -19,6 +19,9 @@ pub enum Platform {
     /// The same with two CPUs.
     #[value(name = "vm-2")]
     Vm2,
+    /// And with four, which is for soaks: where all of them are emulated they stand in each other's way.
+    #[value(name = "vm-4")]
+    Vm4,
 }
 
 /// How much of what could be tried is tried.
@@ -35,9 +38,9 @@ pub enum Depth {
 pub enum On {
     /// Hosted and in the machine, with the same assertions.
     Both,
-    /// The same, and in a machine with two CPUs as well.
+    /// The same, and in machines with several CPUs as well.
     All,
-    /// Hosted and in a machine with two CPUs: it wants two.
+    /// Hosted and in machines with several CPUs: it wants two.
     Several,
     /// In machines: it is about something that Linux does not have.
     Machines,
@@ -73,6 +76,7 @@ impl Platform {
             Self::Hosted => "hosted",
             Self::Vm => "vm",
             Self::Vm2 => "vm-2",
+            Self::Vm4 => "vm-4",
         }
     }
 }
@@ -83,7 +87,7 @@ impl Selection {
             self.filter.is_empty() || self.filter.iter().any(|part| scenario.name.contains(part.as_str()))
         };
         let runs_on = |scenario: &Scenario, platform| match scenario.on {
-            On::Both => platform != Platform::Vm2,
+            On::Both => matches!(platform, Platform::Hosted | Platform::Vm),
             On::All => true,
             On::Several => platform != Platform::Vm,
             On::Machines => platform != Platform::Hosted,

@@ -96,6 +96,7 @@ impl Context {
             Platform::Hosted => &[],
             Platform::Vm => &["--vm", "--cpus=1"],
             Platform::Vm2 => &["--vm", "--cpus=2"],
+            Platform::Vm4 => &["--vm", "--cpus=4"],
         };
         self.command().options(["up"]).options(platform).options([manifest.into()])
     }
@@ -116,7 +117,7 @@ impl Context {
     pub fn on<T>(&self, hosted: T, vm: T) -> T {
         match self.platform {
             Platform::Hosted => hosted,
-            Platform::Vm | Platform::Vm2 => vm,
+            Platform::Vm | Platform::Vm2 | Platform::Vm4 => vm,
         }
     }
 }

@@ -71,7 +71,7 @@ fn damaged_artifacts(context: &Context) -> Verdict {
             damaged_artifacts_in_the_cache(context)?;
             damaged_artifacts_past_the_cache(context)
         }
-        Platform::Vm | Platform::Vm2 => damaged_artifacts_in_the_machine(context),
+        Platform::Vm | Platform::Vm2 | Platform::Vm4 => damaged_artifacts_in_the_machine(context),
     }
 }
 
