@@ -29,12 +29,12 @@ impl Family {
     }
 
     /// Starts the parent, whose time is over in `time_ns`.
-    pub fn begin(&mut self, subject: &Subject, time_ns: u64) -> Result<(), String> {
+    pub fn begin(&mut self, subject: &Subject, time_ns: u64) -> Result<ProcessId, String> {
         let key = children::with(|families| families.add(Process::FIRST, Arc::clone(&self.plan)));
         let id = subject.start(time_ns, Vec::new(), Some(key))?;
         children::with(|families| families.begun(key, id));
         self.parent = Some((id, key));
-        Ok(())
+        Ok(id)
     }
 
     /// Starts whom it has asked for.

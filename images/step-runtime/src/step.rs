@@ -14,14 +14,17 @@ use core::arch::{asm, x86_64::__cpuid};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use runtime::trap::{self, Verdict};
 use runtime::vcpu::STACK_SPAN;
-use runtime::{Ending, Platform, ProcessId, Program, Stop, System, Usage, Vcpu, current, scheduler};
+use runtime::{
+    Activity, Ending, Platform, ProcessId, Program, Stop, System, Usage, Vcpu, current, scheduler,
+};
+use spin::Mutex;
 use wasmtime::{Engine, Linker};
 
 /// How long a program that was killed may go on before its end counts as lost.
 const TIME_NS_MAX: u64 = 30_000_000_000;
 
 /// How often it is tried to have a program moved.
-const TRIES_MAX: u32 = 100;
+const TRIES_MAX: u32 = 10;
 
 /// What is done to the program.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -35,6 +38,8 @@ pub enum Act {
 /// What upcalls go by, and what they and the program note.
 struct Stepping {
     kills: AtomicBool,
+    /// Another virtual CPU is to take it.
+    moves: AtomicBool,
     /// The section that is stepped through, and how many calls of `step.begin` there were: a section ends with the next.
     section: AtomicU64,
     begun: AtomicU64,
@@ -55,6 +60,7 @@ struct Stepping {
 
 static STEPPING: Stepping = Stepping {
     kills: AtomicBool::new(false),
+    moves: AtomicBool::new(false),
     section: AtomicU64::new(0),
     begun: AtomicU64::new(0),
     count: AtomicU64::new(0),
@@ -65,6 +71,12 @@ static STEPPING: Stepping = Stepping {
     functions: [const { AtomicU64::new(0) }; 2],
     stack: AtomicU64::new(0),
 };
+
+/// The program, for its companion.
+static PROGRAM: Mutex<Option<ProcessId>> = Mutex::new(None);
+
+/// How long its companion leaves it to others.
+const TAKEN_NS_MAX: u64 = 1_000_000_000;
 
 /// The trap flag and the vector of its exception (Intel SDM volume 1, 3.4.3.3; volume 3, table 6-1).
 const FLAG_TRAP: u64 = 1 << 8;
@@ -123,6 +135,7 @@ pub fn run(
     linker.func_wrap("step", "end", end).map_err(|error| format!("{error:#}"))?;
     let subject = Subject::new(system, launcher, program, linker)?;
     STEPPING.kills.store(act == Act::Kill, Relaxed);
+    STEPPING.moves.store(act == Act::Migrate, Relaxed);
     let functions = program.functions();
     STEPPING.functions[0].store(functions.base, Relaxed);
     STEPPING.functions[1].store(functions.length, Relaxed);
@@ -144,6 +157,10 @@ fn stack() -> u64 {
 /// Afterwards nobody is stepped through: neither the program nor its companion.
 fn begin() {
     if STEPPING.done.load(Relaxed) {
+        let is_companion = STEPPING.stack.load(Relaxed) != stack() && Vcpu::current().number() == 0;
+        if STEPPING.moves.load(Relaxed) && is_companion {
+            leave_to_others();
+        }
         return;
     }
     STEPPING.stack.store(stack(), Relaxed);
@@ -161,6 +178,19 @@ fn end() -> i32 {
     }
     STEPPING.is_at_end.store(true, Relaxed);
     i32::from(STEPPING.kills.load(Relaxed) && STEPPING.done.load(Relaxed))
+}
+
+/// Keeps this virtual CPU until another has taken the program: that may be long in waking, and the companion gives way where the program does.
+fn leave_to_others() {
+    let (Some(system), Some(program)) = (System::get(), *PROGRAM.lock()) else { return };
+    let until_ns = system.now_ns() + TAKEN_NS_MAX;
+    let is_left = || {
+        let seen = system.processes().lock().look_at(system, program);
+        matches!(seen, Some((usage, Activity::Runs)) if usage.migrations == 0)
+    };
+    while is_left() && system.now_ns() < until_ns {
+        (0..1000).for_each(|_| core::hint::spin_loop());
+    }
 }
 
 struct Stepper {
@@ -220,7 +250,7 @@ impl Stepper {
         for flag in [&STEPPING.done, &STEPPING.must_show, &STEPPING.is_at_end] {
             flag.store(false, Relaxed);
         }
-        self.family.begin(&self.subject, TIME_NS_MAX)?;
+        *PROGRAM.lock() = Some(self.family.begin(&self.subject, TIME_NS_MAX)?);
         let (system, mut this) = (self.subject.system, self);
         scheduler::run(system, &mut this);
         let (ending, usage) = this.ended.take().ok_or("it has not ended")?;
