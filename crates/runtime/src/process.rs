@@ -333,6 +333,8 @@ fn run<T: 'static>(
     if let Some(stop) = current::stop_wanted() {
         return Ending::Stopped(stop, Backtrace::default());
     }
+    // Upcalls ask for it, where the heap may be in use: so it is found out here.
+    program.functions();
     let limiter = Limiter {
         bytes: 0,
         bytes_max: limits.memory_bytes_max,

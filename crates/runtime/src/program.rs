@@ -166,7 +166,7 @@ impl Program {
     }
 
     /// Where its own functions lie, without trampolines: the only code that may be ended between any two
-    /// instructions. The first time this walks all functions, and allocates.
+    /// instructions. The first time this walks all functions, and allocates; before it runs, it is asked for.
     pub fn functions(&self) -> Span {
         *self.functions.call_once(|| {
             let ends = |function: wasmtime::ModuleFunction| (function.offset, function.offset + function.len);
@@ -176,11 +176,6 @@ impl Program {
             });
             Span::new(self.text.base + start as u64, (end - start) as u64)
         })
-    }
-
-    /// The same, if it has been asked for before: for where nothing may be allocated.
-    pub fn functions_if_known(&self) -> Option<Span> {
-        self.functions.get().copied()
     }
 
     /// The functions that were on a stack: `addresses` are in their code, the innermost first, those of all others behind a call. What

@@ -7,7 +7,7 @@
 //! - To end a program that is running, the thunk is handed a trap site that the engine knows: that of the trap helper, a
 //!   module that was made to trap once. The engine then leaves the frames of whatever was running. This is sound only
 //!   where the instruction pointer lies in a function of the program. In the engine's functions the upcall has the return to the
-//!   program come by here first ([`catch_return`]); in trampolines, and where a return address is not to be found, it lets
+//!   program come by here first (`way_back`); in trampolines, and where a return address is not to be found, it lets
 //!   single steps go on; a host function's own check ends the process. A copy or a fill of the program's memory on the way is cut short:
 //!   nobody will look at it.
 
@@ -26,7 +26,7 @@ use core::sync::atomic::{
 /// How long until what had to wait is tried again, in nanoseconds.
 pub(crate) const RETRY_NS: u64 = 1_000_000;
 
-/// How many instructions are stepped over before an end waits for another tick: enough for the way out of the launcher's functions.
+/// How many instructions are stepped over before an end waits for another tick: enough for the way out of the launcher's functions and of the engine's.
 pub(crate) const STEPS_MAX: u64 = 2_000;
 /// The same before a preemption does, which is not worth as much: meanwhile nobody gets on.
 const STEPS_TO_SWITCH_MAX: u64 = 200;
@@ -140,6 +140,7 @@ fn fault(context: &mut Context) -> Verdict {
         && let (Some(current), Some(system)) = (current::get(), System::get())
     {
         context.rip = current.returns_to.load(Relaxed);
+        context.rflags &= !FLAG_TRAP;
         step_for(current, system.now_ns(), STEPS_MAX);
         act(current, system, context);
         return Verdict::Resume;
@@ -170,16 +171,10 @@ fn out_of_memory(context: &mut Context, current: &Control, in_program: Option<&P
     if System::get().is_some_and(System::give_back_pages) {
         return Verdict::Resume;
     }
-    if let Some(program) = in_program {
-        if program.functions_if_known().is_none() {
-            // The heap is not in use, for this is the program's code; but it may be full.
-            while System::get().is_some_and(|system| spend(current, system).is_ok()) {}
-        }
-        if program.functions().contains(Span::new(context.rip, 1)) {
-            current.want_stop(Stop::OutOfMemory);
-            enter_trap(context, HELPER_SITE.load(Acquire));
-            return Verdict::Resume;
-        }
+    if in_program.is_some_and(|program| program.functions().contains(Span::new(context.rip, 1))) {
+        current.want_stop(Stop::OutOfMemory);
+        enter_trap(context, HELPER_SITE.load(Acquire));
+        return Verdict::Resume;
     }
     out_of_memory_in_host(context, current)
 }
@@ -273,9 +268,7 @@ fn act(current: &Control, system: &System, context: &mut Context) {
     }
     let in_program = current.program.filter(|program| program.text().contains(Span::new(context.rip, 1)));
     if current.stop_wanted().is_some() {
-        // The heap is not in use: the program's code does not use it.
-        let known = in_program.map(Program::functions);
-        if known.is_some_and(|functions| functions.contains(Span::new(context.rip, 1))) {
+        if in_program.is_some_and(|program| program.functions().contains(Span::new(context.rip, 1))) {
             return enter_trap(context, HELPER_SITE.load(Acquire));
         }
         cut_short(system, context);
@@ -289,37 +282,69 @@ fn act(current: &Control, system: &System, context: &mut Context) {
     let (left, now_ns) = (current.steps.load(Relaxed), system.now_ns());
     let may_step = left != 0 && now_ns < current.steps_until_ns.load(Relaxed);
     // A host function looks on its way out.
-    if current.is_in_host_function() || catch_return(current, context) || !may_step {
+    if current.is_in_host_function() {
         return current::tick_by(system, now_ns + retry_ns(current));
+    }
+    match way_back(current, context) {
+        WayBack::Jumps => return current::tick_by(system, now_ns + RETRY_JUMP_NS),
+        WayBack::Unknown if may_step => {}
+        WayBack::Caught | WayBack::Unknown => return current::tick_by(system, now_ns + retry_ns(current)),
     }
     current.steps.store(left - 1, Relaxed);
     context.rflags |= FLAG_TRAP;
 }
 
-/// Has the engine's function that the context is in return to [`caught`]; whether it will. What is replaced is the return to the
+/// How an engine's function goes on with the program.
+enum WayBack {
+    /// By [`caught`].
+    Caught,
+    /// It leaves the program, or goes on where that catches an exception: there is no return to catch.
+    Jumps,
+    /// The context is in none, or on its first or last instructions.
+    Unknown,
+}
+
+/// How long until the next look at a function that jumps: such a program is in its own code for a short time only.
+const RETRY_JUMP_NS: u64 = 50_000;
+
+/// Has the engine's function that the context is in return to [`caught`], if it returns. What is replaced is the return to the
 /// trampoline by which the program has called it: where the engine walks the stack it begins behind that, so it does not see it.
-fn catch_return(current: &Control, context: &Context) -> bool {
+fn way_back(current: &Control, context: &Context) -> WayBack {
     let has_frame = is_ours(context.rip) && context.rbp >= context.rsp;
-    let Some(program) = current.program.filter(|_| has_frame) else { return false };
+    let Some(program) = current.program.filter(|_| has_frame) else { return WayBack::Unknown };
+    let functions = program.functions();
     let is_in = |span: Span, address| span.contains(Span::new(address, 1));
     let mut outwards = frames(current, context.rbp);
     let is_last = |(_, [_, address]): &(u64, [u64; 2])| {
         *address == caught as *const () as u64 || is_in(program.text(), *address)
     };
-    let Some((frame, [_, return_address])) = outwards.find(is_last) else { return false };
+    let Some((frame, [_, return_address])) = outwards.find(is_last) else { return WayBack::Unknown };
     if return_address == caught as *const () as u64 {
-        return true;
+        return WayBack::Caught;
     }
     // Else it is a return of the program's own: the function has no frame yet or no longer, or this is the thunk of a preemption.
-    let is_to_trampoline = !is_in(program.functions(), return_address)
-        && outwards.next().is_some_and(|(_, [_, address])| is_in(program.functions(), address));
-    if is_to_trampoline {
-        current.returns_to.store(return_address, Relaxed);
-        // SAFETY: every function of ours keeps its frame pointer, so this is where one of them will take its return address from; and what it
-        // finds there instead goes on at the one that was there: until then there is no other, for the engine does not call the program back.
-        unsafe { ((frame + 8) as usize as *mut u64).write(caught as *const () as u64) };
+    let is_to_trampoline = !is_in(functions, return_address)
+        && outwards.next().is_some_and(|(_, [_, address])| is_in(functions, address));
+    if !is_to_trampoline {
+        return WayBack::Unknown;
     }
-    is_to_trampoline
+    if never_returns(return_address) {
+        return WayBack::Jumps;
+    }
+    current.returns_to.store(return_address, Relaxed);
+    // SAFETY: a function of ours that has called keeps its frame pointer, so this is where it will take its return address from; and what it
+    // finds there instead goes on at the one that was there: until then there is no other, for the engine does not call the program back.
+    unsafe { ((frame + 8) as usize as *mut u64).write(caught as *const () as u64) };
+    WayBack::Caught
+}
+
+/// Whether the compiler knows that nothing returns here.
+fn never_returns(return_address: u64) -> bool {
+    // UD2 (Intel SDM volume 2).
+    const TRAP: [u8; 2] = [0x0f, 0x0b];
+    // SAFETY: it is in the program's code, which stays, can be read, and does not end with a call.
+    let code = unsafe { (return_address as usize as *const [u8; 2]).read_unaligned() };
+    code == TRAP
 }
 
 /// Where a function goes whose return was caught, with all that it returns: the fault leads to [`fault`], which knows what it would have gone back to.
@@ -431,6 +456,7 @@ fn keep_frames(ip: u64, frame: u64) {
     let outwards = frames(current, frame).map(|(_, [next, return_address])| (return_address, next));
     let (mut depth, mut end) = (0, frame);
     for (ip, frame) in core::iter::once((ip, frame)).chain(outwards) {
+        let ip = if ip == caught as *const () as u64 { current.returns_to.load(Relaxed) } else { ip };
         if text.contains(Span::new(ip, 1)) {
             current.frames.put(depth, ip);
             depth += 1;

@@ -37,6 +37,7 @@ guests![
     "spawns",
     "spin",
     "spin-copy",
+    "spin-throw",
     "spin-exports",
     "spin-fill",
     "spin-grow",

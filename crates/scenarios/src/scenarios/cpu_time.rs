@@ -60,7 +60,7 @@ fn beside_others(context: &Context) -> Verdict {
 fn whatever_it_does(context: &Context) -> Verdict {
     const MAX_NS: u64 = 50_000_000;
     const INSTANCES: usize = 4;
-    const GUESTS: [&str; 5] = ["spin", "spin-import", "spin-grow", "spin-fill", "spin-copy"];
+    const GUESTS: [&str; 6] = ["spin", "spin-import", "spin-grow", "spin-fill", "spin-copy", "spin-throw"];
     let mut text = String::from("[domains.crowd]\nmemory = \"256MiB\"\nprocesses = 32\n");
     for guest in GUESTS {
         context.file(&format!("{guest}.wat"), guests::text(guest)?)?;
