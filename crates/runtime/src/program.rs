@@ -178,6 +178,11 @@ impl Program {
         })
     }
 
+    /// The same, if it was asked for and answered before.
+    pub fn functions_if_known(&self) -> Option<Span> {
+        self.functions.get().copied()
+    }
+
     /// The functions that were on a stack: `addresses` are in their code, the innermost first, those of all others behind a call. What
     /// is in no function is left out. This walks all functions, and calls `pause` now and then.
     pub fn call_frames(&self, addresses: &[u64], mut pause: impl FnMut()) -> Vec<CallFrame> {

@@ -312,7 +312,8 @@ const RETRY_JUMP_NS: u64 = 50_000;
 fn way_back(current: &Control, context: &Context) -> WayBack {
     let has_frame = is_ours(context.rip) && context.rbp >= context.rsp;
     let Some(program) = current.program.filter(|_| has_frame) else { return WayBack::Unknown };
-    let functions = program.functions();
+    // Else they are just being found out.
+    let Some(functions) = program.functions_if_known() else { return WayBack::Unknown };
     let is_in = |span: Span, address| span.contains(Span::new(address, 1));
     let mut outwards = frames(current, context.rbp);
     let is_last = |(_, [_, address]): &(u64, [u64; 2])| {
