@@ -100,8 +100,9 @@ pub fn be_parent() -> ExitCode {
     }
 }
 
-/// Starts domains that run for ever, each with that word, until it is killed.
+/// Starts domains that run for ever, each with that word, until it is killed, or who started it has ended.
 pub fn be_busy_parent() -> ExitCode {
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).unwrap();
     let domain = domain(&Code::new().spin());
     let mut running = Vec::new();
     loop {

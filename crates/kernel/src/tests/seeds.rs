@@ -10,7 +10,7 @@ use super::action::{Step, step};
 const A: u8 = 0x00;
 const A1: u8 = 0x01;
 const B: u8 = 0x40;
-const FAR: u8 = 0x70;
+const FAR: u8 = 0x50;
 /// Places by region: the first's beginning, its second page, its middle, its end; and the last region's beginning.
 const R: u8 = 0x80;
 const R_SECOND: u8 = 0xa0;
