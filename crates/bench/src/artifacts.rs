@@ -76,7 +76,7 @@ impl<'a> Workshop<'a> {
     pub fn trap_helper(&self, cpu: Cpu) -> Result<PathBuf, Failure> {
         let artifact = self.path(&format!("trap.{}.artifact", cpu.name()));
         let mut command = Command::new(self.places.parts.join("selkis-compile"));
-        finish(command.args(["--cpu", cpu.name(), "--trap-helper", "--output"]).arg(&artifact))?;
+        finish(command.args(["--target-cpu", cpu.name(), "--trap-helper", "--output"]).arg(&artifact))?;
         Ok(artifact)
     }
 
@@ -97,7 +97,7 @@ impl<'a> Workshop<'a> {
     pub fn compile(&self, name: &str, module: &Path, cpu: Cpu) -> Result<Artifacts, Failure> {
         let ours = self.path(&format!("{name}.{}.artifact", cpu.name()));
         let mut command = Command::new(self.places.parts.join("selkis-compile"));
-        finish(command.args(["--cpu", cpu.name(), "--json", "--output"]).arg(&ours).arg(module))?;
+        finish(command.args(["--target-cpu", cpu.name(), "--json", "--output"]).arg(&ours).arg(module))?;
         Ok(Artifacts { ours, peer: self.compile_peer(name, module, cpu, Epochs::Ignored)? })
     }
 

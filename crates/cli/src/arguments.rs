@@ -125,7 +125,7 @@ pub struct ProgramArguments {
     pub timeout: Option<Duration>,
 
     /// End the program when it has used this much CPU time: time in which it waits does not count
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    #[arg(long, visible_alias = "cpu", value_name = "DURATION", value_parser = parse_duration)]
     pub cpu_time: Option<Duration>,
 
     /// How much stack the program's calls may use, from 16KiB to 512KiB
@@ -166,7 +166,7 @@ pub struct RunArguments {
 
     /// Which CPU to compile for; in a VM always x86-64-v2
     #[arg(long, value_enum, default_value_t = Cpu::Native, conflicts_with = "vm")]
-    pub cpu: Cpu,
+    pub target_cpu: Cpu,
 
     /// Say on standard error what is being done; with --vm also what the kernel says
     #[arg(short, long)]

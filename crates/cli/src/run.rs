@@ -40,7 +40,7 @@ fn run_hosted(arguments: &RunArguments, verbosity: Verbosity) -> Result<u8, Fail
     let plan = plan(program, Console::Host, sources, None)?;
     let Seed(seed) = fresh_seed().map_err(Failure::Entropy)?;
     let entropy = Generator::new(Some(&seed), &[]).map_err(Failure::NoSource)?;
-    let compiled = compiled::compile(&program.program, &path, arguments.cpu, verbosity)?;
+    let compiled = compiled::compile(&program.program, &path, arguments.target_cpu, verbosity)?;
     let cell = Some(Cell::new(&directories)?);
     missing().iter().for_each(|missing| verbosity.step(|| missing.to_string()));
     let ended = hosted::launch(Launch {

@@ -37,7 +37,7 @@ struct Arguments {
     output: Option<PathBuf>,
     /// CPU features that the code may use: `native`, `x86-64-v2`, or names separated by commas
     #[arg(long, default_value = "native")]
-    cpu: Cpu,
+    target_cpu: Cpu,
     /// End when this process ends, which must be the parent: for one that waits for the result
     #[arg(long, value_name = "PID")]
     parent: Option<i32>,
@@ -125,7 +125,7 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         stay_with(parent).map_err(|error| Failure::new("setup", format!("--parent: {error}")))?;
     }
     let failed = |error: SetupError| Failure::new("setup", error.to_string());
-    let compiler = Compiler::new(arguments.cpu.clone()).map_err(failed)?;
+    let compiler = Compiler::new(arguments.target_cpu.clone()).map_err(failed)?;
     let Some(output) = &arguments.output else {
         identify(arguments, &compiler);
         return Ok(());
@@ -155,7 +155,7 @@ fn compile(arguments: &Arguments, compiler: &Compiler, input: &Path) -> Result<C
     let program = read(input).map_err(unread)?;
     say(arguments, || {
         let megabytes = program.len() as f64 / 1e6;
-        format!("compiling {name} ({megabytes:.1} MB) for {} …", arguments.cpu)
+        format!("compiling {name} ({megabytes:.1} MB) for {} …", arguments.target_cpu)
     });
     compiler.compile(&program).map_err(|error| Failure::of_program(&name, &error))
 }

@@ -56,7 +56,7 @@ fn names_in(folder: &Path) -> Vec<String> {
 #[test]
 fn writes_an_artifact_and_says_so() {
     let folder = folder();
-    let output = run(folder.path(), &["hello.wat", "-o", "hello.artifact", "--cpu", "x86-64-v2"]);
+    let output = run(folder.path(), &["hello.wat", "-o", "hello.artifact", "--target-cpu", "x86-64-v2"]);
     assert!(output.status.success(), "{output:?}");
     assert!(output.stdout.is_empty());
     let errors = String::from_utf8_lossy(&output.stderr);
@@ -178,7 +178,7 @@ fn misuse_is_a_usage_error() {
         &["hello.wat"],
         &["hello.wat", "--trap-helper", "-o", "out"],
         &["--identify", "-o", "out"],
-        &["hello.wat", "-o", "out", "--cpu", "mmx"],
+        &["hello.wat", "-o", "out", "--target-cpu", "mmx"],
     ] {
         assert_eq!(run(folder.path(), arguments).status.code(), Some(2), "{arguments:?}");
     }

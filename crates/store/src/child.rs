@@ -84,7 +84,7 @@ impl Failure {
 /// Asks the compiler who it is and which features `cpu` means.
 pub fn identify(compiler: &Path, cpu: &str) -> Result<Identity, CompileFailure> {
     let mut command = Command::new(compiler);
-    command.args(["--identify", "--json", "--cpu", cpu]).stdin(Stdio::null()).stdout(Stdio::piped());
+    command.args(["--identify", "--json", "--target-cpu", cpu]).stdin(Stdio::null()).stdout(Stdio::piped());
     let output = run(compiler, command)?;
     if !output.status.success() {
         return Err(failure(compiler, &output));
@@ -100,7 +100,7 @@ pub fn identify(compiler: &Path, cpu: &str) -> Result<Identity, CompileFailure> 
 pub fn compile(compiler: &Path, program: Program<'_>, cpu: &str) -> Result<File, CompileFailure> {
     let artifact = memory_file("artifact").map_err(CompileFailure::Memory)?;
     let mut command = Command::new(compiler);
-    command.args(["--json", "--cpu", cpu, "--output", "-"]);
+    command.args(["--json", "--target-cpu", cpu, "--output", "-"]);
     match program {
         Program::Module { bytes, .. } => {
             let module = filled_memory_file(bytes).map_err(CompileFailure::Memory)?;

@@ -72,7 +72,7 @@ fn arguments_and_environment(context: &Context) -> Verdict {
 /// Options stand before or after the program's name.
 fn options_anywhere(context: &Context) -> Verdict {
     let path = context.file("exit.wat", crate::guests::text("exit")?)?;
-    let vm = context.on("--cpu=native", "--vm");
+    let vm = context.on("--target-cpu=native", "--vm");
     let words = ["run".as_ref(), vm.as_ref(), "--memory".as_ref(), "1MiB".as_ref(), path.as_os_str()];
     context.command().options(words).options(["--timeout", "60s"]).arguments(["7"]).run()?.exits(7)?;
     let words = ["run".as_ref(), path.as_os_str(), vm.as_ref(), "--timeout=60s".as_ref()];

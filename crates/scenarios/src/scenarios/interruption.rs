@@ -70,7 +70,7 @@ fn cpu_time(context: &Context) -> Verdict {
         let run = context.guest(guest)?.options(["--cpu-time", "200ms"]).run()?;
         run.exits(124)?.ends_well()?.says(&["CPU time", "--cpu-time"])?;
     }
-    context.guest("sleep")?.options(["--cpu-time", "1s"]).run()?.exits(0)?;
+    context.guest("sleep")?.options(["--cpu", "1s"]).run()?.exits(0)?;
     Ok(())
 }
 
