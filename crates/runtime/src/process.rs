@@ -324,17 +324,29 @@ pub fn yield_turn() {
     Thread::suspend(Suspension::Preempted);
 }
 
+/// The same, if it has. For what is long, and neither in a program nor in a host function.
+fn give_way_if_wanted() {
+    if current::is_switch_wanted() {
+        yield_turn();
+    }
+}
+
 fn run<T: 'static>(
     program: &'static Program,
     prepared: &InstancePre<Guest<T>>,
     data: T,
     limits: Limits,
 ) -> Ending {
+    // Upcalls look at it, and cannot find it out.
+    current::uncharged(|| {
+        program.find_functions(|| {
+            give_way_if_wanted();
+            current::stop_wanted().is_none()
+        });
+    });
     if let Some(stop) = current::stop_wanted() {
         return Ending::Stopped(stop, Backtrace::default());
     }
-    // Upcalls ask for it, where the heap may be in use: so it is found out here.
-    program.functions();
     let limiter = Limiter {
         bytes: 0,
         bytes_max: limits.memory_bytes_max,
@@ -441,14 +453,9 @@ fn in_units(bytes: u64) -> String {
 fn ending(program: &Program, result: wasmtime::Result<()>) -> Ending {
     let (addresses, depth) = trap::take_frames();
     let Err(error) = result else { return Ending::Returned(Ok(())) };
-    let pause = || {
-        if current::is_switch_wanted() {
-            yield_turn();
-        }
-    };
     let frames = match addresses.is_empty() {
         true => Vec::new(),
-        false => current::uncharged(|| program.call_frames(&addresses, pause)),
+        false => current::uncharged(|| program.call_frames(&addresses, give_way_if_wanted)),
     };
     // Of the addresses that were looked up, those of trampolines are no frames.
     let depth = depth.saturating_sub((addresses.len() - frames.len()) as u32);

@@ -166,21 +166,27 @@ impl Program {
     }
 
     /// Where its own functions lie, without trampolines: the only code that may be ended between any two
-    /// instructions. The first time this walks all functions, and allocates; before it runs, it is asked for.
+    /// instructions. Empty before [`Self::find_functions`].
     pub fn functions(&self) -> Span {
-        *self.functions.call_once(|| {
-            let ends = |function: wasmtime::ModuleFunction| (function.offset, function.offset + function.len);
-            let (start, end) = current::uncharged(|| {
-                let all = self.module.functions().map(ends);
-                all.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1))).unwrap_or_default()
-            });
-            Span::new(self.text.base + start as u64, (end - start) as u64)
-        })
+        self.functions.get().copied().unwrap_or(Span::new(0, 0))
     }
 
-    /// The same, if it was asked for and answered before.
-    pub fn functions_if_known(&self) -> Option<Span> {
-        self.functions.get().copied()
+    /// Finds out where they lie, unless that was done. To be called before any of them runs, in a place that may allocate and wait: this walks all
+    /// of them, asks `goes_on` now and then, and may be begun anew by another process meanwhile.
+    pub fn find_functions(&self, mut goes_on: impl FnMut() -> bool) {
+        if self.functions.is_completed() {
+            return;
+        }
+        let (mut start, mut end) = (usize::MAX, 0);
+        for (count, function) in self.module.functions().enumerate() {
+            if count.is_multiple_of(FUNCTIONS_AT_A_TIME) && !goes_on() {
+                return;
+            }
+            start = start.min(function.offset);
+            end = end.max(function.offset + function.len);
+        }
+        let start = start.min(end);
+        self.functions.call_once(|| Span::new(self.text.base + start as u64, (end - start) as u64));
     }
 
     /// The functions that were on a stack: `addresses` are in their code, the innermost first, those of all others behind a call. What

@@ -15,7 +15,7 @@ use crate::current::{self, Control};
 use crate::preempt::{self, FLAG_TRAP};
 use crate::{Program, Stop, System, Vcpu};
 use abi::upcall::{Area, Kind};
-use abi::{Context, Request, Span};
+use abi::{Context, PAGE_SIZE, Request, Span};
 use alloc::vec::Vec;
 use core::arch::naked_asm;
 use core::sync::atomic::{
@@ -312,8 +312,6 @@ const RETRY_JUMP_NS: u64 = 50_000;
 fn way_back(current: &Control, context: &Context) -> WayBack {
     let has_frame = is_ours(context.rip) && context.rbp >= context.rsp;
     let Some(program) = current.program.filter(|_| has_frame) else { return WayBack::Unknown };
-    // Else they are just being found out.
-    let Some(functions) = program.functions_if_known() else { return WayBack::Unknown };
     let is_in = |span: Span, address| span.contains(Span::new(address, 1));
     let mut outwards = frames(current, context.rbp);
     let is_last = |(_, [_, address]): &(u64, [u64; 2])| {
@@ -323,10 +321,13 @@ fn way_back(current: &Control, context: &Context) -> WayBack {
     if return_address == caught as *const () as u64 {
         return WayBack::Caught;
     }
-    // Else it is a return of the program's own: the function has no frame yet or no longer, or this is the thunk of a preemption.
-    let is_to_trampoline = !is_in(functions, return_address)
-        && outwards.next().is_some_and(|(_, [_, address])| is_in(functions, address));
-    if !is_to_trampoline {
+    // Else it is mostly a return of the program's own: the function has no frame yet or no longer, or this is the thunk of a preemption. Or the
+    // program's first function, or one that it leaves by a tail call, has a trampoline with nobody of the program's behind it: they are stepped out of.
+    let is_to_trampoline = !is_in(program.functions(), return_address)
+        && outwards.next().is_some_and(|(_, [_, address])| is_in(program.functions(), address));
+    // What lies behind the return is looked at, and that may be on a page for which there is no table yet.
+    let is_beside_page = (return_address + 1) % PAGE_SIZE <= 1;
+    if !is_to_trampoline || is_beside_page {
         return WayBack::Unknown;
     }
     if never_returns(return_address) {
@@ -396,9 +397,15 @@ fn enter_trap(context: &mut Context, site: u64) {
     context.rdx = u64::from(has_address);
     context.rcx = context.address;
     context.r8 = context.rip;
-    context.rip = thunk as *const () as u64;
-    // As if by a call: 16-byte aligned, then the return address, which is never used.
-    context.rsp = ((context.rsp - 128) & !15) - 8;
+    context.rip = enter_thunk as *const () as u64;
+    context.rsp = (context.rsp - 128) & !15;
+}
+
+/// Begins [`thunk`] as if by a call; the return address, which is never used, says so to who walks the stack. The upcall cannot put it there: that page may
+/// be missing.
+#[unsafe(naked)]
+extern "C" fn enter_thunk() {
+    naked_asm!("push 0", "jmp {thunk}", thunk = sym thunk)
 }
 
 /// Runs on the process's own stack.

@@ -38,6 +38,7 @@ guests![
     "spin",
     "spin-copy",
     "spin-throw",
+    "spin-throw-deep",
     "spin-exports",
     "spin-fill",
     "spin-grow",

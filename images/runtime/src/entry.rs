@@ -16,7 +16,7 @@ use crate::{gate, report};
 #[global_allocator]
 pub static HEAP: Heap = Heap::new();
 
-/// Stack for upcalls: the longest is a walk over a program's functions.
+/// Stack for upcalls.
 const UPCALL_STACK_BYTES: u64 = 64 << 10;
 
 /// `rdi` is the boot information. Hosted, this is called and returns; on bare metal nothing is below it. Either way it goes on at the end of a stretch

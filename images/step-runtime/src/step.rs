@@ -136,6 +136,7 @@ pub fn run(
     let subject = Subject::new(system, launcher, program, linker)?;
     STEPPING.kills.store(act == Act::Kill, Relaxed);
     STEPPING.moves.store(act == Act::Migrate, Relaxed);
+    program.find_functions(|| true);
     let functions = program.functions();
     STEPPING.functions[0].store(functions.base, Relaxed);
     STEPPING.functions[1].store(functions.length, Relaxed);

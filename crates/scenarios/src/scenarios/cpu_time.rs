@@ -60,8 +60,9 @@ fn beside_others(context: &Context) -> Verdict {
 fn whatever_it_does(context: &Context) -> Verdict {
     const MAX_NS: u64 = 50_000_000;
     const INSTANCES: usize = 4;
-    const GUESTS: [&str; 6] = ["spin", "spin-import", "spin-grow", "spin-fill", "spin-copy", "spin-throw"];
-    let mut text = String::from("[domains.crowd]\nmemory = \"256MiB\"\nprocesses = 32\n");
+    const GUESTS: [&str; 7] =
+        ["spin", "spin-import", "spin-grow", "spin-fill", "spin-copy", "spin-throw", "spin-throw-deep"];
+    let mut text = String::from("[domains.crowd]\nmemory = \"320MiB\"\nprocesses = 32\n");
     for guest in GUESTS {
         context.file(&format!("{guest}.wat"), guests::text(guest)?)?;
         text += &format!(
