@@ -25,7 +25,8 @@ const UP_EXAMPLES: &str = "\
 Examples:
   selkis up systems/tenants.toml
   selkis up systems/tenants.toml --json | jq -r 'select(.event == \"ended\") | .domain'
-  curl --unix-socket \"$XDG_RUNTIME_DIR/selkis/tenants.sock\" http://localhost/metrics";
+  curl --unix-socket \"$XDG_RUNTIME_DIR/selkis/tenants.sock\" http://localhost/metrics
+        (where XDG_RUNTIME_DIR is not set: /run/selkis/tenants.sock for root, else /tmp/selkis-UID/tenants.sock)";
 
 const IMAGE_EXAMPLES: &str = "\
 Examples:
@@ -47,7 +48,8 @@ Examples:
     propagate_version = true,
     max_term_width = 100,
     after_help = "\
-In a checkout, `./selkis build`, `./selkis test` and `./selkis bench` build the parts, run every test, and measure."
+In a checkout, `./selkis build`, `./selkis test` and `./selkis bench` build the parts, run every test, and measure; \
+`./selkis clean` removes what they made."
 )]
 pub struct CommandLine {
     /// What to do.

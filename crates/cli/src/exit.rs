@@ -1,6 +1,6 @@
 //! What the shell sees when `selkis` ends.
 
-/// The program's own exit status is passed on (0 to 255). These are for the other ends; `--help` lists them.
+/// The program's own exit status is passed on (0 to 255). These are for the other ends. `run --help` and `up --help` list theirs.
 pub mod status {
     /// There is no such system or program to look at, or none that answers.
     pub const NO_ANSWER: u8 = 1;

@@ -1,4 +1,4 @@
-//! What is said between a running system and those who look into it: `selkis ps`, `top`, `log`, `trace` and `kill`.
+//! What is said between a running system and those who look into it: `selkis ps`, `top`, `log`, `crash`, `trace` and `kill`.
 //!
 //! Both sides begin with [`GREETING`], which holds the version; then the client sends [`Request`]s and the system answers each with
 //! [`Reply`]s, in order: one, or for a log several until [`Reply::LogEnd`], for a trace until [`Reply::TraceEnd`],

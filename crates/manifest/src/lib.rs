@@ -6,7 +6,7 @@
 //!
 //! ```toml
 //! name = "tenants"                # default: the file's name without `.toml`
-//! mitigations = "on"              # or "off"
+//! mitigations = "on"              # what a CPU could leak between domains is scrubbed; or "off". With --vm: hosted that is for Linux
 //!
 //! [domains.alice]                 # a tenant: it can reach nothing of another's
 //! memory = "64MiB"                # all that it may use; needed
@@ -22,14 +22,14 @@
 //! start = ["worker"]              # programs of this domain that it may start, as often as there are processes left; default: none
 //! arguments = ["-c", "print(1)"]
 //! environment = { LANG = "C" }
-//! directories = [{ path = "docs", name = "/docs", access = "read-only" }]
+//! directories = [{ path = "docs", name = "/docs", access = "read-only" }]    # name: default the path; access: default "read-write"
 //! memory = "32MiB"                # of each process of it; default for a domain's only process: the domain's
 //! timeout = "10s"                 # default: none
 //! cpu-time = "2s"                 # ended when it has used so much; default: no limit
 //! stack = "512KiB"                # for its own calls, 16KiB to 512KiB; default 512KiB
 //! table-elements = 100000         # in all its tables; default 1048576, and no more than fits into its memory
 //! descriptors = 64                # open at a time, streams and directories too; default 1024
-//! log-rate = "1MiB/s"             # written in a second; who writes faster waits. This is the default
+//! log-rate = "1MiB/s"             # written in a second; who writes faster waits; or "unlimited". This is the default
 //! restart = "on-failure"          # "never" (default), "on-failure", "always"
 //!
 //! [[domains.alice.programs]]      # only started by others, who say what each begins with

@@ -6,7 +6,7 @@
 //!
 //! tree      Files in memory, made from the directories that travel in a bundle
 //! entropy   Entropy of a seeded generator
-//! remote    all five, carried over one function to somebody who has them
+//! remote    all but Children, carried over one function to somebody who has them
 //! ```
 //! Nothing here knows the platform: no kernel, no scheduler, no engine but for the linker that `p1` is
 //! added to (feature `engine`).

@@ -64,7 +64,7 @@ pub struct Target {
 /// `selkis ps`
 #[derive(Args, Debug)]
 pub struct PsArguments {
-    /// A domain, a program, or a program of a domain: DOMAIN/PROGRAM [default: all]
+    /// DOMAIN, PROGRAM, DOMAIN/PROGRAM, or one process of it as `ps` shows it: DOMAIN/PROGRAM/NUMBER [default: all]
     pub name: Option<String>,
 
     #[command(flatten)]
@@ -85,7 +85,7 @@ pub struct TopArguments {
 /// `selkis log`
 #[derive(Args, Debug)]
 pub struct LogArguments {
-    /// A domain, a program, or a program of a domain: DOMAIN/PROGRAM [default: all]
+    /// DOMAIN, PROGRAM, DOMAIN/PROGRAM, or one process of it as `ps` shows it: DOMAIN/PROGRAM/NUMBER [default: all]
     pub name: Option<String>,
 
     /// Stay, and write what comes, until the programs have ended for good
@@ -107,7 +107,7 @@ pub struct LogArguments {
 /// `selkis crash`
 #[derive(Args, Debug)]
 pub struct CrashArguments {
-    /// A domain, a program, or a program of a domain: DOMAIN/PROGRAM [default: all]
+    /// DOMAIN, PROGRAM, DOMAIN/PROGRAM, or one process of it as `ps` shows it: DOMAIN/PROGRAM/NUMBER [default: all]
     pub name: Option<String>,
 
     #[command(flatten)]
@@ -149,7 +149,7 @@ pub struct TraceArguments {
 #[derive(Args, Debug)]
 #[command(group = ArgGroup::new("which").required(true).args(["name", "all"]))]
 pub struct KillArguments {
-    /// A domain, a program, or a program of a domain: DOMAIN/PROGRAM
+    /// DOMAIN, PROGRAM, DOMAIN/PROGRAM, or one process of it as `ps` shows it: DOMAIN/PROGRAM/NUMBER
     pub name: Option<String>,
 
     /// Everything, and the system itself
