@@ -1,6 +1,6 @@
 //! Compiled programs, loaded in place.
 
-use crate::{System, current};
+use crate::System;
 use abi::{Protection, Span};
 use alloc::string::String;
 use alloc::sync::Arc;
